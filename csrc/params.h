@@ -1,0 +1,223 @@
+// The contract between the host and the kernels: one parameter struct per kernel, in fixed-width types.
+//
+// A CUDA kernel takes its struct by value (`const __grid_constant__ NormQkvParams p`); the CPU kernel of the same name
+// takes the same struct, through the Rust twin that `cargo xtask bindings` generates (src/device/params.rs).
+// A `DEVPTR(T)` is a device address: a typed pointer in device code, a 64-bit integer for the host.
+//
+// Shapes are written (rows, columns), row-major. "tokens", "seqs" and "logit_rows" are the true sizes of the step, read
+// from StepShape on the device; a graph's bucket only bounds them.
+#pragma once
+#include <stdint.h>
+
+#if defined(__CUDACC__) || defined(VITRUM_DEVICE_CODE)
+#define DEVPTR(T) T*
+#else
+#define DEVPTR(T) uint64_t
+#endif
+
+// ---- constants that host and kernels share -------------------------------------------------------------------------
+
+static const uint32_t VITRUM_PAGE_TOKENS = 16;  // KV positions per page; also the vector width of the attention kernels
+static const uint32_t VITRUM_KV_CHUNK_TOKENS = 256;  // KV positions per attention chunk: partial results combine chunk by chunk, in order
+static const uint32_t VITRUM_QUANT_BLOCK = 32;  // weights (and int8 activations) per scale
+static const uint32_t VITRUM_MAX_LOGPROBS = 20;  // the most alternatives a sampled token can carry
+static_assert(VITRUM_KV_CHUNK_TOKENS % VITRUM_PAGE_TOKENS == 0, "a KV chunk is a whole number of pages");
+
+// How a packed weight or a KV cache is stored.
+static const uint32_t VITRUM_FORMAT_F32 = 0;
+static const uint32_t VITRUM_FORMAT_F16 = 1;
+static const uint32_t VITRUM_FORMAT_BF16 = 2;
+static const uint32_t VITRUM_FORMAT_Q8_0 = 3;
+static const uint32_t VITRUM_FORMAT_Q4_0 = 4;
+static const uint32_t VITRUM_FORMAT_Q4_1 = 5;
+
+// How a linear layer reads its input: as it is, quantised to int8 with one scale per 32 values, or
+// rounded to bf16 (bf16 weights, where the processor has a bf16 dot product).
+static const uint32_t VITRUM_ACTIVATIONS_F32 = 0;
+static const uint32_t VITRUM_ACTIVATIONS_INT8 = 1;
+static const uint32_t VITRUM_ACTIVATIONS_BF16 = 2;
+
+// ---- pieces ---------------------------------------------------------------------------------------------------------
+
+// The true sizes of one step.
+typedef struct StepShape {
+    uint32_t tokens;            // rows of the forward graph
+    uint32_t seqs;              // sequences, that is rows of page_tables
+    uint32_t logit_rows;        // rows of the sample graph
+    uint32_t attention_items;   // entries of the attention work list
+    uint32_t attention_splits;  // entries that write a partial result; 0: nothing to combine
+    uint32_t reserved[3];
+} StepShape;
+static_assert(sizeof(StepShape) == 32, "StepShape");
+
+// A packed weight matrix (rows, cols), rows = outputs. The packed layout belongs to the device.
+typedef struct WeightRef {
+    DEVPTR(const void) data;
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t format;       // VITRUM_FORMAT_*
+    uint32_t activations;  // VITRUM_ACTIVATIONS_*
+} WeightRef;
+static_assert(sizeof(WeightRef) == 24, "WeightRef");
+
+// The KV cache of one layer. K: (pages, kv_heads, head_dim, PAGE_TOKENS), V: (pages, kv_heads, PAGE_TOKENS, head_dim).
+typedef struct KvCacheRef {
+    DEVPTR(void) k;
+    DEVPTR(void) v;
+    uint32_t format;  // VITRUM_FORMAT_F32 or VITRUM_FORMAT_F16
+    uint32_t pages;
+} KvCacheRef;
+static_assert(sizeof(KvCacheRef) == 24, "KvCacheRef");
+
+// One entry of the attention work list: `rows` consecutive query rows of one sequence against KV positions
+// [kv_first, kv_first + kv_count), cut by causality per row (row i sees positions 0 ..= positions[i]).
+// `partial` = NONE: the item covers all positions of its rows, folds the chunks itself and writes the output.
+// Otherwise it covers one chunk and writes rows x 1 partial results to slots partial, partial + 1, ...
+typedef struct AttentionItem {
+    uint32_t row;
+    uint32_t rows;
+    uint32_t seq;       // row of page_tables
+    uint32_t kv_first;  // a multiple of KV_CHUNK_TOKENS
+    uint32_t kv_count;
+    uint32_t partial;   // 0xffffffff: none
+} AttentionItem;
+static_assert(sizeof(AttentionItem) == 24, "AttentionItem");
+
+// Which partial results make up query row i: slots first + k * stride for k in 0..count; count = 0: written directly.
+typedef struct AttentionSplit {
+    uint32_t first;
+    uint32_t stride;
+    uint32_t count;
+} AttentionSplit;
+static_assert(sizeof(AttentionSplit) == 12, "AttentionSplit");
+
+// What one row of the sample graph draws with.
+typedef struct SampleRow {
+    uint64_t seed;
+    uint32_t position;   // counter of the generator: the position that the drawn token will have
+    uint32_t slot;       // the sequence's slot, where the token goes for the next step
+    float temperature;   // 0: the largest logit, lowest id on a tie
+    float top_p;         // 1: off
+    uint32_t top_k;      // 0: off
+    uint32_t logprobs;   // 0: none; else 1 + the number of alternatives
+} SampleRow;
+static_assert(sizeof(SampleRow) == 32, "SampleRow");
+
+// The log probabilities of one sampled row, of the unscaled logits (temperature and cuts not applied).
+typedef struct LogprobRow {
+    float chosen;
+    uint32_t rank;  // of the chosen token among all, from 1
+    uint32_t ids[VITRUM_MAX_LOGPROBS];
+    float values[VITRUM_MAX_LOGPROBS];
+} LogprobRow;
+static_assert(sizeof(LogprobRow) == 168, "LogprobRow");
+
+// ---- kernels --------------------------------------------------------------------------------------------------------
+
+// x[i] = embedding row of token i
+typedef struct EmbedParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const int32_t) token_source;  // (tokens): >= 0 a token id, < 0 the token in slot -1 - value
+    DEVPTR(const uint32_t) slot_tokens;  // (slots)
+    DEVPTR(float) x;                     // (tokens, hidden)
+    WeightRef weight;                    // (vocab, hidden)
+} EmbedParams;
+static_assert(sizeof(EmbedParams) == 56, "EmbedParams");
+
+// q = rope(norm(x) Wq), K cache <- rope(norm(x) Wk), V cache <- norm(x) Wv
+typedef struct NormQkvParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) x;                // (tokens, hidden)
+    DEVPTR(const float) gamma;            // (hidden)
+    DEVPTR(const float) rope;             // (max_position, head_dim / 2, 2): cos, sin; pairs are neighbours (2i, 2i + 1)
+    DEVPTR(const uint32_t) positions;     // (tokens)
+    DEVPTR(const uint32_t) slot_mapping;  // (tokens): page * PAGE_TOKENS + offset
+    DEVPTR(float) q;                      // (tokens, heads * head_dim)
+    DEVPTR(void) scratch;                 // activations of one node, quantised or normalised
+    WeightRef wq;                         // (heads * head_dim, hidden)
+    WeightRef wk;                         // (kv_heads * head_dim, hidden)
+    WeightRef wv;
+    KvCacheRef kv;
+    float eps;
+    uint32_t hidden;
+    uint32_t heads;
+    uint32_t kv_heads;
+    uint32_t head_dim;
+    uint32_t reserved;
+} NormQkvParams;
+static_assert(sizeof(NormQkvParams) == 184, "NormQkvParams");
+
+// out = softmax(scale q K^T + causal) V, grouped queries, over the paged cache
+typedef struct AttentionParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) q;                   // (tokens, heads * head_dim)
+    DEVPTR(const uint32_t) positions;        // (tokens)
+    DEVPTR(const uint32_t) page_tables;      // (seqs, max_pages)
+    DEVPTR(const AttentionItem) items;       // (attention_items)
+    DEVPTR(const AttentionSplit) splits;     // (tokens)
+    DEVPTR(float) partials;                  // (slots, heads, head_dim + 2): accumulator, then maximum, then sum
+    DEVPTR(float) out;                       // (tokens, heads * head_dim)
+    KvCacheRef kv;
+    float scale;
+    uint32_t heads;
+    uint32_t kv_heads;
+    uint32_t head_dim;
+    uint32_t max_pages;
+    uint32_t reserved;
+} AttentionParams;
+static_assert(sizeof(AttentionParams) == 112, "AttentionParams");
+
+// x += input W^T
+typedef struct LinearResidualParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) input;  // (tokens, weight.cols)
+    DEVPTR(float) x;            // (tokens, weight.rows)
+    DEVPTR(void) scratch;
+    WeightRef weight;
+} LinearResidualParams;
+static_assert(sizeof(LinearResidualParams) == 56, "LinearResidualParams");
+
+// out = silu(norm(x) Wgate) * (norm(x) Wup)
+typedef struct NormGateUpParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) x;      // (tokens, hidden)
+    DEVPTR(const float) gamma;  // (hidden)
+    DEVPTR(float) out;          // (tokens, ffn)
+    DEVPTR(void) scratch;
+    WeightRef gate;             // (ffn, hidden)
+    WeightRef up;               // (ffn, hidden)
+    float eps;
+    uint32_t hidden;
+    uint32_t ffn;
+    uint32_t reserved;
+} NormGateUpParams;
+static_assert(sizeof(NormGateUpParams) == 104, "NormGateUpParams");
+
+// logits = norm(x[logit_rows]) W^T
+typedef struct NormLmHeadParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) x;              // (tokens, hidden)
+    DEVPTR(const uint32_t) logit_rows;  // (logit_rows): the row of x
+    DEVPTR(const float) gamma;          // (hidden)
+    DEVPTR(float) logits;               // (logit_rows, stride)
+    DEVPTR(void) scratch;
+    WeightRef weight;                   // (vocab, hidden)
+    float eps;
+    uint32_t hidden;
+    uint32_t vocab;
+    uint32_t stride;                    // floats between rows of logits, a multiple of 16
+} NormLmHeadParams;
+static_assert(sizeof(NormLmHeadParams) == 88, "NormLmHeadParams");
+
+// Draws one token per row and writes it into its sequence's slot.
+typedef struct SampleParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) logits;         // (logit_rows, stride)
+    DEVPTR(const SampleRow) rows;       // (logit_rows)
+    DEVPTR(uint32_t) slot_tokens;       // (slots)
+    DEVPTR(uint32_t) tokens;            // (logit_rows): the result
+    DEVPTR(LogprobRow) logprobs;        // (logit_rows): where rows[i].logprobs > 0
+    uint32_t vocab;
+    uint32_t stride;
+} SampleParams;
+static_assert(sizeof(SampleParams) == 56, "SampleParams");

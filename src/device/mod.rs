@@ -1,0 +1,325 @@
+//! The device: memory, packed weights, captured graphs, replays. It is at the level of a driver, not of tensors.
+//!
+//! A step is [`Device::submit`]ted as one upload, replays of captured graphs and one download, and waited for by its
+//! [`Ticket`]; two may be under way. A [`Node`] says which kernel runs with which parameters; how (instruction set,
+//! tile, phases) is chosen once, at capture, from the device's own table. The device knows ops only as kernels: it
+//! names no model.
+
+pub mod cpu;
+pub mod null;
+mod pack;
+pub mod params;
+
+use thiserror::Error;
+
+pub use self::pack::{PackSource, WeightFormat};
+use self::params::*;
+use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place};
+
+/// Which device to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// This machine's CPU.
+    Cpu,
+    /// Records graphs and computes nothing: tokens are all 0.
+    Null,
+}
+
+/// How to open a device.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// Which one.
+    pub choice: DeviceChoice,
+    /// Worker threads of the CPU device; `None`: one per core this process may run on.
+    pub threads: Option<usize>,
+    /// Instruction set of the CPU device; `None`: the best that this machine has.
+    pub isa: Option<cpu::IsaChoice>,
+    /// A known truth for tests of the profiler: makes one node longer.
+    pub delay: Option<NodeDelay>,
+}
+
+/// Adds a delay to every node at one place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NodeDelay {
+    /// Which nodes.
+    pub place: Place,
+    /// How long, in microseconds.
+    pub micros: u32,
+}
+
+/// How linear layers read their input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// As it is. Quantised weights are expanded to f32 when they are packed: the exact path.
+    F32,
+    /// For quantised weights: quantised to int8, one scale per 32 values. For bf16 weights, where the machine has a
+    /// bf16 dot product: rounded to bf16. Other weights: as it is.
+    Reduced,
+}
+
+/// What a device says about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceInfo {
+    /// The processor's name.
+    pub name: String,
+    /// `cpu` or `null`.
+    pub kind: &'static str,
+    /// The instruction set in use, as `vitrum graph` and traces print it.
+    pub isa: &'static str,
+    /// Worker threads.
+    pub workers: usize,
+    /// Bytes of memory that the device may use.
+    pub memory_bytes: u64,
+}
+
+/// What a device reached in short measured loops: the roofs of a roofline.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DevicePeaks {
+    /// Reading a working set far larger than the last-level cache, GB/s (10⁹ bytes).
+    pub memory_gb_s: f64,
+    /// Reading a working set that fits the last-level cache, GB/s.
+    pub cache_gb_s: f64,
+    /// Bytes up to which a working set counts as fitting the last-level cache.
+    pub cache_bytes: u64,
+    /// f32 multiply-adds, counted as two, 10⁹ per second.
+    pub f32_gflop_s: f64,
+    /// int8 multiply-adds by the instructions of the quantised kernels, counted as two, 10⁹ per second.
+    pub int8_gop_s: f64,
+}
+
+/// Memory on the device, at a fixed address until the device closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceBuffer {
+    /// The address that kernels are given.
+    pub addr: u64,
+    /// The length in bytes.
+    pub bytes: usize,
+}
+
+/// The parameters of one kernel launch, by kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum KernelParams {
+    /// Token embedding.
+    Embed(EmbedParams),
+    /// Norm, q/k/v projections, rotary embedding, KV write.
+    NormQkv(NormQkvParams),
+    /// Attention over the paged cache.
+    Attention(AttentionParams),
+    /// Projection added to the residual stream.
+    LinearResidual(LinearResidualParams),
+    /// Norm, gate and up projections, SiLU.
+    NormGateUp(NormGateUpParams),
+    /// Final norm and vocabulary projection.
+    NormLmHead(NormLmHeadParams),
+    /// Drawing tokens.
+    Sample(SampleParams),
+}
+
+/// A node of a graph to capture: a kernel, its parameters, where it stands and what it costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// The kernel and its parameters.
+    pub params: KernelParams,
+    /// Layer and op.
+    pub place: Place,
+    /// Bytes and operations.
+    pub cost: Cost,
+}
+
+/// A captured graph of this device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraphId(pub u32);
+
+/// A submitted step, to be waited for in the order of submission.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Ticket(pub u64);
+
+/// Bytes for the device at the beginning of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Upload<'a> {
+    /// Where to.
+    pub addr: u64,
+    /// What.
+    pub data: &'a [u8],
+}
+
+/// Bytes from the device at the end of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Download {
+    /// Where from.
+    pub addr: u64,
+    /// How many.
+    pub bytes: usize,
+}
+
+/// One step: everything is copied before `submit` returns.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    /// Copied to the device before the first replay.
+    pub uploads: &'a [Upload<'a>],
+    /// Replayed in order.
+    pub graphs: &'a [GraphId],
+    /// Copied back, one after the other, after the last replay.
+    pub downloads: &'a [Download],
+    /// Stamp every node.
+    pub traced: bool,
+}
+
+/// The most steps under way at once: one that runs and one that waits behind it.
+pub const STEPS_IN_FLIGHT: usize = 2;
+
+/// The most bytes that the uploads of one step, or its downloads, may add up to.
+pub const STAGING_BYTES: usize = 8 << 20;
+
+/// A finished step.
+#[derive(Debug)]
+pub struct Completion<'a> {
+    /// The downloads, one after the other.
+    pub data: &'a [u8],
+    /// Node times of all its graphs, in order of replay and node; empty unless traced.
+    pub stamps: &'a [NodeStamp],
+}
+
+/// What went wrong on a device.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The machine did not give the memory.
+    #[error("could not allocate {bytes} bytes for {purpose}: {source}")]
+    OutOfMemory {
+        /// The size asked for.
+        bytes: usize,
+        /// What for.
+        purpose: &'static str,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// A worker thread could not be started.
+    #[error("could not start worker thread {index}: {source}")]
+    Thread {
+        /// Which.
+        index: usize,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// The instruction set asked for is not there.
+    #[error("this machine has no {isa}")]
+    IsaMissing {
+        /// Its name.
+        isa: &'static str,
+    },
+    /// A matrix that no packed layout takes.
+    #[error("weight {name}: {format:?} needs rows of a multiple of {multiple} values, and this one has {cols}")]
+    PackShape {
+        /// The tensor.
+        name: String,
+        /// Its format.
+        format: WeightFormat,
+        /// Its row length.
+        cols: usize,
+        /// What the row length has to be a multiple of.
+        multiple: usize,
+    },
+    /// A node that the device has no kernel for.
+    #[error("{graph}, node {ordinal} ({kernel}): {what} is {value}, and has to be {expected}")]
+    Unsupported {
+        /// The graph.
+        graph: GraphKey,
+        /// The node.
+        ordinal: usize,
+        /// Its kernel.
+        kernel: &'static str,
+        /// The parameter.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it has to be.
+        expected: &'static str,
+    },
+}
+
+/// A device, opened.
+#[derive(Debug)]
+pub enum Device {
+    /// This machine's CPU.
+    Cpu(Box<cpu::CpuDevice>),
+    /// Computes nothing.
+    Null(Box<null::NullDevice>),
+}
+
+macro_rules! each_device {
+    ($self:expr, $device:ident => $body:expr) => {
+        match $self {
+            Device::Cpu($device) => $body,
+            Device::Null($device) => $body,
+        }
+    };
+}
+
+impl Device {
+    /// Opens a device.
+    pub fn open(options: &DeviceOptions) -> Result<Device, DeviceError> {
+        Ok(match options.choice {
+            DeviceChoice::Cpu => Device::Cpu(Box::new(cpu::CpuDevice::open(options)?)),
+            DeviceChoice::Null => Device::Null(Box::new(null::NullDevice::open())),
+        })
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &DeviceInfo {
+        each_device!(self, device => device.info())
+    }
+
+    /// Measures the roofs; takes about a second, with nothing else under way.
+    pub fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
+        each_device!(self, device => device.measure_peaks())
+    }
+
+    /// Allocates zeroed memory for the device's lifetime, aligned to 64 bytes.
+    pub fn alloc(&mut self, bytes: usize, purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
+        each_device!(self, device => device.alloc(bytes, purpose))
+    }
+
+    /// Copies to the device while no step is under way.
+    pub fn upload(&mut self, to: &DeviceBuffer, offset: usize, data: &[u8]) {
+        assert!(offset + data.len() <= to.bytes, "upload of {} bytes at {offset} into {}", data.len(), to.bytes);
+        each_device!(self, device => device.upload(to, offset, data));
+    }
+
+    /// Copies from the device while no step is under way.
+    pub fn download(&mut self, from: &DeviceBuffer, offset: usize, data: &mut [u8]) {
+        assert!(offset + data.len() <= from.bytes, "download of {} bytes at {offset} from {}", data.len(), from.bytes);
+        each_device!(self, device => device.download(from, offset, data));
+    }
+
+    /// Lays a weight matrix out for the kernels.
+    pub fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
+        each_device!(self, device => device.pack(source, activations))
+    }
+
+    /// Captures a graph: chooses each node's kernel variant for the key's bucket.
+    pub fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
+        each_device!(self, device => device.capture(key, nodes))
+    }
+
+    /// What a captured graph consists of.
+    pub fn graph(&self, id: GraphId) -> &GraphTable {
+        each_device!(self, device => device.graph(id))
+    }
+
+    /// Starts a step. At most [`STEPS_IN_FLIGHT`] may be under way.
+    pub fn submit(&mut self, submission: &Submission<'_>) -> Result<Ticket, DeviceError> {
+        each_device!(self, device => device.submit(submission))
+    }
+
+    /// Waits for a step, in the order of submission.
+    pub fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
+        each_device!(self, device => device.wait(ticket))
+    }
+}
+
+/// Bytes of scratch for the activations of one node: `rows` rows of `cols` values.
+pub fn activation_scratch_bytes(rows: usize, cols: usize) -> usize {
+    // f32 values, or int8 values with an f32 scale and an f32 sum per 32: the f32 row is the larger.
+    rows * cols.next_multiple_of(QUANT_BLOCK as usize) * size_of::<f32>()
+}

@@ -1,0 +1,5 @@
+//! vitrum: an LLM inference engine that you can see through.
+
+pub mod device;
+pub mod request;
+pub mod trace;

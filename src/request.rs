@@ -1,0 +1,159 @@
+//! What a client asks for and what it gets back: the types that cross the engine's boundary.
+//!
+//! Nothing here knows of HTTP, of a model or of a device.
+
+use thiserror::Error;
+
+/// A token of the model's vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct TokenId(pub u32);
+
+/// A request, numbered from 1 in the order of arrival at the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// A step of the engine, numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId(pub u64);
+
+/// How tokens are drawn and when a request ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// 0 draws the most likely token (lowest id on a tie).
+    pub temperature: f32,
+    /// Draw among the k most likely tokens only; 0 is off.
+    pub top_k: u32,
+    /// Draw among the most likely tokens that together have this probability; 1 is off.
+    pub top_p: f32,
+    /// Seed of the counter-based generator; `None` takes one from the request's number.
+    pub seed: Option<u64>,
+    /// The most tokens to generate; at least 1.
+    pub max_tokens: u32,
+    /// Tokens that end the request besides the model's end-of-sequence tokens.
+    pub stop_token_ids: Vec<TokenId>,
+    /// Go on past the model's end-of-sequence tokens.
+    pub ignore_eos: bool,
+    /// Report log probabilities: the sampled token's and those of this many alternatives (at most 20).
+    pub logprobs: Option<u32>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        SamplingParams {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: None,
+            max_tokens: 16,
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+        }
+    }
+}
+
+/// Log probabilities of one generated token, of the logits before temperature and cuts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// The sampled token's log probability.
+    pub chosen: f32,
+    /// The sampled token's rank among all tokens, from 1.
+    pub rank: u32,
+    /// The most likely tokens, most likely first.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// Why a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// An end-of-sequence token, or one of the request's stop tokens.
+    Stop,
+    /// `max_tokens` or the model's length limit.
+    Length,
+    /// The client left, or asked for the end.
+    Abort,
+}
+
+impl FinishReason {
+    /// The word that the OpenAI API and vLLM's metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Abort => "abort",
+        }
+    }
+}
+
+/// What a running request sends to its client, in order; `Finished` or `Failed` is the last.
+#[derive(Clone, Debug)]
+pub enum TokenEvent {
+    /// One generated token. A stop token that ended the request is sent too, before `Finished`.
+    Token {
+        /// The token.
+        token: TokenId,
+        /// Set if the request asked for log probabilities.
+        logprobs: Option<Box<TokenLogprobs>>,
+    },
+    /// The request is complete.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// The stop token that ended it, whose text is not part of the answer.
+        stop_token: Option<TokenId>,
+    },
+    /// The engine could not go on.
+    Failed(RequestError),
+}
+
+/// Why a request was refused or ended early.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum RequestError {
+    /// The prompt has no token.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// The prompt leaves no room for a single generated token.
+    #[error("the prompt has {tokens} tokens, and the limit for prompt and answer together is {limit}")]
+    PromptTooLong {
+        /// The prompt's length in tokens.
+        tokens: usize,
+        /// `max_model_len`.
+        limit: usize,
+    },
+    /// A token id that the vocabulary does not have.
+    #[error("token id {token} at position {position} of the prompt is outside the vocabulary of {vocab}")]
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// Its index in the prompt.
+        position: usize,
+        /// The vocabulary's size.
+        vocab: usize,
+    },
+    /// A sampling parameter outside its range.
+    #[error("{name} is {value}, and has to be {expected}")]
+    InvalidParameter {
+        /// The parameter.
+        name: &'static str,
+        /// The value given.
+        value: f64,
+        /// The range, in words.
+        expected: &'static str,
+    },
+    /// The waiting queue is full.
+    #[error("the queue is full: {limit} requests are waiting")]
+    QueueFull {
+        /// The queue's limit.
+        limit: usize,
+    },
+    /// The server is draining.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The device failed; every running request ends with this.
+    #[error("the engine stopped: {reason}")]
+    EngineStopped {
+        /// The device's error.
+        reason: String,
+    },
+}
