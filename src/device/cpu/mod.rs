@@ -6,43 +6,11 @@ mod worker;
 
 use std::fmt;
 
-pub use self::worker::Worker;
+pub use self::isa::IsaChoice;
 use self::kernels::Choice;
+pub use self::worker::Worker;
 use super::params::WeightRef;
 use super::*;
-
-/// An instruction set that kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IsaChoice {
-    /// Plain Rust.
-    Portable,
-    /// AVX2, FMA, F16C.
-    Avx2,
-    /// AVX-512 (F, BW, VL, DQ) with VNNI.
-    Avx512,
-}
-
-impl IsaChoice {
-    /// The best that this machine has.
-    pub fn detect() -> IsaChoice {
-        IsaChoice::Portable
-    }
-
-    /// Its name in tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            IsaChoice::Portable => "portable",
-            IsaChoice::Avx2 => "avx2",
-            IsaChoice::Avx512 => "avx512",
-        }
-    }
-}
-
-impl fmt::Display for IsaChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 struct RecordedGraph {
     table: GraphTable,
