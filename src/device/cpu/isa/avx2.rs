@@ -80,38 +80,29 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> V {
-        // SAFETY: the caller gives 16 readable values; a bf16 is the upper half of an f32.
+        // SAFETY: the caller gives 16 readable values.
         unsafe {
-            let half = |at| {
-                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(at).cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
-            };
-            [half(0), half(8)]
+            let lower = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8).cast()));
+            [widen_bf16(lower), widen_bf16(upper)]
         }
     }
     #[inline(always)]
     unsafe fn load_bf16_pairs(from: *const u16) -> (V, V) {
         // SAFETY: the caller gives 32 readable values; a bf16 is the upper half of an f32.
         unsafe {
-            let pairs = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(16).cast())];
-            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            let first = |i: usize| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs[i]));
-            let second = |i: usize| _mm256_castsi256_ps(_mm256_and_si256(pairs[i], upper));
-            ([first(0), first(1)], [second(0), second(1)])
+            let (lower, upper) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(16).cast()));
+            let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let second_lower = _mm256_castsi256_ps(_mm256_and_si256(lower, mask));
+            let second_upper = _mm256_castsi256_ps(_mm256_and_si256(upper, mask));
+            ([widen_bf16(lower), widen_bf16(upper)], [second_lower, second_upper])
         }
     }
     #[inline(always)]
     unsafe fn store_bf16(to: *mut u16, value: V) {
         // SAFETY: the caller gives room for 16 values.
         unsafe {
-            // Adding 0x7fff, and 1 if the kept part is odd, rounds the upper half to nearest even.
-            let rounded = |v: __m256| {
-                let bits = _mm256_castps_si256(v);
-                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-                let sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-                _mm256_srli_epi32::<16>(sum)
-            };
-            let packed = _mm256_packus_epi32(rounded(value[0]), rounded(value[1]));
+            let packed = _mm256_packus_epi32(narrow_bf16(value[0]), narrow_bf16(value[1]));
             // packus works within 128-bit halves: 64-bit groups 0, 2, 1, 3 are lanes in order.
             _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
@@ -123,26 +114,28 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     unsafe fn scale_by_power_of_two(a: V, n: V) -> V {
-        // SAFETY: the processor has AVX2.
-        unsafe {
-            let scaled = |a, n| {
-                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-            };
-            [scaled(a[0], n[0]), scaled(a[1], n[1])]
+        let mut scaled = a;
+        for i in 0..2 {
+            // SAFETY: the processor has AVX2.
+            unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n[i]), _mm256_set1_epi32(127));
+                scaled[i] = _mm256_mul_ps(a[i], _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)));
+            }
         }
+        scaled
     }
     #[inline(always)]
     unsafe fn keep_first(a: V, count: usize, fill: f32) -> V {
-        // SAFETY: the processor has AVX2.
-        unsafe {
-            let kept = |a, first| {
-                let lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
-                let keep = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lane);
-                _mm256_blendv_ps(_mm256_set1_ps(fill), a, _mm256_castsi256_ps(keep))
-            };
-            [kept(a[0], 0), kept(a[1], 8)]
+        let mut kept = a;
+        for i in 0..2 {
+            // SAFETY: the processor has AVX2.
+            unsafe {
+                let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                let keep = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32 - 8 * i as i32), lane);
+                kept[i] = _mm256_blendv_ps(_mm256_set1_ps(fill), a[i], _mm256_castsi256_ps(keep));
+            }
         }
+        kept
     }
     #[inline(always)]
     unsafe fn sum_lanes(a: V) -> f32 {
@@ -233,10 +226,11 @@ impl Isa for Avx2 {
         // SAFETY: the caller gives 32 weights and M pairs; a bf16 is the upper half of an f32.
         unsafe {
             let (w0, w1) = Self::load_bf16_pairs(weights);
-            let value = |from: *const u16| Self::splat(f32::from_bits(u32::from(from.read_unaligned()) << 16));
             let mut sums = acc;
             for m in 0..M {
-                sums[m] = Self::fma(w0, value(a[m]), Self::fma(w1, value(a[m].add(1)), sums[m]));
+                let pair = _mm256_set1_epi32(a[m].cast::<i32>().read_unaligned());
+                let second = _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(0xffff_0000_u32 as i32)));
+                sums[m] = Self::fma(w0, [widen_bf16(pair); 2], Self::fma(w1, [second; 2], sums[m]));
             }
             sums
         }
@@ -254,4 +248,23 @@ unsafe fn four_values(from: *const i8) -> __m256i {
 unsafe fn round_ties_even(a: __m256) -> __m256 {
     // SAFETY: the processor has AVX.
     unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+}
+
+/// The lower 16 bits of each lane, a bf16, as f32: a bf16 is the upper half of an f32.
+#[inline(always)]
+unsafe fn widen_bf16(lanes: __m256i) -> __m256 {
+    // SAFETY: the processor has AVX2.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lanes)) }
+}
+
+/// Rounds to bf16 in the lower 16 bits of each lane: adding 0x7fff, and 1 if the kept part is odd, rounds the upper
+/// half to nearest even.
+#[inline(always)]
+unsafe fn narrow_bf16(value: __m256) -> __m256i {
+    // SAFETY: the processor has AVX2.
+    unsafe {
+        let bits = _mm256_castps_si256(value);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))))
+    }
 }

@@ -204,9 +204,11 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
                 }
             } else {
                 let (w0, w1) = Self::load_bf16_pairs(weights);
-                let value = |from: *const u16| Self::splat(f32::from_bits(u32::from(from.read_unaligned()) << 16));
                 for m in 0..M {
-                    sums[m] = Self::fma(w0, value(a[m]), Self::fma(w1, value(a[m].add(1)), sums[m]));
+                    let pair = four_values(a[m].cast());
+                    let first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
+                    let second = _mm512_and_si512(pair, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+                    sums[m] = Self::fma(w0, first, Self::fma(w1, _mm512_castsi512_ps(second), sums[m]));
                 }
             }
             sums
@@ -225,7 +227,13 @@ unsafe fn four_values(from: *const i8) -> __m512i {
 #[inline(always)]
 unsafe fn lanes<const M: usize>(integers: [__m512i; M]) -> [V; M] {
     // SAFETY: the processor has AVX-512 F.
-    integers.map(|i| unsafe { _mm512_cvtepi32_ps(i) })
+    unsafe {
+        let mut lanes = [_mm512_setzero_ps(); M];
+        for m in 0..M {
+            lanes[m] = _mm512_cvtepi32_ps(integers[m]);
+        }
+        lanes
+    }
 }
 
 #[inline(always)]
