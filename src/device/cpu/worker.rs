@@ -11,7 +11,7 @@ pub struct Worker {
 impl Worker {
     /// A pool of one thread.
     pub fn solo(scratch_bytes: usize) -> Worker {
-        Worker { tiles: Cell::new(0), scratch: UnsafeCell::new(vec![0; scratch_bytes.div_ceil(8)]) }
+        Worker { tiles: Cell::new(0), scratch: UnsafeCell::new(vec![0; scratch_bytes.div_ceil(8) + 8]) }
     }
 
     /// This thread's number, from 0.
@@ -36,6 +36,8 @@ impl Worker {
 
     /// This thread's scratch memory, aligned to 64 bytes, as large as the node's choice asked for.
     pub fn scratch(&self) -> *mut u8 {
-        self.scratch.get().cast()
+        // SAFETY: only this thread has the worker.
+        let words = unsafe { (*self.scratch.get()).as_mut_ptr() };
+        words.cast::<u8>().wrapping_add(words.align_offset(64) * size_of::<u64>())
     }
 }

@@ -5,8 +5,16 @@
 //! [`Isa::enter`](super::isa::Isa::enter) is compiled for the instruction set. [`choose`] picks instruction set, tile
 //! and phases at capture.
 
+mod activations;
+mod embed;
+mod linear;
+mod linear_residual;
 mod math;
+mod norm_gate_up;
+mod norm_lm_head;
+mod norm_qkv;
 pub mod pack;
+mod product;
 
 use super::isa::IsaChoice;
 use super::worker::Worker;
@@ -48,19 +56,16 @@ macro_rules! instance {
         run
     }};
 }
-#[allow(unused_imports, reason = "the kernels that use it come next")]
 use instance;
 
 /// Chooses the variant for a node of a graph with this bucket.
 pub fn choose(params: &KernelParams, bucket: u32, isa: IsaChoice) -> Choice {
-    let _ = bucket;
     match params {
-        // Each kernel's own table: `norm_qkv::choose(p, bucket, isa)`, and so on.
-        KernelParams::Embed(_)
-        | KernelParams::NormQkv(_)
-        | KernelParams::NormGateUp(_)
-        | KernelParams::LinearResidual(_)
-        | KernelParams::NormLmHead(_) => panic!("no linear kernel for {isa} yet"),
+        KernelParams::Embed(p) => embed::choose(p, isa),
+        KernelParams::NormQkv(p) => norm_qkv::choose(p, bucket, isa),
+        KernelParams::LinearResidual(p) => linear_residual::choose(p, bucket, isa),
+        KernelParams::NormGateUp(p) => norm_gate_up::choose(p, bucket, isa),
+        KernelParams::NormLmHead(p) => norm_lm_head::choose(p, bucket, isa),
         KernelParams::Attention(_) | KernelParams::Sample(_) => panic!("no attention or sample kernel for {isa} yet"),
     }
 }
