@@ -25,7 +25,7 @@ macro_rules! lanewise {
 
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
-    const INT8_ROWS: usize = 4;
+    const INT8_ROWS: usize = 6;
     const F32_ROWS: usize = 6;
     type F32 = V;
 
