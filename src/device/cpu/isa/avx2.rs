@@ -1,5 +1,7 @@
 //! AVX2 with FMA and F16C: a vector is two registers, lanes 0..8 and 8..16.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers at once")]
+
 use std::arch::x86_64::*;
 
 use super::{Body, Isa};

@@ -1,5 +1,7 @@
 //! AVX-512 (F, BW, VL, DQ) with VNNI: a vector is one register.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers at once")]
+
 use std::arch::x86_64::*;
 
 use super::{Body, Isa};

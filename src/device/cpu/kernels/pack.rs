@@ -118,8 +118,14 @@ fn pack_columns<const BYTES: usize>(source: &[u8], cols: usize, packed: &mut [u8
 /// Up to 16 rows of bf16.
 fn pack_column_pairs(source: &[u8], cols: usize, packed: &mut [u8]) {
     for (lane, row) in source.chunks_exact(cols * 2).enumerate() {
-        for (pair, packed) in row.chunks(4).zip(packed.chunks_exact_mut(LANES * 4)) {
-            packed[lane * 4..][..pair.len()].copy_from_slice(pair);
+        let mut packed = packed.chunks_exact_mut(LANES * 4);
+        let pairs = row.chunks_exact(4);
+        let odd = pairs.remainder();
+        for (pair, packed) in pairs.zip(&mut packed) {
+            packed[lane * 4..][..4].copy_from_slice(pair);
+        }
+        if let Some(packed) = packed.next() {
+            packed[lane * 4..][..odd.len()].copy_from_slice(odd);
         }
     }
 }

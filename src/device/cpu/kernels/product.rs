@@ -3,6 +3,8 @@
 //! A tile of 16 weight rows × M activation rows stays in registers while the columns go by. Each output has one
 //! accumulator and takes its columns in ascending order, so a row's result does not depend on M or on other rows.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers at once")]
+
 use std::ops::Range;
 
 use super::activations::Activations;
