@@ -3,7 +3,7 @@
 /// Now, by the machine's monotonic clock.
 ///
 /// On Linux this is `CLOCK_MONOTONIC`, read without a system call where the kernel's clock source is `tsc`: it counts
-/// single nanoseconds and a read costs about 25 ns (Zen 3, a virtual machine; `clock_costs_little` holds a bound).
+/// single nanoseconds and a read costs 28 ns (Zen 3, a virtual machine; measured by benches/device.rs).
 #[cfg(unix)]
 pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

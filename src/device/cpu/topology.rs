@@ -97,13 +97,15 @@ fn parse_cache_size(text: &str) -> Option<u64> {
 /// The level 3 cache by the deterministic cache parameters: leaf 4 (Intel), 0x8000001D (AMD), of one layout.
 #[cfg(target_arch = "x86_64")]
 fn cache_bytes_by_cpuid() -> Option<u64> {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    #[allow(unused_unsafe)] // newer compilers know this function as safe
+    // SAFETY: every x86-64 processor has the instruction.
+    let cpuid = |leaf, index| unsafe { std::arch::x86_64::__cpuid_count(leaf, index) };
     for (leaf, last_leaf) in [(4, 0), (0x8000_001D, 0x8000_0000)] {
-        if __cpuid(last_leaf).eax < leaf {
+        if cpuid(last_leaf, 0).eax < leaf {
             continue;
         }
         for index in 0..16 {
-            let cache = __cpuid_count(leaf, index);
+            let cache = cpuid(leaf, index);
             let (kind, level) = (cache.eax & 0x1f, cache.eax >> 5 & 7);
             if kind == 0 {
                 break; // no more caches
@@ -204,6 +206,9 @@ mod tests {
         assert_eq!(parse_cache_size("512"), Some(512));
         assert_eq!(parse_cache_size("lots"), None);
         assert!(Topology::detect().cache_bytes(1) > 0);
+        if let Some(bytes) = cache_bytes_by_cpuid() {
+            assert!((1 << 20..=4 << 30).contains(&bytes), "{bytes} bytes of level 3 cache by cpuid");
+        }
     }
 
     #[test]

@@ -49,54 +49,53 @@ impl Checker<'_> {
         self.array("shape", p.shape, size_of::<StepShape>())?;
         self.array("token_source", p.token_source, self.rows * 4)?;
         self.array("slot_tokens", p.slot_tokens, 4)?;
-        self.array("x", p.x, self.rows * p.weight.cols as usize * 4)?;
+        self.array("x", p.x, self.floats(p.weight.cols, 1))?;
         self.weight("weight", &p.weight, p.weight.rows, p.weight.cols)
     }
 
     fn norm_qkv(&self, p: &NormQkvParams) -> Check {
         self.heads(p.heads, p.kv_heads, p.head_dim)?;
         self.array("shape", p.shape, size_of::<StepShape>())?;
-        self.array("x", p.x, self.rows * p.hidden as usize * 4)?;
+        self.array("x", p.x, self.floats(p.hidden, 1))?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
         self.array("rope", p.rope, p.head_dim as usize * 4)?;
         self.array("positions", p.positions, self.rows * 4)?;
         self.array("slot_mapping", p.slot_mapping, self.rows * 4)?;
-        self.array("q", p.q, self.rows * p.heads as usize * p.head_dim as usize * 4)?;
+        self.array("q", p.q, self.floats(p.heads, p.head_dim))?;
         self.scratch(p.scratch)?;
-        self.weight("wq", &p.wq, p.heads * p.head_dim, p.hidden)?;
-        self.weight("wk", &p.wk, p.kv_heads * p.head_dim, p.hidden)?;
-        self.weight("wv", &p.wv, p.kv_heads * p.head_dim, p.hidden)?;
+        self.weight("wq", &p.wq, p.heads.saturating_mul(p.head_dim), p.hidden)?;
+        self.weight("wk", &p.wk, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
+        self.weight("wv", &p.wv, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
         self.kv_cache(&p.kv, p.kv_heads, p.head_dim)
     }
 
     fn attention(&self, p: &AttentionParams) -> Check {
         self.heads(p.heads, p.kv_heads, p.head_dim)?;
-        let row_bytes = p.heads as usize * p.head_dim as usize * 4;
         self.array("shape", p.shape, size_of::<StepShape>())?;
-        self.array("q", p.q, self.rows * row_bytes)?;
+        self.array("q", p.q, self.floats(p.heads, p.head_dim))?;
         self.array("positions", p.positions, self.rows * 4)?;
         self.array("page_tables", p.page_tables, p.max_pages as usize * 4)?;
         self.array("items", p.items, size_of::<AttentionItem>())?;
         self.array("splits", p.splits, self.rows * size_of::<AttentionSplit>())?;
         self.array("partials", p.partials, 0)?;
-        self.array("out", p.out, self.rows * row_bytes)?;
+        self.array("out", p.out, self.floats(p.heads, p.head_dim))?;
         at_least("max_pages", p.max_pages, 1)?;
         self.kv_cache(&p.kv, p.kv_heads, p.head_dim)
     }
 
     fn linear_residual(&self, p: &LinearResidualParams) -> Check {
         self.array("shape", p.shape, size_of::<StepShape>())?;
-        self.array("input", p.input, self.rows * p.weight.cols as usize * 4)?;
-        self.array("x", p.x, self.rows * p.weight.rows as usize * 4)?;
+        self.array("input", p.input, self.floats(p.weight.cols, 1))?;
+        self.array("x", p.x, self.floats(p.weight.rows, 1))?;
         self.scratch(p.scratch)?;
         self.weight("weight", &p.weight, p.weight.rows, p.weight.cols)
     }
 
     fn norm_gate_up(&self, p: &NormGateUpParams) -> Check {
         self.array("shape", p.shape, size_of::<StepShape>())?;
-        self.array("x", p.x, self.rows * p.hidden as usize * 4)?;
+        self.array("x", p.x, self.floats(p.hidden, 1))?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
-        self.array("out", p.out, self.rows * p.ffn as usize * 4)?;
+        self.array("out", p.out, self.floats(p.ffn, 1))?;
         self.scratch(p.scratch)?;
         self.weight("gate", &p.gate, p.ffn, p.hidden)?;
         self.weight("up", &p.up, p.ffn, p.hidden)
@@ -108,7 +107,7 @@ impl Checker<'_> {
         self.array("x", p.x, p.hidden as usize * 4)?;
         self.array("logit_rows", p.logit_rows, self.rows * 4)?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
-        self.array("logits", p.logits, self.rows * p.stride as usize * 4)?;
+        self.array("logits", p.logits, self.floats(p.stride, 1))?;
         self.scratch(p.scratch)?;
         self.weight("weight", &p.weight, p.vocab, p.hidden)
     }
@@ -116,8 +115,9 @@ impl Checker<'_> {
     fn sample(&self, p: &SampleParams) -> Check {
         self.stride(p.stride, p.vocab)?;
         self.array("shape", p.shape, size_of::<StepShape>())?;
-        self.array("logits", p.logits, self.rows * p.stride as usize * 4)?;
+        self.array("logits", p.logits, self.floats(p.stride, 1))?;
         self.array("rows", p.rows, self.rows * size_of::<SampleRow>())?;
+        require(p.rows.is_multiple_of(8), "rows", p.rows, "aligned to 8 bytes")?;
         self.array("slot_tokens", p.slot_tokens, 4)?;
         self.array("tokens", p.tokens, self.rows * 4)?;
         // Null: no row asks for log probabilities.
@@ -127,8 +127,14 @@ impl Checker<'_> {
     // ---- pieces ----------------------------------------------------------------------------------------------------
 
     fn array(&self, what: &'static str, addr: u64, bytes: usize) -> Check {
-        let expected = "the address of a buffer of this device with room for the graph's bucket";
-        require(self.buffers.holds(addr, bytes), what, addr, expected)
+        let expected = "an address in a buffer of this device with room for the graph's bucket";
+        require(self.buffers.holds(addr, bytes), what, addr, expected)?;
+        require(addr.is_multiple_of(4), what, addr, "aligned to 4 bytes")
+    }
+
+    /// Bytes of (rows, a, b) floats; more than any buffer has, if they cannot be counted.
+    fn floats(&self, a: u32, b: u32) -> usize {
+        bytes_of([self.rows, a as usize, b as usize, size_of::<f32>()])
     }
 
     /// Null: a kernel that asks for none has none.
@@ -166,9 +172,10 @@ impl Checker<'_> {
             FORMAT_F16 => 2,
             other => return require(false, "kv.format", other.into(), "f32 or f16"),
         };
-        let page_bytes = (kv_heads * head_dim * PAGE_TOKENS) as usize * value_bytes;
-        self.array("kv.k", kv.k, kv.pages as usize * page_bytes)?;
-        self.array("kv.v", kv.v, kv.pages as usize * page_bytes)
+        let (pages, kv_heads, head_dim) = (kv.pages as usize, kv_heads as usize, head_dim as usize);
+        let bytes = bytes_of([pages, kv_heads, head_dim, PAGE_TOKENS as usize * value_bytes]);
+        self.array("kv.k", kv.k, bytes)?;
+        self.array("kv.v", kv.v, bytes)
     }
 
     fn stride(&self, stride: u32, vocab: u32) -> Check {
@@ -176,6 +183,10 @@ impl Checker<'_> {
         let fits = stride >= vocab && stride.is_multiple_of(16);
         require(fits, "stride", stride.into(), "a multiple of 16, and no less than the vocabulary")
     }
+}
+
+fn bytes_of(factors: [usize; 4]) -> usize {
+    factors.into_iter().fold(1, usize::saturating_mul)
 }
 
 fn require(holds: bool, what: &'static str, value: u64, expected: &'static str) -> Check {
@@ -245,6 +256,8 @@ mod tests {
         expect_wrong("kv.v", |p| p.kv.v = BASE + (1 << 20) - 64);
         expect_wrong("max_pages", |p| p.max_pages = 0);
         expect_wrong("q", |p| p.q = 0);
+        expect_wrong("q", |p| p.q = BASE + 2);
+        expect_wrong("q", |p| (p.heads, p.kv_heads, p.head_dim) = (1 << 31, 1 << 31, 1 << 31));
         expect_wrong("out", |p| p.out = BASE + (1 << 20) - 4 * 4 * 64 * 4 + 4);
     }
 
