@@ -30,10 +30,12 @@ pub(super) unsafe fn read(from: *const u64, bytes: usize, isa: IsaChoice) {
     // SAFETY: the caller's contract is the same.
     unsafe {
         match isa {
-            #[cfg(target_arch = "x86_64")]
-            IsaChoice::Avx512 => x86::read_avx512(from, bytes),
+            IsaChoice::Portable => read_portable(from, bytes),
             #[cfg(target_arch = "x86_64")]
             IsaChoice::Avx2 => x86::read_avx2(from, bytes),
+            #[cfg(target_arch = "x86_64")]
+            _ => x86::read_avx512(from, bytes),
+            #[cfg(not(target_arch = "x86_64"))]
             _ => read_portable(from, bytes),
         }
     }
@@ -42,10 +44,12 @@ pub(super) unsafe fn read(from: *const u64, bytes: usize, isa: IsaChoice) {
 /// The multiply-adds of the f32 kernels.
 pub(super) fn f32(isa: IsaChoice) -> Arithmetic {
     let (run, lanes): (unsafe fn(), _) = match isa {
-        #[cfg(target_arch = "x86_64")]
-        IsaChoice::Avx512 => (x86::f32_avx512, 16),
+        IsaChoice::Portable => (f32_portable, PORTABLE_LANES),
         #[cfg(target_arch = "x86_64")]
         IsaChoice::Avx2 => (x86::f32_avx2, 8),
+        #[cfg(target_arch = "x86_64")]
+        _ => (x86::f32_avx512, 16),
+        #[cfg(not(target_arch = "x86_64"))]
         _ => (f32_portable, PORTABLE_LANES),
     };
     Arithmetic { run, operations: (ROUNDS * CHAINS * lanes * 2) as u64 }
@@ -54,10 +58,12 @@ pub(super) fn f32(isa: IsaChoice) -> Arithmetic {
 /// The multiply-adds of the quantised kernels: unsigned by signed bytes, summed in 32 bits.
 pub(super) fn int8(isa: IsaChoice) -> Arithmetic {
     let (run, bytes): (unsafe fn(), _) = match isa {
-        #[cfg(target_arch = "x86_64")]
-        IsaChoice::Avx512 => (x86::int8_avx512, 64),
+        IsaChoice::Portable => (int8_portable, PORTABLE_LANES),
         #[cfg(target_arch = "x86_64")]
         IsaChoice::Avx2 => (x86::int8_avx2, 32),
+        #[cfg(target_arch = "x86_64")]
+        _ => (x86::int8_avx512, 64),
+        #[cfg(not(target_arch = "x86_64"))]
         _ => (int8_portable, PORTABLE_LANES),
     };
     Arithmetic { run, operations: (ROUNDS * INT8_CHAINS * bytes * 2) as u64 }
