@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod null;
 mod pack;
 pub mod params;
+pub mod uniform;
 
 use thiserror::Error;
 
