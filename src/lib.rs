@@ -2,5 +2,6 @@
 
 pub mod device;
 pub mod ops;
+pub mod report;
 pub mod request;
 pub mod trace;
