@@ -1,1 +1,2 @@
+//! Latency of a step, by bucket.
 fn main() {}

@@ -27,8 +27,8 @@ pub(super) struct Traffic {
     pub(super) seed: u64,
 }
 
-/// Arrival times in seconds since the run began. Scaled so that the last is exactly n / rate: seeds differ in the order of
-/// intervals, not in the load.
+/// Arrival times in seconds since the run began. Scaled so that the last is exactly n / rate: seeds differ in the order
+/// of intervals, not in the load.
 pub(super) fn arrivals_s(count: usize, traffic: &Traffic) -> Vec<f64> {
     if traffic.request_rate.is_infinite() {
         return vec![0.0; count];

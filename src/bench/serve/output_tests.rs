@@ -53,12 +53,13 @@ fn the_json_file_has_the_keys() {
     let args = args(&["--save-detailed", "--goodput", "ttft:150", "--metadata", "tp=1", "--request-rate", "2.5"]);
     let metrics = Metrics::new(&outcomes(), 4.0, &args.goodput);
     let result = json(&Heading { model: "org/m", date: "20250101-000000" }, &metrics, &outcomes(), &args);
-    let keys = "date endpoint_type backend label model_id tokenizer_id num_prompts tp request_rate burstiness \
+    let keys = "\
+                date endpoint_type backend label model_id tokenizer_id num_prompts tp request_rate burstiness \
                 max_concurrency duration completed failed total_input_tokens total_output_tokens request_throughput \
                 request_goodput output_throughput total_token_throughput input_lens output_lens ttfts itls start_times \
                 generated_texts errors latencies queue_times max_output_tokens_per_s max_concurrent_requests rtfx \
-                mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms p99_tpot_ms \
-                mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms";
+                mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms \
+                p99_tpot_ms mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms";
     let found: Vec<&str> = result.keys().map(String::as_str).collect();
     assert_eq!(found, keys.split_whitespace().collect::<Vec<_>>());
     assert_eq!((&result["output_lens"], &result["request_goodput"]), (&json!([3, 1, 0]), &json!(0.25)));

@@ -1,7 +1,7 @@
 //! Random prompts of a given length in tokens, made with the server's own tokeniser.
 //!
-//! The client has no vocabulary. It has the server tokenise made-up words once and draws from the ids that come back: they
-//! exist, and none is special. A prompt sent as token ids is then exact by construction. A prompt sent as text is
+//! The client has no vocabulary. It has the server tokenise made-up words once and draws from the ids that come back:
+//! they exist, and none is special. A prompt sent as token ids is then exact by construction. A prompt sent as text is
 //! detokenised and tokenised again, because text need not give its tokens back, and mended until its length is right.
 
 use serde::Deserialize;
