@@ -1,5 +1,6 @@
 //! vitrum: an LLM inference engine that you can see through.
 
+pub mod bench;
 pub mod device;
 pub mod ops;
 pub mod report;
