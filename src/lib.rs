@@ -2,4 +2,6 @@
 
 pub mod device;
 pub mod request;
+pub mod text;
 pub mod trace;
+pub mod weights;

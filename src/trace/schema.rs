@@ -38,16 +38,8 @@ pub enum Op {
 
 impl Op {
     /// Every op, in the order of a step.
-    pub const ALL: [Op; 8] = [
-        Op::Embed,
-        Op::AttnQkv,
-        Op::AttnCore,
-        Op::AttnOut,
-        Op::MlpUp,
-        Op::MlpDown,
-        Op::LmHead,
-        Op::Sample,
-    ];
+    pub const ALL: [Op; 8] =
+        [Op::Embed, Op::AttnQkv, Op::AttnCore, Op::AttnOut, Op::MlpUp, Op::MlpDown, Op::LmHead, Op::Sample];
 
     /// The op's name in tables and traces.
     pub fn as_str(self) -> &'static str {
@@ -237,15 +229,8 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of the loop.
-    pub const ALL: [Phase; 7] = [
-        Phase::Receive,
-        Phase::Schedule,
-        Phase::Upload,
-        Phase::Replay,
-        Phase::Download,
-        Phase::Apply,
-        Phase::Emit,
-    ];
+    pub const ALL: [Phase; 7] =
+        [Phase::Receive, Phase::Schedule, Phase::Upload, Phase::Replay, Phase::Download, Phase::Apply, Phase::Emit];
 
     /// The phase's name in tables and traces.
     pub fn as_str(self) -> &'static str {

@@ -6,8 +6,8 @@ mod worker;
 
 use std::fmt;
 
-pub use self::worker::Worker;
 use self::kernels::Choice;
+pub use self::worker::Worker;
 use super::params::WeightRef;
 use super::*;
 
