@@ -5,4 +5,6 @@ pub mod device;
 pub mod ops;
 pub mod report;
 pub mod request;
+pub mod text;
 pub mod trace;
+pub mod weights;
