@@ -13,6 +13,7 @@ mod pack;
 #[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
 pub mod params;
 mod tickets;
+pub mod uniform;
 
 use thiserror::Error;
 
@@ -337,8 +338,12 @@ impl Device {
     }
 }
 
+/// Prepared rows of activations are whole cache lines and one more: rows whose length is a power of two would otherwise
+/// share cache sets.
+const ACTIVATION_ROW_PADDING_BYTES: usize = 64;
+
 /// Bytes of scratch for the activations of one node: `rows` rows of `cols` values.
 pub fn activation_scratch_bytes(rows: usize, cols: usize) -> usize {
-    // f32 values, or int8 values with an f32 scale and an f32 sum per 32: the f32 row is the larger.
-    rows * cols.next_multiple_of(QUANT_BLOCK as usize) * size_of::<f32>()
+    // f32 values, or int8 values with an f32 scale and two sums per 32: the f32 row is the larger.
+    rows * (cols.next_multiple_of(QUANT_BLOCK as usize) * size_of::<f32>() + ACTIVATION_ROW_PADDING_BYTES)
 }

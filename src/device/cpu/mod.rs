@@ -21,6 +21,7 @@ mod worker;
 use std::fmt;
 
 use self::graph::{Graph, Scratch};
+pub use self::isa::IsaChoice;
 use self::kernels::Choice;
 use self::memory::Memory;
 use self::pool::Pool;
@@ -185,61 +186,5 @@ impl CpuDevice {
 impl fmt::Debug for CpuDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CpuDevice").field("info", &self.info).finish_non_exhaustive()
-    }
-}
-
-/// An instruction set that kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IsaChoice {
-    /// Plain Rust.
-    Portable,
-    /// AVX2, FMA, F16C.
-    Avx2,
-    /// AVX-512 (F, BW, VL, DQ) with VNNI.
-    Avx512,
-}
-
-impl IsaChoice {
-    /// Every instruction set, the better ones first.
-    pub const ALL: [IsaChoice; 3] = [IsaChoice::Avx512, IsaChoice::Avx2, IsaChoice::Portable];
-
-    /// The best that this machine has.
-    pub fn detect() -> IsaChoice {
-        IsaChoice::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(IsaChoice::Portable)
-    }
-
-    /// Whether this machine has it.
-    #[cfg(target_arch = "x86_64")]
-    pub fn is_available(self) -> bool {
-        use std::arch::is_x86_feature_detected as has;
-        match self {
-            IsaChoice::Portable => true,
-            IsaChoice::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
-            IsaChoice::Avx512 => {
-                let foundation = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
-                IsaChoice::Avx2.is_available() && foundation && has!("avx512vnni")
-            }
-        }
-    }
-
-    /// Whether this machine has it.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn is_available(self) -> bool {
-        self == IsaChoice::Portable
-    }
-
-    /// Its name in tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            IsaChoice::Portable => "portable",
-            IsaChoice::Avx2 => "avx2",
-            IsaChoice::Avx512 => "avx512",
-        }
-    }
-}
-
-impl fmt::Display for IsaChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
