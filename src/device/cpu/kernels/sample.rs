@@ -32,8 +32,7 @@ pub(super) fn choose(p: &SampleParams, isa: IsaChoice) -> Choice {
         name: format!("sample.{isa}"),
         variant: format!("a row per tile, groups of {GROUP} ids"),
         barriers: 1,
-        scratch_bytes: p.vocab as usize * size_of::<u64>()
-            + 2 * (p.vocab as usize).div_ceil(GROUP) * size_of::<f32>(),
+        scratch_bytes: p.vocab as usize * size_of::<u64>() + 2 * (p.vocab as usize).div_ceil(GROUP) * size_of::<f32>(),
         run: instance!(isa, sample),
     }
 }
@@ -79,7 +78,7 @@ impl Body for SampleOne<'_> {
             let token = if how.temperature > 0.0 && draw.max.is_finite() { draw.token::<I>(&how) } else { top };
             *(p.tokens as *mut u32).add(self.row) = token as u32;
             *(p.slot_tokens as *mut u32).add(how.slot as usize) = token as u32;
-            if how.logprobs > 0 {
+            if how.logprobs > 0 && p.logprobs != 0 {
                 *(p.logprobs as *mut LogprobRow).add(self.row) = draw.logprobs::<I>(token, how.logprobs as usize - 1);
             }
         }
@@ -176,11 +175,13 @@ impl Draw<'_> {
             if max == f32::NEG_INFINITY { f32::MIN } else { ((distance - log_sum) as f32).max(f32::MIN) }
         };
         let chosen = self.logits[token];
-        let larger =
-            |group| self.logits[ids(group, self.logits.len())].iter().filter(|logit| **logit > chosen).count();
+        let larger = |group| self.logits[ids(group, self.logits.len())].iter().filter(|logit| **logit > chosen).count();
         let groups = (0..self.peaks.len()).filter(|group| self.peaks[*group] > chosen);
-        let mut row =
-            LogprobRow { chosen: logprob(chosen), rank: 1 + groups.map(larger).sum::<usize>() as u32, ..Default::default() };
+        let mut row = LogprobRow {
+            chosen: logprob(chosen),
+            rank: 1 + groups.map(larger).sum::<usize>() as u32,
+            ..Default::default()
+        };
         let alternatives = alternatives.min(MAX_LOGPROBS as usize).min(self.logits.len());
         if alternatives > 0 {
             let count = self.keep_largest(alternatives);
