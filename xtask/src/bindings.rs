@@ -40,13 +40,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         // Once more, with a libclang that was installed for it.
         let mut again = Command::new(env::current_exe()?);
         again.arg("bindings").args(args.check.then_some("--check")).env("LIBCLANG_PATH", folder);
-        return Ok(process::run("bindings", again, std::io::stderr())?);
+        return Ok(process::run("bindings", again, std::io::sink())?);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target: PathBuf = root.join("src/device/params.rs");
     let bindings = bindgen::Builder::default()
         .header(root.join("csrc/params.h").display().to_string())
-        .clang_args(["-x", "c++", "-std=c++17"])
+        .clang_args(["-x", "c++", "-std=c++17", "-Wno-pragma-once-outside-header"])
         .allowlist_type("[A-Z].*Params|StepShape|WeightRef|KvCacheRef|Attention.*|SampleRow|LogprobRow")
         .allowlist_var("VITRUM_.*")
         .derive_default(true)
@@ -58,7 +58,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         .formatter(bindgen::Formatter::Rustfmt)
         .parse_callbacks(Box::new(Names))
         .generate()?
-        .to_string();
+        .to_string()
+        .replace("\n\n\n", "\n\n"); // as rustfmt has it
     if !args.check {
         std::fs::write(&target, bindings)?;
         return Ok(());

@@ -20,21 +20,17 @@ pub(crate) fn post(base_url: &str, path: &str, body: &str) -> Result<String, Str
 fn exchange(base_url: &str, path: &str, method: &str, body: &str) -> Result<String, String> {
     let what = format!("{method} {base_url}{path}");
     let authority = base_url.strip_prefix("http://").ok_or(format!("{base_url} does not begin with http://"))?;
-    let (authority, prefix) = authority
-        .trim_end_matches('/')
-        .split_once('/')
-        .map_or((authority, String::new()), |(a, p)| (a, format!("/{p}")));
-    let authority = authority.trim_end_matches('/');
+    let (authority, prefix) = match authority.trim_end_matches('/').split_once('/') {
+        Some((authority, path)) => (authority, format!("/{path}")),
+        None => (authority.trim_end_matches('/'), String::new()),
+    };
     let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
     let send = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(&address)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
-        write!(
-            stream,
-            "{method} {prefix}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{kind}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        write!(stream, "{method} {prefix}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{kind}")?;
+        write!(stream, "Content-Length: {}\r\n\r\n{body}", body.len())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(answer)

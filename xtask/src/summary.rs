@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Places with the most time that are shown.
 const PLACES_SHOWN: usize = 10;
@@ -50,6 +50,7 @@ impl Summary {
     }
 
     pub(crate) fn json(&self) -> Value {
+        let seconds = self.parts.iter().map(|(part, seconds)| ((*part).to_owned(), json!(seconds)));
         json!({
             "model": self.model,
             "load": self.load,
@@ -59,7 +60,7 @@ impl Summary {
             "unattributed_percent": self.unattributed_percent(),
             "perturbation": self.perturbation,
             "tables": self.tables.all,
-            "seconds": self.parts.iter().map(|(part, s)| ((*part).to_owned(), json!(s))).collect::<serde_json::Map<_, _>>(),
+            "seconds": seconds.collect::<Map<_, _>>(),
             "total_seconds": self.total_seconds(),
             "out": self.out,
         })

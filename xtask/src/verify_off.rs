@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn words_are_the_constant_pieces() {
-        let text = "//! \"in a comment, not in the binary\"\nfn f() { panic!(\"could not write {path}: x\"); g(\"short\") }\n\
+        let text = "//! \"in a comment, not in the binary\"\n\
+                    fn f() { panic!(\"could not write {path}: x\"); g(\"short\") }\n\
                     #[cfg(test)]\nmod tests { const A: &str = \"only in the tests of it\"; }";
         assert_eq!(literals(Path::new("src/a.rs"), text), ["could not write ", "src/a.rs"]);
         assert!(holds(b"xxcould not write yy", "could not write ") && !holds(b"xxcould not", "could not write "));

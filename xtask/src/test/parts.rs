@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn cargo_tests_are_counted() {
-        let text = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+        let text = "running 3 tests\n\
+                    test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
                     test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1.20s\n";
         assert_eq!(counts(text), (15, 1));
         assert_eq!(counts("error: could not compile"), (0, 0));
