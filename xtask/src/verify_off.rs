@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         return Err(format!("the build without the feature has words of {RECORDER}: {off:?}").into());
     }
     println!(
-        "equal with and without {RECORDER}: {} bytes, sha256 {}; none of the {} recorder words that the other build has",
+        "equal with and without {RECORDER}: {} bytes, sha256 {}; none of {} recorder words that the other build has",
         with_folder.len(),
         &sha(&with_folder)[..16],
         on.len()

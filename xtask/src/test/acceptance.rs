@@ -102,7 +102,8 @@ pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
     let trace = recording(".json.gz")?;
     let query = |sql: &str| -> Result<Vec<String>, String> {
         let mut command = Command::new(tools::node()?);
-        command.arg(tree::root().join("xtask/perfetto.mjs")).arg(&trace).arg(sql).env("TP_DIST", wasm_folder(&package)?);
+        command.arg(tree::root().join("xtask/perfetto.mjs")).arg(&trace).arg(sql);
+        command.env("TP_DIST", wasm_folder(&package)?);
         let text = part.run("perfetto.mjs", command)?;
         // A header line, rows, an empty line.
         Ok(text.lines().skip(1).filter(|line| !line.is_empty()).map(str::to_owned).collect())
