@@ -1,2 +1,1 @@
-//! Latency of a step, by bucket.
 fn main() {}

@@ -45,7 +45,7 @@ typedef struct StepShape {
     uint32_t seqs;              // sequences, that is rows of page_tables
     uint32_t logit_rows;        // rows of the sample graph
     uint32_t attention_items;   // entries of the attention work list
-    uint32_t attention_splits;  // entries that write a partial result; 0: nothing to combine
+    uint32_t attention_splits;  // slots of partial results that they write; 0: nothing to combine
     uint32_t reserved[3];
 } StepShape;
 static_assert(sizeof(StepShape) == 32, "StepShape");

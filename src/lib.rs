@@ -2,5 +2,9 @@
 
 pub mod bench;
 pub mod device;
+pub mod ops;
+pub mod report;
 pub mod request;
+pub mod text;
 pub mod trace;
+pub mod weights;

@@ -1,0 +1,353 @@
+//! The product of packed weights and prepared activations: what every linear layer's time goes into.
+//!
+//! A tile of 16 weight rows × M activation rows stays in registers while the columns go by. Each output has one
+//! accumulator and takes its columns in ascending order, so a row's result does not depend on M or on other rows.
+
+use std::ops::Range;
+
+use super::activations::Activations;
+use super::pack::{NIBBLES_BYTES, OCTETS_BYTES, SCALES_BYTES, format_of};
+use crate::device::WeightFormat;
+use crate::device::cpu::isa::{Body, Isa, LANES};
+use crate::device::params::*;
+
+const QUANT: usize = QUANT_BLOCK as usize;
+
+/// How far ahead of its use a weight is asked for: the hardware does not look beyond a page.
+const PREFETCH_BYTES: usize = 2048;
+const CACHE_LINE_BYTES: usize = 64;
+
+/// The product of some row blocks of a weight matrix and some rows of activations.
+pub(super) struct Product {
+    pub(super) weight: WeightRef,
+    /// Blocks of 16 weight rows.
+    pub(super) blocks: Range<usize>,
+    pub(super) activations: Activations,
+    pub(super) rows: Range<usize>,
+    /// (blocks, rows, 16) f32
+    pub(super) out: *mut f32,
+}
+
+impl Body for Product {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<I: Isa>(self) {
+        // SAFETY: the caller gives a packed weight, its blocks, rows prepared for it, and room for the results.
+        unsafe {
+            match (format_of(&self.weight), self.activations.kind) {
+                (WeightFormat::Q4_0, _) => self.quantised::<I, Q40>(),
+                (WeightFormat::Q4_1, _) => self.quantised::<I, Q41>(),
+                (WeightFormat::Q8_0, _) => self.quantised::<I, Q80>(),
+                (WeightFormat::F32, _) => self.float::<I, F32Columns>(),
+                (WeightFormat::F16, _) => self.float::<I, F16Columns>(),
+                (WeightFormat::Bf16, ACTIVATIONS_BF16) => self.float::<I, Bf16Dots>(),
+                (WeightFormat::Bf16, _) => self.float::<I, Bf16Columns>(),
+            }
+        }
+    }
+}
+
+/// Calls `$call::<…, M>` with M = `$count`, for a count that the instruction set has registers for.
+macro_rules! with_rows {
+    ($count:expr, $most:expr, $M:ident => $call:expr) => {
+        match $count {
+            1 => with_rows!(@ 1, $M, $call),
+            2 => with_rows!(@ 2, $M, $call),
+            3 => with_rows!(@ 3, $M, $call),
+            4 => with_rows!(@ 4, $M, $call),
+            5 if $most >= 5 => with_rows!(@ 5, $M, $call),
+            6 if $most >= 6 => with_rows!(@ 6, $M, $call),
+            7 if $most >= 7 => with_rows!(@ 7, $M, $call),
+            8 if $most >= 8 => with_rows!(@ 8, $M, $call),
+            count => unreachable!("{count} rows of at most {}", $most),
+        }
+    };
+    (@ $value:literal, $M:ident, $call:expr) => {{
+        const $M: usize = $value;
+        $call
+    }};
+}
+
+impl Product {
+    /// Pieces of `rows` of nearly equal size, at most `most` each.
+    #[inline(always)]
+    fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+        let (first, count) = (rows.start, rows.len());
+        let pieces = count.div_ceil(most);
+        (0..pieces).map(move |piece| first + piece * count / pieces..first + (piece + 1) * count / pieces)
+    }
+
+    /// Where the results of a block and a row go.
+    #[inline(always)]
+    fn out(&self, block: usize, row: usize) -> *mut f32 {
+        let at = (block - self.blocks.start) * self.rows.len() + (row - self.rows.start);
+        self.out.wrapping_add(at * LANES)
+    }
+
+    #[inline(always)]
+    unsafe fn quantised<I: Isa, W: QuantisedWeights>(&self) {
+        let columns = self.activations.cols / QUANT;
+        for block in self.blocks.clone() {
+            let weights = (self.weight.data as *const u8).wrapping_add(block * columns * W::BYTES);
+            for rows in Self::pieces(&self.rows, I::INT8_ROWS) {
+                let out = self.out(block, rows.start);
+                // SAFETY: see `run`.
+                with_rows!(rows.len(), I::INT8_ROWS, M => unsafe {
+                    quantised_tile::<I, W, M>(weights, &self.activations, rows.start, out)
+                });
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn float<I: Isa, W: FloatWeights>(&self) {
+        let mut block = self.blocks.start;
+        while block < self.blocks.end {
+            // A single row is one chain of multiply-adds per block: several blocks at once hide their latency.
+            let together = self.rows.len() == 1 && block + SINGLE_ROW_BLOCKS <= self.blocks.end;
+            for rows in Self::pieces(&self.rows, I::F32_ROWS) {
+                // SAFETY: see `run`.
+                unsafe {
+                    if together {
+                        self.float_tile::<I, W, SINGLE_ROW_BLOCKS, 1>(block, rows.start);
+                    } else {
+                        with_rows!(rows.len(), I::F32_ROWS, M => self.float_tile::<I, W, 1, M>(block, rows.start));
+                    }
+                }
+            }
+            block += if together { SINGLE_ROW_BLOCKS } else { 1 };
+        }
+    }
+
+    /// R × 16 weight rows × M activation rows.
+    #[inline(always)]
+    unsafe fn float_tile<I: Isa, W: FloatWeights, const R: usize, const M: usize>(&self, block: usize, row: usize) {
+        let pairs = self.activations.cols.div_ceil(2);
+        let stride = pairs * W::PAIR_BYTES;
+        let weights = (self.weight.data as *const u8).wrapping_add(block * stride);
+        let mut a = [self.activations.row(row).cast_const(); M];
+        for m in 1..M {
+            a[m] = self.activations.row(row + m);
+        }
+        // SAFETY: see `run`: `pairs` pairs of columns of R blocks and of M rows.
+        unsafe {
+            let mut acc = [[I::splat(0.0); M]; R];
+            for pair in 0..pairs {
+                for r in 0..R {
+                    let weights = weights.add(r * stride + pair * W::PAIR_BYTES);
+                    if M <= 2 {
+                        prefetch::<I>(weights.wrapping_add(PREFETCH_BYTES), W::PAIR_BYTES);
+                    }
+                    acc[r] = W::multiply_add::<I, M>(weights, a, acc[r]);
+                }
+                for m in 0..M {
+                    a[m] = a[m].wrapping_add(W::ACTIVATION_PAIR_BYTES);
+                }
+            }
+            for r in 0..R {
+                for m in 0..M {
+                    I::store(self.out(block + r, row + m), acc[r][m]);
+                }
+            }
+        }
+    }
+}
+
+/// Row blocks that a single row of activations goes through at once.
+const SINGLE_ROW_BLOCKS: usize = 4;
+
+#[inline(always)]
+unsafe fn prefetch<I: Isa>(from: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(CACHE_LINE_BYTES) {
+        // SAFETY: a prefetch may ask for any address.
+        unsafe { I::prefetch(from.wrapping_add(at)) }
+    }
+}
+
+/// 16 weight rows × M activation rows, from `row` on; `out` is (M, 16).
+#[inline(always)]
+unsafe fn quantised_tile<I: Isa, W: QuantisedWeights, const M: usize>(
+    weights: *const u8,
+    activations: &Activations,
+    row: usize,
+    out: *mut f32,
+) {
+    let columns = activations.cols / QUANT;
+    let mut a = [std::ptr::null::<i8>(); M];
+    let mut scales = [std::ptr::null::<f32>(); M];
+    for m in 0..M {
+        a[m] = activations.row(row + m).cast_const().cast();
+        scales[m] = activations.scales(row + m);
+    }
+    // SAFETY: the caller gives `columns` blocks of weights, M prepared rows, and room for M × 16 results.
+    unsafe {
+        let mut acc = [I::splat(0.0); M];
+        for column in 0..columns {
+            let block = weights.add(column * W::BYTES);
+            if M <= 2 {
+                prefetch::<I>(block.wrapping_add(PREFETCH_BYTES), W::BYTES);
+            }
+            let mut sums = [0; M];
+            for m in 0..M {
+                sums[m] = scales[m].add(2 * columns + column).cast::<i32>().read();
+            }
+            let dots = W::dot::<I, M>(block, a, sums);
+            let (d, minimum) = W::scales::<I>(block);
+            for m in 0..M {
+                let scale = I::splat(scales[m].add(column).read());
+                acc[m] = I::fma(dots[m], I::mul(d, scale), acc[m]);
+                if let Some(minimum) = minimum {
+                    acc[m] = I::fma(minimum, I::splat(scales[m].add(columns + column).read()), acc[m]);
+                }
+                a[m] = a[m].add(QUANT);
+            }
+        }
+        for m in 0..M {
+            I::store(out.add(m * LANES), acc[m]);
+        }
+    }
+}
+
+/// 16 rows × 32 columns of quantised weights.
+trait QuantisedWeights {
+    /// Their bytes.
+    const BYTES: usize;
+    /// Integer products; `sums` are the sums of the activations.
+    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], sums: [i32; M]) -> [I::F32; M];
+    /// Scale d and, unless values are d·q alone, minimum m.
+    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>);
+}
+
+struct Q40;
+struct Q41;
+struct Q80;
+
+impl QuantisedWeights for Q40 {
+    const BYTES: usize = NIBBLES_BYTES + SCALES_BYTES;
+    #[inline(always)]
+    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], _: [i32; M]) -> [I::F32; M] {
+        // SAFETY: the caller's.
+        unsafe { I::dot_nibbles(block, a) }
+    }
+    #[inline(always)]
+    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>) {
+        // SAFETY: scales follow the integers. d·(q − 8) = d·q − 8d.
+        unsafe {
+            let d = I::load_f16(block.add(NIBBLES_BYTES).cast());
+            (d, Some(I::mul(d, I::splat(-8.0))))
+        }
+    }
+}
+
+impl QuantisedWeights for Q41 {
+    const BYTES: usize = NIBBLES_BYTES + 2 * SCALES_BYTES;
+    #[inline(always)]
+    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], _: [i32; M]) -> [I::F32; M] {
+        // SAFETY: the caller's.
+        unsafe { I::dot_nibbles(block, a) }
+    }
+    #[inline(always)]
+    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>) {
+        // SAFETY: scales follow the integers, minima the scales.
+        unsafe {
+            let d = I::load_f16(block.add(NIBBLES_BYTES).cast());
+            (d, Some(I::load_f16(block.add(NIBBLES_BYTES + SCALES_BYTES).cast())))
+        }
+    }
+}
+
+impl QuantisedWeights for Q80 {
+    const BYTES: usize = OCTETS_BYTES + SCALES_BYTES;
+    #[inline(always)]
+    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], sums: [i32; M]) -> [I::F32; M] {
+        // SAFETY: the caller's.
+        unsafe { I::dot_bytes(block.cast(), a, sums) }
+    }
+    #[inline(always)]
+    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>) {
+        // SAFETY: scales follow the integers.
+        unsafe { (I::load_f16(block.add(OCTETS_BYTES).cast()), None) }
+    }
+}
+
+/// 16 rows × 2 columns of floating-point weights.
+trait FloatWeights {
+    /// Their bytes.
+    const PAIR_BYTES: usize;
+    /// Bytes of two activations.
+    const ACTIVATION_PAIR_BYTES: usize;
+    /// Adds the products with M pairs of activations.
+    unsafe fn multiply_add<I: Isa, const M: usize>(
+        weights: *const u8,
+        a: [*const u8; M],
+        acc: [I::F32; M],
+    ) -> [I::F32; M];
+}
+
+struct F32Columns;
+struct F16Columns;
+struct Bf16Columns;
+struct Bf16Dots;
+
+/// Two columns of weights, one after the other, times f32 activations.
+#[inline(always)]
+unsafe fn two_columns<I: Isa, const M: usize>(
+    (first, second): (I::F32, I::F32),
+    a: [*const u8; M],
+    acc: [I::F32; M],
+) -> [I::F32; M] {
+    let mut sums = acc;
+    for m in 0..M {
+        // SAFETY: the caller gives pairs of f32.
+        unsafe {
+            let a = a[m].cast::<f32>();
+            sums[m] = I::fma(first, I::splat(a.read()), sums[m]);
+            sums[m] = I::fma(second, I::splat(a.add(1).read()), sums[m]);
+        }
+    }
+    sums
+}
+
+impl FloatWeights for F32Columns {
+    const PAIR_BYTES: usize = 2 * LANES * 4;
+    const ACTIVATION_PAIR_BYTES: usize = 8;
+    #[inline(always)]
+    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
+        // SAFETY: the caller gives two columns.
+        unsafe { two_columns::<I, M>((I::load(w.cast()), I::load(w.cast::<f32>().add(LANES))), a, acc) }
+    }
+}
+
+impl FloatWeights for F16Columns {
+    const PAIR_BYTES: usize = 2 * LANES * 2;
+    const ACTIVATION_PAIR_BYTES: usize = 8;
+    #[inline(always)]
+    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
+        // SAFETY: the caller gives two columns.
+        unsafe { two_columns::<I, M>((I::load_f16(w.cast()), I::load_f16(w.cast::<u16>().add(LANES))), a, acc) }
+    }
+}
+
+impl FloatWeights for Bf16Columns {
+    const PAIR_BYTES: usize = 2 * LANES * 2;
+    const ACTIVATION_PAIR_BYTES: usize = 8;
+    #[inline(always)]
+    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
+        // SAFETY: the caller gives two columns.
+        unsafe { two_columns::<I, M>(I::load_bf16_pairs(w.cast()), a, acc) }
+    }
+}
+
+impl FloatWeights for Bf16Dots {
+    const PAIR_BYTES: usize = 2 * LANES * 2;
+    const ACTIVATION_PAIR_BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
+        let mut pairs = [std::ptr::null::<u16>(); M];
+        for m in 0..M {
+            pairs[m] = a[m].cast();
+        }
+        // SAFETY: the caller gives two columns and M pairs of bf16.
+        unsafe { I::fma_bf16_pairs(w.cast(), pairs, acc) }
+    }
+}

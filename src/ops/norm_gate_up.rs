@@ -1,0 +1,77 @@
+//! Norm, gate and up projections, SiLU.
+
+use super::linear::*;
+use crate::device::params::*;
+use crate::device::{KernelParams, Node};
+use crate::trace::schema::{Op, Place};
+
+/// Shapes and addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct NormGateUp {
+    /// `StepShape`
+    pub shape: u64,
+    /// (tokens, hidden) f32
+    pub x: u64,
+    /// (hidden) f32
+    pub gamma: u64,
+    /// (tokens, ffn) f32: the result
+    pub out: u64,
+    /// `activation_scratch_bytes(bucket, hidden)`
+    pub scratch: u64,
+    /// (ffn, hidden)
+    pub gate: WeightRef,
+    /// (ffn, hidden)
+    pub up: WeightRef,
+    /// Of the norm.
+    pub eps: f32,
+}
+
+impl NormGateUp {
+    /// The node.
+    pub fn node(&self, layer: i32) -> Node {
+        let &NormGateUp { shape, x, gamma, out, scratch, gate, up, eps } = self;
+        assert_same_input("norm_gate_up", &[&gate, &up]);
+        assert_eq!(gate.rows, up.rows, "as many gates as values");
+        let (hidden, ffn) = (gate.cols, gate.rows);
+        let constant_bytes = weight_bytes(&gate) + weight_bytes(&up) + F32_BYTES * f64::from(hidden);
+        let row_bytes = F32_BYTES * f64::from(hidden + ffn);
+        // The norm is four operations a value, SiLU and the product five (the exponential counted as one).
+        let row_flops = product_flops(&gate) + product_flops(&up) + 4.0 * f64::from(hidden) + 5.0 * f64::from(ffn);
+        let params = NormGateUpParams { shape, x, gamma, out, scratch, gate, up, eps, hidden, ffn, reserved: 0 };
+        Node {
+            params: KernelParams::NormGateUp(params),
+            place: Place { layer, op: Op::MlpUp },
+            cost: cost_per_token(constant_bytes, row_bytes, row_flops),
+        }
+    }
+}
+
+/// The input of the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// (tokens, hidden)
+    pub x: &'a [f32],
+    /// (hidden)
+    pub gamma: &'a [f32],
+    /// Of the norm.
+    pub eps: f32,
+    /// The projection that goes through SiLU.
+    pub gate: Matrix<'a>,
+    /// The other.
+    pub up: Matrix<'a>,
+    /// `ACTIVATIONS_*`
+    pub activations: u32,
+}
+
+/// Gate and up projections, and the result: (tokens, ffn) of each.
+pub fn reference(input: &Reference<'_>) -> [Vec<f64>; 3] {
+    let mut out = [const { Vec::new() }; 3];
+    for x in input.x.chunks_exact(input.gate.cols) {
+        let row = round_activations(&rms_norm(x, input.gamma, input.eps), input.activations);
+        let (gate, up) = (product(&input.gate, &row), product(&input.up, &row));
+        out[2].extend(gate.iter().zip(&up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up));
+        out[0].extend(gate);
+        out[1].extend(up);
+    }
+    out
+}
