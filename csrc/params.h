@@ -18,7 +18,7 @@
 // ---- constants that host and kernels share -------------------------------------------------------------------------
 
 static const uint32_t VITRUM_PAGE_TOKENS = 16;  // KV positions per page; also the vector width of the attention kernels
-static const uint32_t VITRUM_KV_CHUNK_TOKENS = 256;  // KV positions per attention chunk: partial results combine chunk by chunk, in order
+static const uint32_t VITRUM_KV_CHUNK_TOKENS = 256;  // KV positions per attention chunk; chunks combine in order
 static const uint32_t VITRUM_QUANT_BLOCK = 32;  // weights (and int8 activations) per scale
 static const uint32_t VITRUM_MAX_LOGPROBS = 20;  // the most alternatives a sampled token can carry
 static_assert(VITRUM_KV_CHUNK_TOKENS % VITRUM_PAGE_TOKENS == 0, "a KV chunk is a whole number of pages");
@@ -45,7 +45,7 @@ typedef struct StepShape {
     uint32_t seqs;              // sequences, that is rows of page_tables
     uint32_t logit_rows;        // rows of the sample graph
     uint32_t attention_items;   // entries of the attention work list
-    uint32_t attention_splits;  // entries that write a partial result; 0: nothing to combine
+    uint32_t attention_splits;  // slots of partial results that they write; 0: nothing to combine
     uint32_t reserved[3];
 } StepShape;
 static_assert(sizeof(StepShape) == 32, "StepShape");
@@ -129,7 +129,7 @@ typedef struct NormQkvParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const float) x;                // (tokens, hidden)
     DEVPTR(const float) gamma;            // (hidden)
-    DEVPTR(const float) rope;             // (max_position, head_dim / 2, 2): cos, sin; pairs are neighbours (2i, 2i + 1)
+    DEVPTR(const float) rope;             // (max_position, head_dim / 2, 2): cos, sin; pairs are neighbours (2i, 2i+1)
     DEVPTR(const uint32_t) positions;     // (tokens)
     DEVPTR(const uint32_t) slot_mapping;  // (tokens): page * PAGE_TOKENS + offset
     DEVPTR(float) q;                      // (tokens, heads * head_dim)

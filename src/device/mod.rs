@@ -5,14 +5,22 @@
 //! tile, phases) is chosen once, at capture, from the device's own table. The device knows ops only as kernels: it
 //! names no model.
 
+mod buffers;
+mod clock;
 pub mod cpu;
 pub mod null;
 mod pack;
+#[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
 pub mod params;
+mod pod;
+mod tickets;
+pub mod uniform;
 
 use thiserror::Error;
 
+pub use self::clock::{monotonic_ns, thread_id};
 pub use self::pack::{PackSource, WeightFormat};
+pub use self::pod::{pod_bytes, read_pod};
 use self::params::*;
 use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place};
 
@@ -172,6 +180,12 @@ pub const STEPS_IN_FLIGHT: usize = 2;
 /// The most bytes that the uploads of one step, or its downloads, may add up to.
 pub const STAGING_BYTES: usize = 8 << 20;
 
+/// The most uploads, the most graphs and the most downloads of one step.
+pub const STEP_PARTS_MAX: usize = 64;
+
+/// The most nodes that the graphs of one step may add up to.
+pub const STEP_NODES_MAX: usize = 4096;
+
 /// A finished step.
 #[derive(Debug)]
 pub struct Completion<'a> {
@@ -201,6 +215,14 @@ pub enum DeviceError {
         index: usize,
         /// The operating system's word.
         source: std::io::Error,
+    },
+    /// A number of worker threads that makes no sense.
+    #[error("{threads} worker threads: at least 1 and at most {max}")]
+    ThreadCount {
+        /// The number asked for.
+        threads: usize,
+        /// The most that a device takes.
+        max: usize,
     },
     /// The instruction set asked for is not there.
     #[error("this machine has no {isa}")]

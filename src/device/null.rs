@@ -1,26 +1,50 @@
 //! A device that records graphs and computes nothing, for tests of everything above it.
+//!
+//! It refuses what the CPU device refuses: addresses that it did not give out, too many steps, tickets out of order.
+//! Every download is zero; every node of a traced step takes no time.
 
+use std::collections::VecDeque;
+
+use super::buffers::Buffers;
+use super::tickets::Tickets;
 use super::*;
 use crate::trace::schema::NodeInfo;
+
+/// The space between buffers: no address is in two of them, and one behind the end of a buffer is in none.
+const BUFFER_GAP_BYTES: u64 = 64;
 
 /// The null device.
 #[derive(Debug)]
 pub struct NullDevice {
     info: DeviceInfo,
-    memory: Vec<Box<[u64]>>,
+    buffers: Buffers,
+    next_addr: u64,
     graphs: Vec<GraphTable>,
+    tickets: Tickets,
+    under_way: VecDeque<Step>,
     done: Vec<u8>,
-    tickets: u64,
+    stamps: Vec<NodeStamp>,
+}
+
+/// What is kept of a step until it is waited for.
+#[derive(Debug)]
+struct Step {
+    download_bytes: usize,
+    stamped_nodes: usize,
+    submitted_ns: u64,
 }
 
 impl NullDevice {
     pub(super) fn open() -> NullDevice {
         NullDevice {
             info: DeviceInfo { name: "null".into(), kind: "null", isa: "none", workers: 0, memory_bytes: 1 << 30 },
-            memory: Vec::new(),
+            buffers: Buffers::default(),
+            next_addr: BUFFER_GAP_BYTES,
             graphs: Vec::new(),
+            tickets: Tickets::default(),
+            under_way: VecDeque::with_capacity(STEPS_IN_FLIGHT),
             done: Vec::new(),
-            tickets: 0,
+            stamps: Vec::new(),
         }
     }
 
@@ -32,16 +56,26 @@ impl NullDevice {
         Ok(DevicePeaks::default())
     }
 
-    pub(super) fn alloc(&mut self, bytes: usize, _purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
-        // An address of its own for each buffer, and no memory behind it.
-        let addr = 64 + self.memory.len() as u64 * (1 << 40);
-        self.memory.push(Box::new([]));
-        Ok(DeviceBuffer { addr, bytes })
+    /// An address of its own for each buffer, and no memory behind it.
+    pub(super) fn alloc(&mut self, bytes: usize, purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
+        let addr = self.next_addr;
+        let end = addr.checked_add(bytes as u64).and_then(|end| end.checked_next_multiple_of(BUFFER_GAP_BYTES));
+        let next_addr = end.and_then(|end| end.checked_add(BUFFER_GAP_BYTES));
+        let source = std::io::ErrorKind::OutOfMemory;
+        self.next_addr = next_addr.ok_or(DeviceError::OutOfMemory { bytes, purpose, source: source.into() })?;
+        let buffer = DeviceBuffer { addr, bytes };
+        self.buffers.insert(buffer);
+        Ok(buffer)
     }
 
-    pub(super) fn upload(&mut self, _to: &DeviceBuffer, _offset: usize, _data: &[u8]) {}
+    pub(super) fn upload(&mut self, to: &DeviceBuffer, offset: usize, data: &[u8]) {
+        self.tickets.assert_idle("upload");
+        self.buffers.assert_holds(to.addr + offset as u64, data.len(), "upload");
+    }
 
-    pub(super) fn download(&mut self, _from: &DeviceBuffer, _offset: usize, data: &mut [u8]) {
+    pub(super) fn download(&mut self, from: &DeviceBuffer, offset: usize, data: &mut [u8]) {
+        self.tickets.assert_idle("download");
+        self.buffers.assert_holds(from.addr + offset as u64, data.len(), "download");
         data.fill(0);
     }
 
@@ -65,17 +99,31 @@ impl NullDevice {
     }
 
     pub(super) fn graph(&self, id: GraphId) -> &GraphTable {
-        &self.graphs[id.0 as usize - 1]
+        let at = (id.0 as usize).checked_sub(1);
+        at.and_then(|at| self.graphs.get(at)).unwrap_or_else(|| panic!("graph {} was not captured here", id.0))
     }
 
     pub(super) fn submit(&mut self, submission: &Submission<'_>) -> Result<Ticket, DeviceError> {
-        self.done.clear();
-        self.done.resize(submission.downloads.iter().map(|d| d.bytes).sum(), 0);
-        self.tickets += 1;
-        Ok(Ticket(self.tickets))
+        let nodes = submission.graphs.iter().map(|id| self.graph(*id).nodes.len()).sum();
+        tickets::assert_within_limits(submission, nodes, &self.buffers);
+        let ticket = self.tickets.take();
+        let stamped = submission.traced && cfg!(feature = "profiling");
+        self.under_way.push_back(Step {
+            download_bytes: submission.downloads.iter().map(|download| download.bytes).sum(),
+            stamped_nodes: if stamped { nodes } else { 0 },
+            submitted_ns: monotonic_ns(),
+        });
+        Ok(ticket)
     }
 
-    pub(super) fn wait(&mut self, _ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
-        Ok(Completion { data: &self.done, stamps: &[] })
+    pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
+        self.tickets.give_back(&ticket);
+        let step = self.under_way.pop_front().expect("a ticket is given back only for a step under way");
+        self.done.clear();
+        self.done.resize(step.download_bytes, 0);
+        let (start_ns, end_ns) = (step.submitted_ns, step.submitted_ns);
+        self.stamps.clear();
+        self.stamps.resize(step.stamped_nodes, NodeStamp { start_ns, end_ns, wait_ns: 0 });
+        Ok(Completion { data: &self.done, stamps: &self.stamps })
     }
 }

@@ -4,9 +4,11 @@
 //! `src/device/cpu/kernels/<op>.rs`. An op's struct holds shapes and addresses; `node` checks them and makes the node.
 //! References are naive on purpose: they are what the kernels are tested against.
 
+pub mod attention;
 pub mod embed;
 pub mod linear;
 pub mod linear_residual;
 pub mod norm_gate_up;
 pub mod norm_lm_head;
 pub mod norm_qkv;
+pub mod sample;

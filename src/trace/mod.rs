@@ -1,3 +1,12 @@
-//! Recording: the words ([`schema`], always compiled) and the recorder (`record`, only with feature `profiling`).
+//! Recording: the words ([`schema`], [`session`]), their bytes ([`spool`]), all always compiled, and the recorder
+//! ([`record`]), which without feature `profiling` is a type with no values.
 
 pub mod schema;
+pub mod session;
+pub mod spool;
+
+#[cfg(not(feature = "profiling"))]
+#[path = "absent.rs"]
+pub mod record;
+#[cfg(feature = "profiling")]
+pub mod record;

@@ -38,16 +38,8 @@ pub enum Op {
 
 impl Op {
     /// Every op, in the order of a step.
-    pub const ALL: [Op; 8] = [
-        Op::Embed,
-        Op::AttnQkv,
-        Op::AttnCore,
-        Op::AttnOut,
-        Op::MlpUp,
-        Op::MlpDown,
-        Op::LmHead,
-        Op::Sample,
-    ];
+    pub const ALL: [Op; 8] =
+        [Op::Embed, Op::AttnQkv, Op::AttnCore, Op::AttnOut, Op::MlpUp, Op::MlpDown, Op::LmHead, Op::Sample];
 
     /// The op's name in tables and traces.
     pub fn as_str(self) -> &'static str {
@@ -215,6 +207,13 @@ pub struct NodeStamp {
     pub wait_ns: u64,
 }
 
+impl NodeStamp {
+    /// Whether the node wrote it: a stamp that begins at 0 was never written, one that ends before it begins is no time.
+    pub fn is_valid(&self) -> bool {
+        self.start_ns != 0 && self.end_ns >= self.start_ns
+    }
+}
+
 /// What the engine's thread does in one iteration of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -237,15 +236,8 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of the loop.
-    pub const ALL: [Phase; 7] = [
-        Phase::Receive,
-        Phase::Schedule,
-        Phase::Upload,
-        Phase::Replay,
-        Phase::Download,
-        Phase::Apply,
-        Phase::Emit,
-    ];
+    pub const ALL: [Phase; 7] =
+        [Phase::Receive, Phase::Schedule, Phase::Upload, Phase::Replay, Phase::Download, Phase::Apply, Phase::Emit];
 
     /// The phase's name in tables and traces.
     pub fn as_str(self) -> &'static str {
@@ -274,7 +266,7 @@ pub struct HostSpan {
     pub end_ns: u64,
 }
 
-/// One iteration of the engine's loop that submitted a step: `ProfilerStep#N` in a trace.
+/// One iteration of the engine's loop that submitted a step (`ProfilerStep#N` in a trace), and when the step was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// The step.
@@ -283,6 +275,8 @@ pub struct StepRecord {
     pub start_ns: u64,
     /// End of that iteration.
     pub end_ns: u64,
+    /// When the engine's thread held the step's tokens; later than `end_ns` if the step was read in a later iteration.
+    pub done_ns: u64,
     /// The step's sizes.
     pub sizes: StepSizes,
     /// Rows that belong to prompts.
@@ -300,6 +294,8 @@ pub struct ReplayRecord {
     pub step: u64,
     /// [`GraphTable::id`].
     pub graph: u32,
+    /// Whether its nodes were stamped ([`StepRecord::traced`]).
+    pub traced: bool,
     /// Begin of the submission on the engine's thread.
     pub launch_start_ns: u64,
     /// End of the submission.
@@ -337,6 +333,18 @@ pub enum RequestMoment {
     Finished,
     /// It was aborted or failed.
     Aborted,
+}
+
+impl RequestMoment {
+    /// Every moment, in the order of a life.
+    pub const ALL: [RequestMoment; 6] = [
+        RequestMoment::Queued,
+        RequestMoment::Scheduled,
+        RequestMoment::FirstToken,
+        RequestMoment::Preempted,
+        RequestMoment::Finished,
+        RequestMoment::Aborted,
+    ];
 }
 
 /// A request came to a moment of its life.

@@ -1,50 +1,78 @@
 //! The CPU device: a recorded list of nodes, walked by a pool of pinned threads.
+//!
+//! What a step costs besides its nodes: one barrier at its begin and one after each node ([`barrier`]), whose waits
+//! escalate from spinning to sleeping ([`signal`]). Each worker has a core of its own if there are enough
+//! ([`topology`]); all memory comes from a few mappings advised for huge pages ([`memory`]).
 
+mod barrier;
+mod graph;
 pub mod isa;
 pub mod kernels;
+mod memory;
+mod memory_limit;
+mod peaks;
+mod pool;
+mod signal;
+mod stamps;
+mod topology;
+mod validate;
 mod worker;
 
 use std::fmt;
 
+use self::graph::{Graph, Scratch};
 pub use self::isa::IsaChoice;
 use self::kernels::Choice;
+use self::memory::Memory;
+use self::pool::Pool;
+use self::topology::Topology;
 pub use self::worker::Worker;
 use super::params::WeightRef;
 use super::*;
 
-struct RecordedGraph {
-    table: GraphTable,
-    nodes: Vec<(Node, Choice)>,
-}
-
 /// The CPU device.
 pub struct CpuDevice {
+    /// The first field, so dropped first: its threads use the memory.
+    pool: Pool,
+    memory: Memory,
+    graphs: Vec<Graph>,
+    scratch: Scratch,
+    tickets: tickets::Tickets,
+    /// Of the step waited for last.
+    stamps: Vec<NodeStamp>,
     info: DeviceInfo,
     isa: IsaChoice,
-    memory: Vec<Box<[u128]>>,
-    graphs: Vec<RecordedGraph>,
-    done: Vec<u8>,
-    stamps: Vec<NodeStamp>,
-    tickets: u64,
-}
-
-impl fmt::Debug for CpuDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CpuDevice").field("info", &self.info).finish_non_exhaustive()
-    }
+    delay: Option<NodeDelay>,
+    /// Bytes of last-level cache that the workers reach.
+    cache_bytes: u64,
 }
 
 impl CpuDevice {
     pub(super) fn open(options: &DeviceOptions) -> Result<CpuDevice, DeviceError> {
         let isa = options.isa.unwrap_or_else(IsaChoice::detect);
+        if !isa.is_available() {
+            return Err(DeviceError::IsaMissing { isa: isa.as_str() });
+        }
+        let topology = Topology::detect();
+        let workers = topology.workers(options.threads)?;
+        let mut memory = Memory::new(memory_limit::memory_limit_bytes());
         Ok(CpuDevice {
-            info: DeviceInfo { name: "CPU".into(), kind: "cpu", isa: isa.as_str(), workers: 1, memory_bytes: 0 },
-            isa,
-            memory: Vec::new(),
+            pool: Pool::open(workers, &topology, &mut memory)?,
             graphs: Vec::new(),
-            done: Vec::new(),
-            stamps: Vec::new(),
-            tickets: 0,
+            scratch: Scratch::default(),
+            tickets: tickets::Tickets::default(),
+            stamps: Vec::with_capacity(if stamps::ENABLED { STEP_NODES_MAX } else { 0 }),
+            info: DeviceInfo {
+                name: topology::processor_name(),
+                kind: "cpu",
+                isa: isa.as_str(),
+                workers,
+                memory_bytes: memory.limit_bytes(),
+            },
+            memory,
+            isa,
+            delay: options.delay,
+            cache_bytes: topology.cache_bytes(workers),
         })
     }
 
@@ -53,24 +81,28 @@ impl CpuDevice {
     }
 
     pub(super) fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
-        Ok(DevicePeaks::default())
+        let (isa, cache_bytes, limit_bytes) = (self.isa, self.cache_bytes, self.info.memory_bytes);
+        peaks::measure(self, isa, cache_bytes, limit_bytes)
     }
 
-    pub(super) fn alloc(&mut self, bytes: usize, _purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
-        let words = vec![0u128; bytes.div_ceil(16) + 4].into_boxed_slice();
-        let addr = (words.as_ptr() as u64).next_multiple_of(64);
-        self.memory.push(words);
-        Ok(DeviceBuffer { addr, bytes })
+    pub(super) fn alloc(&mut self, bytes: usize, purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
+        self.memory.alloc(bytes, purpose)
     }
 
     pub(super) fn upload(&mut self, to: &DeviceBuffer, offset: usize, data: &[u8]) {
-        // SAFETY: `to` was allocated by this device, the range was checked by the caller, and no step is under way.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), (to.addr as *mut u8).add(offset), data.len()) }
+        self.tickets.assert_idle("upload");
+        let addr = to.addr + offset as u64;
+        self.memory.buffers().assert_holds(addr, data.len(), "upload");
+        // SAFETY: the range lies in a buffer of this device, and no step is under way that could use it.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), addr as *mut u8, data.len()) }
     }
 
     pub(super) fn download(&mut self, from: &DeviceBuffer, offset: usize, data: &mut [u8]) {
+        self.tickets.assert_idle("download");
+        let addr = from.addr + offset as u64;
+        self.memory.buffers().assert_holds(addr, data.len(), "download");
         // SAFETY: as in `upload`.
-        unsafe { std::ptr::copy_nonoverlapping((from.addr as *const u8).add(offset), data.as_mut_ptr(), data.len()) }
+        unsafe { std::ptr::copy_nonoverlapping(addr as *const u8, data.as_mut_ptr(), data.len()) }
     }
 
     pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
@@ -78,51 +110,81 @@ impl CpuDevice {
     }
 
     pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
-        let mut recorded = Vec::new();
-        let mut infos = Vec::new();
-        for node in nodes {
-            let choice = kernels::choose(&node.params, key.bucket, self.isa);
-            infos.push(crate::trace::schema::NodeInfo {
-                kernel: choice.name.clone(),
-                choice: choice.variant.clone(),
-                barriers: choice.barriers,
-                place: node.place,
-                cost: node.cost,
-            });
-            recorded.push((*node, choice));
+        let mut chosen = Vec::with_capacity(nodes.len());
+        for (ordinal, node) in nodes.iter().enumerate() {
+            validate::node(&node.params, key, ordinal, self.memory.buffers())?;
+            chosen.push((*node, kernels::choose(&node.params, key.bucket, self.isa)));
         }
+        // SAFETY: the nodes were validated, and the table chooses kernels that take such parameters.
+        unsafe { self.capture_chosen(key, chosen) }
+    }
+
+    /// Captures nodes with kernels of the caller's choice, unchecked: for tests and measurements of single kernels and
+    /// of the pool itself.
+    ///
+    /// # Safety
+    /// Each choice's kernel may be called with its node's parameters by all workers at once, whenever the graph is
+    /// replayed.
+    pub unsafe fn capture_chosen(&mut self, key: GraphKey, nodes: Vec<(Node, Choice)>) -> Result<GraphId, DeviceError> {
+        let scratch_bytes = nodes.iter().map(|(_, choice)| choice.scratch_bytes).max().unwrap_or(0);
+        self.reserve_scratch(scratch_bytes)?;
         let id = self.graphs.len() as u32 + 1;
-        self.graphs.push(RecordedGraph { table: GraphTable { id, key, nodes: infos }, nodes: recorded });
+        self.graphs.push(Graph::record(id, key, nodes, self.scratch, self.delay));
         Ok(GraphId(id))
     }
 
+    /// Graphs captured before keep the scratch memory that they have.
+    fn reserve_scratch(&mut self, bytes: usize) -> Result<(), DeviceError> {
+        // Whole pairs of cache lines: two workers share none.
+        let bytes_per_worker = bytes.next_multiple_of(128);
+        if bytes_per_worker > self.scratch.bytes_per_worker {
+            let addr = self.memory.alloc(bytes_per_worker * self.info.workers, "scratch of the workers")?.addr;
+            self.scratch = Scratch { addr, bytes_per_worker };
+        }
+        Ok(())
+    }
+
     pub(super) fn graph(&self, id: GraphId) -> &GraphTable {
-        &self.graphs[id.0 as usize - 1].table
+        &self.recorded(id).table
+    }
+
+    fn recorded(&self, id: GraphId) -> &Graph {
+        let at = (id.0 as usize).checked_sub(1);
+        at.and_then(|at| self.graphs.get(at)).unwrap_or_else(|| panic!("graph {} was not captured here", id.0))
     }
 
     pub(super) fn submit(&mut self, submission: &Submission<'_>) -> Result<Ticket, DeviceError> {
-        for upload in submission.uploads {
-            // SAFETY: addresses come from this device's buffers.
-            unsafe { std::ptr::copy_nonoverlapping(upload.data.as_ptr(), upload.addr as *mut u8, upload.data.len()) }
-        }
-        for graph in submission.graphs {
-            for (node, choice) in &self.graphs[graph.0 as usize - 1].nodes {
-                let worker = Worker::solo(choice.scratch_bytes);
-                // SAFETY: the parameters were captured from this device's buffers.
-                unsafe { (choice.run)(&node.params, &worker) }
-            }
-        }
-        self.done.clear();
-        for download in submission.downloads {
-            // SAFETY: addresses come from this device's buffers.
-            let bytes = unsafe { std::slice::from_raw_parts(download.addr as *const u8, download.bytes) };
-            self.done.extend_from_slice(bytes);
-        }
-        self.tickets += 1;
-        Ok(Ticket(self.tickets))
+        let nodes = submission.graphs.iter().map(|id| self.recorded(*id).recording.nodes()).sum();
+        tickets::assert_within_limits(submission, nodes, self.memory.buffers());
+        let ticket = self.tickets.take();
+        let graphs = &self.graphs;
+        let recordings = submission.graphs.iter().map(|id| &graphs[id.0 as usize - 1].recording);
+        // SAFETY: uploads and downloads lie in buffers of this device, which live until it closes, after its pool; the
+        // graphs' own addresses were answered for at capture.
+        unsafe { self.pool.submit(ticket.0, submission, recordings) };
+        Ok(ticket)
     }
 
-    pub(super) fn wait(&mut self, _ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
-        Ok(Completion { data: &self.done, stamps: &self.stamps })
+    pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
+        self.tickets.give_back(&ticket);
+        let (addr, bytes) = self.pool.wait(ticket.0, &mut self.stamps).data;
+        // SAFETY: the step has completed, so its downloads are written; the borrow of the device keeps the next
+        // submission away for as long as they are looked at.
+        let data = unsafe { std::slice::from_raw_parts(addr, bytes) };
+        Ok(Completion { data, stamps: &self.stamps })
+    }
+
+    /// Runs a job on every worker and waits for it, while no step is under way: a panic in it ends the process.
+    pub(in crate::device) fn on_all_workers(&mut self, job: &(dyn Fn(&Worker) + Sync)) {
+        self.tickets.assert_idle("a job");
+        let ticket = self.tickets.take();
+        self.pool.run(ticket.0, job);
+        self.tickets.give_back(&ticket);
+    }
+}
+
+impl fmt::Debug for CpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CpuDevice").field("info", &self.info).finish_non_exhaustive()
     }
 }

@@ -66,7 +66,7 @@ pub trait Isa: Copy + 'static {
     unsafe fn div(a: Self::F32, b: Self::F32) -> Self::F32;
     /// The smaller, lane by lane; no NaN may occur.
     unsafe fn min(a: Self::F32, b: Self::F32) -> Self::F32;
-    /// The larger, lane by lane; no NaN may occur.
+    /// The larger, lane by lane; `b` where either is NaN.
     unsafe fn max(a: Self::F32, b: Self::F32) -> Self::F32;
     /// a · b + c, rounded once.
     unsafe fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;

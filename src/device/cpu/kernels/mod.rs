@@ -6,6 +6,7 @@
 //! and phases at capture.
 
 mod activations;
+mod attention;
 mod embed;
 mod linear;
 mod linear_residual;
@@ -15,6 +16,7 @@ mod norm_lm_head;
 mod norm_qkv;
 pub mod pack;
 mod product;
+mod sample;
 
 use super::isa::IsaChoice;
 use super::worker::Worker;
@@ -66,6 +68,7 @@ pub fn choose(params: &KernelParams, bucket: u32, isa: IsaChoice) -> Choice {
         KernelParams::LinearResidual(p) => linear_residual::choose(p, bucket, isa),
         KernelParams::NormGateUp(p) => norm_gate_up::choose(p, bucket, isa),
         KernelParams::NormLmHead(p) => norm_lm_head::choose(p, bucket, isa),
-        KernelParams::Attention(_) | KernelParams::Sample(_) => panic!("no attention or sample kernel for {isa} yet"),
+        KernelParams::Attention(p) => attention::choose(p, isa),
+        KernelParams::Sample(p) => sample::choose(p, isa),
     }
 }

@@ -1,0 +1,224 @@
+//! Where each step's time went, to the nanosecond.
+//!
+//! The window of step N begins at the end of step N−1's last node, and ends at the end of step N's last node, so that a
+//! busy engine's windows leave nothing out. If the engine waited for requests in between, it begins where step N's loop
+//! iteration does. It is cut into parts that sum up to it:
+//!
+//! ```text
+//! |<- before the first node ------------------------->|<- from the first node on ---------------->|
+//! | host phases, by name · unattributed | launch gap  | nodes · gaps in a graph · between graphs  |
+//!                                       ^ the submission has returned
+//! ```
+
+use std::ops::AddAssign;
+
+use serde::Serialize;
+
+use super::model::{NodeTime, Recording, Replay};
+use crate::trace::schema::{HostSpan, Phase, StepRecord};
+
+/// A step whose iteration begins this much after the last one's end did not wait for requests in between.
+const BACK_TO_BACK_NS: u64 = 100_000;
+
+/// Whether a step is the next one, and the engine did not wait for requests before it.
+pub(super) fn follows(last: &StepRecord, step: &StepRecord) -> bool {
+    let next = last.step.checked_add(1) == Some(step.step);
+    next && step.start_ns <= last.end_ns.saturating_add(BACK_TO_BACK_NS)
+}
+
+/// The parts of a stretch of time. They sum up to `wall_ns`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Parts {
+    /// The whole.
+    pub wall_ns: u64,
+    /// A node ran.
+    pub nodes_ns: u64,
+    /// Between two nodes of one graph.
+    pub node_gaps_ns: u64,
+    /// Between the two graphs.
+    pub graph_gap_ns: u64,
+    /// Submitted, and the first node had not begun.
+    pub launch_gap_ns: u64,
+    /// Before the submission: the engine's thread was in this phase, in the order of [`Phase::ALL`].
+    pub phases_ns: [u64; Phase::ALL.len()],
+    /// Nothing of the above.
+    pub unattributed_ns: u64,
+}
+
+impl Parts {
+    /// The parts with their names, in the order of the sketch above.
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        let phases = Phase::ALL.iter().zip(self.phases_ns).map(|(phase, ns)| (host_part(*phase), ns));
+        let rest = [
+            ("unattributed", self.unattributed_ns),
+            ("launch gap", self.launch_gap_ns),
+            ("nodes", self.nodes_ns),
+            ("gaps between nodes", self.node_gaps_ns),
+            ("gap between graphs", self.graph_gap_ns),
+        ];
+        phases.chain(rest).collect()
+    }
+
+    /// The unattributed share, from 0 to 1.
+    pub fn unattributed_share(&self) -> f64 {
+        if self.wall_ns == 0 { 0.0 } else { self.unattributed_ns as f64 / self.wall_ns as f64 }
+    }
+}
+
+fn host_part(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Receive => "host: receive",
+        Phase::Schedule => "host: schedule",
+        Phase::Upload => "host: upload",
+        Phase::Replay => "host: replay",
+        Phase::Download => "host: download",
+        Phase::Apply => "host: apply",
+        Phase::Emit => "host: emit",
+    }
+}
+
+impl AddAssign<&Parts> for Parts {
+    fn add_assign(&mut self, other: &Parts) {
+        self.wall_ns += other.wall_ns;
+        self.nodes_ns += other.nodes_ns;
+        self.node_gaps_ns += other.node_gaps_ns;
+        self.graph_gap_ns += other.graph_gap_ns;
+        self.launch_gap_ns += other.launch_gap_ns;
+        self.phases_ns.iter_mut().zip(other.phases_ns).for_each(|(sum, ns)| *sum += ns);
+        self.unattributed_ns += other.unattributed_ns;
+    }
+}
+
+/// One step's account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StepAccount {
+    /// The step.
+    pub step: u64,
+    /// Begin of its window.
+    pub start_ns: u64,
+    /// Where its time went.
+    #[serde(flatten)]
+    pub parts: Parts,
+}
+
+/// Steps that have no account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unaccounted {
+    /// Their nodes were not recorded, by the coin of a toggled recording.
+    pub untraced: u64,
+    /// The step before them has no node times, so where their window begins is not known.
+    pub after_untraced: u64,
+    /// Some of their node times are missing.
+    pub incomplete: u64,
+}
+
+/// The account of a recording.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Account {
+    /// All accounted steps together.
+    pub total: Parts,
+    /// Steps without an account.
+    pub unaccounted: Unaccounted,
+    /// Step by step.
+    #[serde(skip)]
+    pub steps: Vec<StepAccount>,
+}
+
+impl Account {
+    /// Accounts for every step of a recording.
+    pub fn of(recording: &Recording) -> Account {
+        let mut account = Account::default();
+        let replays_by_step = by_step(recording);
+        // The step before, and the end of its last node.
+        let mut before: Option<(&StepRecord, Option<u64>)> = None;
+        for step in &recording.steps {
+            let from = replays_by_step.partition_point(|replay| replay.record.step < step.step);
+            let to = replays_by_step.partition_point(|replay| replay.record.step <= step.step);
+            let replays = &replays_by_step[from..to];
+            let complete = !replays.is_empty() && replays.iter().all(|replay| is_complete(recording, replay));
+            let window_start_ns = match before {
+                Some((last, end_ns)) if follows(last, step) => end_ns,
+                Some((last, Some(end_ns))) if last.step.checked_add(1) == Some(step.step) => {
+                    Some(end_ns.max(step.start_ns))
+                }
+                Some(_) => None,
+                None => Some(step.start_ns),
+            };
+            match (step.traced, complete, window_start_ns) {
+                (false, _, _) => account.unaccounted.untraced += 1,
+                (true, false, _) => account.unaccounted.incomplete += 1,
+                (true, true, None) => account.unaccounted.after_untraced += 1,
+                (true, true, Some(start_ns)) => account.push(account_step(recording, step, replays, start_ns)),
+            }
+            before = Some((step, last_end(recording, replays).filter(|_| step.traced && complete)));
+        }
+        account
+    }
+
+    fn push(&mut self, step: StepAccount) {
+        self.total += &step.parts;
+        self.steps.push(step);
+    }
+}
+
+/// Replays by step; those of one step stay in the order of their numbers, which is the order of submission.
+fn by_step(recording: &Recording) -> Vec<&Replay> {
+    let mut replays: Vec<&Replay> = recording.replays.iter().collect();
+    replays.sort_by_key(|replay| replay.record.step);
+    replays
+}
+
+fn is_complete(recording: &Recording, replay: &Replay) -> bool {
+    replay.record.traced && replay.nodes.len() == recording.graphs[replay.graph].nodes.len()
+}
+
+fn last_end(recording: &Recording, replays: &[&Replay]) -> Option<u64> {
+    replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).map(|node| node.end_ns).max()
+}
+
+fn account_step(recording: &Recording, step: &StepRecord, replays: &[&Replay], start_ns: u64) -> StepAccount {
+    let mut nodes: Vec<&NodeTime> = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).collect();
+    nodes.sort_by_key(|node| node.start_ns);
+    let mut parts = Parts::default();
+    let (mut at_ns, mut last_replay) = (start_ns, None);
+    for node in nodes {
+        let gap_ns = node.start_ns.saturating_sub(at_ns);
+        match last_replay {
+            None => before_first_node(recording, node, at_ns, gap_ns, &mut parts),
+            Some(replay) if replay == node.replay => parts.node_gaps_ns += gap_ns,
+            Some(_) => parts.graph_gap_ns += gap_ns,
+        }
+        at_ns += gap_ns;
+        let busy_ns = node.end_ns.saturating_sub(at_ns);
+        parts.nodes_ns += busy_ns;
+        at_ns += busy_ns;
+        last_replay = Some(node.replay);
+    }
+    parts.wall_ns = at_ns - start_ns;
+    StepAccount { step: step.step, start_ns, parts }
+}
+
+fn before_first_node(recording: &Recording, first: &NodeTime, from_ns: u64, gap_ns: u64, parts: &mut Parts) {
+    let to_ns = from_ns + gap_ns;
+    let launched_ns = recording.replays[first.replay as usize].record.launch_end_ns.clamp(from_ns, to_ns);
+    parts.launch_gap_ns = to_ns - launched_ns;
+    parts.phases_ns = phases_within(&recording.spans, from_ns, launched_ns);
+    parts.unattributed_ns = launched_ns - from_ns - parts.phases_ns.iter().sum::<u64>();
+}
+
+/// How long the engine's thread was in each phase between two moments. Where two spans overlap, the earlier counts.
+fn phases_within(spans: &[HostSpan], from_ns: u64, to_ns: u64) -> [u64; Phase::ALL.len()] {
+    let mut phases_ns = [0; Phase::ALL.len()];
+    // Spans follow each other, so the one before the first that begins inside is the only one that may reach inside.
+    let first = spans.partition_point(|span| span.start_ns < from_ns).saturating_sub(1);
+    let mut at_ns = from_ns;
+    for span in spans[first..].iter().take_while(|span| span.start_ns < to_ns) {
+        let start_ns = span.start_ns.max(at_ns);
+        let end_ns = span.end_ns.min(to_ns);
+        if end_ns > start_ns {
+            phases_ns[span.phase as usize] += end_ns - start_ns;
+            at_ns = end_ns;
+        }
+    }
+    phases_ns
+}

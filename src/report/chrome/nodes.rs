@@ -1,0 +1,207 @@
+//! The device's lanes: nodes, and above them layers and steps.
+
+use std::io::{self, Write};
+
+use super::json::{Events, Json};
+use super::lanes::{Lanes, Nesting};
+use super::{DEVICE, LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
+use crate::report::{NodeTime, Recording, Replay, Report};
+use crate::trace::schema::{Cost, GraphTable, NodeInfo, StepSizes};
+
+pub(super) fn write<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let recording = &report.recording;
+    write_nodes(recording, layout, events)?;
+    write_layers(recording, layout, events)?;
+    write_steps(recording, layout, events)
+}
+
+/// The parts of a node's event that are the same in every replay.
+struct NodeText<'a> {
+    /// Up to the lane.
+    head: Vec<u8>,
+    /// Between the correlation and the replay.
+    place: Vec<u8>,
+    cost: &'a Cost,
+}
+
+/// Kineto's `graph node id` is unique over all graphs: PyTorch's tools look nodes up by it alone.
+fn graph_node_id(graph: &GraphTable, ordinal: usize) -> u64 {
+    u64::from(graph.id) << 32 | ordinal as u64
+}
+
+fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a NodeInfo) -> NodeText<'a> {
+    let mut head = Vec::new();
+    head.raw(r#"{"ph":"X","cat":"kernel","name":"#).string(&info.kernel);
+    head.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#);
+    let mut place = Vec::new();
+    place.raw(r#","graph id":"#).int(graph.id.into());
+    place.raw(r#","graph node id":"#).int(graph_node_id(graph, ordinal));
+    place.raw(r#","layer":"#).raw(&info.place.layer.to_string());
+    place.raw(r#","op":"#).string(info.place.op.as_str());
+    NodeText { head, place, cost: &info.cost }
+}
+
+/// The parts that are the same for all nodes of a replay.
+struct ReplayText {
+    /// From the duration to the correlation.
+    stream: Vec<u8>,
+    /// Behind the place, up to the exclusive time.
+    replay: Vec<u8>,
+    /// The arrow from the launch, between its moment and its lane.
+    flow: Vec<u8>,
+    sizes: Option<StepSizes>,
+}
+
+fn replay_text(recording: &Recording, layout: &Layout, replay: &Replay) -> ReplayText {
+    let record = &replay.record;
+    let mut stream = Vec::new();
+    stream.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
+    stream.raw(r#","correlation":"#).int(record.replay);
+    let mut text = Vec::new();
+    text.raw(r#","step":"#).int(record.step).raw(r#","replay":"#).int(record.replay).raw(r#","excl_us":"#);
+    let mut flow = Vec::new();
+    flow.raw(r#"{"ph":"f","id":"#).int(record.replay).raw(r#","cat":"ac2g","name":"ac2g","bp":"e","pid":"#);
+    flow.int(layout.device_pid).raw(r#","tid":"#);
+    ReplayText { stream, replay: text, flow, sizes: recording.step(record.step).map(|step| step.sizes) }
+}
+
+fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let texts: Vec<Vec<NodeText<'_>>> = recording
+        .graphs
+        .iter()
+        .map(|graph| graph.nodes.iter().enumerate().map(|(at, info)| node_text(layout, graph, at, info)).collect())
+        .collect();
+    let mut lanes = Lanes::new(Nesting::Disjoint);
+    let mut current: Option<(u32, ReplayText)> = None;
+    for at in &recording.nodes_by_start {
+        let node = &recording.nodes[*at as usize];
+        let replay = &recording.replays[node.replay as usize];
+        if current.as_ref().is_none_or(|(of, _)| *of != node.replay) {
+            current = Some((node.replay, replay_text(recording, layout, replay)));
+        }
+        let Some((_, replay_text)) = &current else { continue };
+        let lane = lanes.place(node.start_ns, node.end_ns);
+        let tid = if lane == 0 { STREAM } else { OVERLAP_TID + lane as u64 - 1 };
+        let start_ns = layout.at(node.start_ns);
+        write_node(node, &texts[replay.graph][node.ordinal as usize], replay_text, (tid, start_ns), events.event()?);
+        let out = events.event()?;
+        out.extend_from_slice(&replay_text.flow);
+        out.int(tid).raw(r#","ts":"#).us(start_ns).raw("}");
+    }
+    for lane in 1..lanes.count() as u64 {
+        let name = format!("stream {STREAM} (overlap {lane})");
+        super::host::name_lane(layout.device_pid, OVERLAP_TID + lane - 1, &name, 3 + lane, events)?;
+    }
+    Ok(())
+}
+
+fn write_node(
+    node: &NodeTime,
+    text: &NodeText<'_>,
+    replay: &ReplayText,
+    (tid, start_ns): (u64, u64),
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(&text.head);
+    out.int(tid).raw(r#","ts":"#).us(start_ns).raw(r#","dur":"#).us(node.end_ns - node.start_ns);
+    out.extend_from_slice(&replay.stream);
+    out.extend_from_slice(&text.place);
+    out.extend_from_slice(&replay.replay);
+    out.us(node.excl_ns);
+    if let Some(sizes) = &replay.sizes {
+        out.raw(r#","bytes":"#).int(text.cost.bytes.at(sizes).round() as u64);
+        out.raw(r#","flops":"#).int(text.cost.flops.at(sizes).round() as u64);
+    }
+    out.raw(r#","wait_us":"#).us(node.wait_ns).raw("}}");
+}
+
+/// A slice on a lane that carries no stream, device or correlation.
+struct Slice {
+    start_ns: u64,
+    end_ns: u64,
+    name: String,
+    args: Vec<u8>,
+}
+
+/// Writes slices by begin; each ends at the latest where the next begins.
+fn write_slices<W: Write>(mut slices: Vec<Slice>, tid: u64, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    slices.sort_by_key(|slice| slice.start_ns);
+    for at in 0..slices.len() {
+        let next_ns = slices.get(at + 1).map_or(u64::MAX, |next| next.start_ns);
+        let slice = &slices[at];
+        let end_ns = slice.end_ns.min(next_ns);
+        let out = events.event()?;
+        out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#).string(&slice.name);
+        out.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#).int(tid);
+        out.raw(r#","ts":"#).us(layout.at(slice.start_ns)).raw(r#","dur":"#).us(end_ns - slice.start_ns);
+        out.raw(r#","args":{"#).extend_from_slice(&slice.args);
+        out.raw("}}");
+    }
+    Ok(())
+}
+
+/// One slice for each run of nodes of one layer in one replay.
+fn write_layers<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let mut slices: Vec<Slice> = Vec::new();
+    let mut last: Option<(u32, i32)> = None;
+    for node in &recording.nodes {
+        let layer = recording.info(node).place.layer;
+        let run = Some((node.replay, layer));
+        if run == last
+            && let Some(slice) = slices.last_mut().filter(|_| layer >= 0)
+        {
+            slice.end_ns = slice.end_ns.max(node.end_ns);
+        } else if layer >= 0 {
+            let step = recording.replays[node.replay as usize].record.step;
+            let mut args = Vec::new();
+            args.raw(r#""layer":"#).int(layer as u64).raw(r#","step":"#).int(step);
+            let name = format!("layer {layer}");
+            slices.push(Slice { start_ns: node.start_ns, end_ns: node.end_ns, name, args });
+        }
+        last = run;
+    }
+    write_slices(slices, LAYERS_TID, layout, events)
+}
+
+/// One slice for each step that has nodes, from its first node to its last.
+fn write_steps<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let mut slices: Vec<Slice> = Vec::new();
+    let mut last_step = None;
+    for replay in &recording.replays {
+        let nodes = &recording.nodes[replay.nodes.clone()];
+        let Some(start_ns) = nodes.first().map(|node| node.start_ns) else { continue };
+        let end_ns = nodes.iter().map(|node| node.end_ns).max().unwrap_or(start_ns);
+        let step = replay.record.step;
+        match slices.last_mut().filter(|_| last_step == Some(step)) {
+            Some(slice) => {
+                slice.start_ns = slice.start_ns.min(start_ns);
+                slice.end_ns = slice.end_ns.max(end_ns);
+            }
+            None => {
+                slices.push(Slice { start_ns, end_ns, name: format!("step {step}"), args: step_args(recording, step) })
+            }
+        }
+        last_step = Some(step);
+    }
+    write_slices(slices, STEPS_TID, layout, events)
+}
+
+/// A step's sizes, as arguments.
+pub(super) fn step_args(recording: &Recording, step: u64) -> Vec<u8> {
+    let mut args = Vec::new();
+    args.raw(r#""step":"#).int(step);
+    if let Some(record) = recording.step(step) {
+        let sizes = &record.sizes;
+        for (name, value) in [
+            ("tokens", sizes.tokens),
+            ("prefill_tokens", record.prefill_tokens),
+            ("seqs", sizes.seqs),
+            ("logit_rows", sizes.logit_rows),
+            ("kv_tokens", sizes.kv_tokens),
+            ("qk_pairs", sizes.qk_pairs),
+        ] {
+            args.raw(",").string(name).raw(":").int(value);
+        }
+    }
+    args
+}

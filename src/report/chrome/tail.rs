@@ -1,0 +1,74 @@
+//! The end of the file: one object `vitrum` with everything that is not an event.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::Layout;
+use super::json::{Events, Json};
+use crate::report::{Account, Completeness, Perturbation, Report};
+use crate::trace::schema::GraphTable;
+use crate::trace::session::{SessionDevice, SessionPeaks};
+
+#[derive(Serialize)]
+struct Vitrum<'a> {
+    version: &'a str,
+    recording: &'a str,
+    model: &'a str,
+    device: &'a SessionDevice,
+    window: Window,
+    peaks: Option<SessionPeaks>,
+    /// Set where the device's pid in the file is not its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_pid: Option<u64>,
+    toggled: bool,
+    completeness: &'a Completeness,
+    account: &'a Account,
+    perturbation: Option<Perturbation>,
+    graphs: Vec<Graph<'a>>,
+}
+
+#[derive(Serialize)]
+struct Window {
+    /// Nanoseconds of the monotonic clock: what `ts` 0 is.
+    start_ns: u64,
+    end_ns: u64,
+    steps: usize,
+}
+
+/// A node table, with the graph's name as launches say it.
+#[derive(Serialize)]
+struct Graph<'a> {
+    name: String,
+    #[serde(flatten)]
+    table: &'a GraphTable,
+}
+
+pub(super) fn write<W: Write>(
+    report: &Report,
+    layout: &Layout,
+    trace_name: &str,
+    events: &mut Events<W>,
+) -> io::Result<()> {
+    let recording = &report.recording;
+    let session = &recording.header.session;
+    events.text("\n],\n\"vitrum\": ");
+    events.value(&Vitrum {
+        version: &session.version,
+        recording: &recording.header.id,
+        model: &session.model,
+        device: &session.device,
+        window: Window { start_ns: layout.base_ns, end_ns: layout.end_ns, steps: recording.steps.len() },
+        peaks: session.peaks,
+        device_pid: (layout.device_pid != super::DEVICE).then_some(layout.device_pid),
+        toggled: recording.header.toggle_seed.is_some(),
+        completeness: &report.completeness,
+        account: &report.account,
+        perturbation: report.perturbation,
+        graphs: recording.graphs.iter().map(|table| Graph { name: table.key.to_string(), table }).collect(),
+    })?;
+    let mut name = Vec::new();
+    name.raw(",\n\"traceName\": ").string(trace_name).raw("\n}\n");
+    events.text(&String::from_utf8_lossy(&name));
+    Ok(())
+}

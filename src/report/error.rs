@@ -1,0 +1,38 @@
+//! Why a recording could not be rendered.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::trace::spool::SpoolError;
+
+/// Why a recording could not be rendered.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// The spool could not be read.
+    #[error("{}: {source}", path.display())]
+    Spool {
+        /// The spool.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SpoolError,
+    },
+    /// The spool holds more than a report does.
+    #[error("{}: more than {limit} {what}", path.display())]
+    TooLarge {
+        /// The spool.
+        path: PathBuf,
+        /// Of what there are too many.
+        what: &'static str,
+        /// The most that a report holds.
+        limit: u64,
+    },
+    /// A rendered file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,251 @@
+//! Tables of node times: by kernel, by layer and op, by op, by layer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::percent;
+use crate::report::sheet::Cell;
+use crate::report::{NodeTime, Recording, Report, Sheet};
+use crate::trace::schema::Op;
+
+/// `cuda_gpu_kern_sum` as Nsight Systems prints it: durations, by kernel name.
+pub(super) fn kern_sum(name: &'static str, report: &Report) -> Sheet {
+    let recording = &report.recording;
+    let mut durations: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for node in &recording.nodes {
+        durations.entry(&recording.info(node).kernel).or_default().push(node.end_ns - node.start_ns);
+    }
+    let total_ns: u64 = durations.values().flatten().sum();
+    let mut kernels: Vec<(u64, &str, Vec<u64>)> =
+        durations.into_iter().map(|(kernel, durations)| (durations.iter().sum(), kernel, durations)).collect();
+    kernels.sort_by_key(|(sum_ns, kernel, _)| (std::cmp::Reverse(*sum_ns), *kernel));
+    let row = |(sum_ns, kernel, mut durations): (u64, &str, Vec<u64>)| {
+        durations.sort_unstable();
+        let spread = Spread::of(&durations);
+        vec![
+            Cell::real(percent(sum_ns as f64, total_ns as f64), 1),
+            Cell::Int(sum_ns),
+            Cell::Int(durations.len() as u64),
+            Cell::Real(spread.mean, 1),
+            Cell::Real(spread.median, 1),
+            Cell::Int(durations[0]),
+            Cell::Int(durations[durations.len() - 1]),
+            Cell::Real(spread.deviation, 1),
+            Cell::Text(kernel.into()),
+        ]
+    };
+    Sheet {
+        name,
+        columns: vec![
+            "Time (%)",
+            "Total Time (ns)",
+            "Instances",
+            "Avg (ns)",
+            "Med (ns)",
+            "Min (ns)",
+            "Max (ns)",
+            "StdDev (ns)",
+            "Name",
+        ],
+        rows: kernels.into_iter().map(row).collect(),
+        notes: Vec::new(),
+    }
+}
+
+/// What sorted values, at least one, have in common.
+pub(super) struct Spread {
+    pub(super) mean: f64,
+    pub(super) median: f64,
+    /// Of a sample: divided by n − 1; 0 for a single value.
+    pub(super) deviation: f64,
+}
+
+impl Spread {
+    pub(super) fn of(sorted: &[u64]) -> Spread {
+        let count = sorted.len() as f64;
+        let mean = sorted.iter().map(|value| *value as f64).sum::<f64>() / count;
+        let squares: f64 = sorted.iter().map(|value| (*value as f64 - mean).powi(2)).sum();
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Spread {
+            mean,
+            median: (low as f64 + high as f64) / 2.0,
+            deviation: if sorted.len() < 2 { 0.0 } else { (squares / (count - 1.0)).sqrt() },
+        }
+    }
+}
+
+/// What the nodes of one place, or of several, add up to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NodeSums {
+    pub(super) count: u64,
+    pub(super) excl_ns: u64,
+    pub(super) duration_ns: u64,
+    pub(super) wait_ns: u64,
+    /// Of nodes whose step's sizes are known, and their exclusive time.
+    pub(super) bytes: f64,
+    pub(super) flops: f64,
+    pub(super) costed_ns: u64,
+    /// The time that `bytes` take at the read peak of the level they come from; 0 without peaks.
+    pub(super) roof_ns: f64,
+    pub(super) from_cache: u64,
+    pub(super) from_memory: u64,
+}
+
+impl NodeSums {
+    /// Sums by layer and op.
+    pub(super) fn by_place(recording: &Recording) -> BTreeMap<(i32, Op), NodeSums> {
+        let step_bytes = bytes_by_step(recording);
+        let mut sums: BTreeMap<(i32, Op), NodeSums> = BTreeMap::new();
+        for node in &recording.nodes {
+            let place = recording.info(node).place;
+            sums.entry((place.layer, place.op)).or_default().add(recording, node, &step_bytes);
+        }
+        sums
+    }
+
+    fn add(&mut self, recording: &Recording, node: &NodeTime, step_bytes: &HashMap<u64, f64>) {
+        self.count += 1;
+        self.excl_ns += node.excl_ns;
+        self.duration_ns += node.end_ns - node.start_ns;
+        self.wait_ns = self.wait_ns.saturating_add(node.wait_ns);
+        let number = recording.replays[node.replay as usize].record.step;
+        let Some(step) = recording.step(number) else { return };
+        let cost = &recording.info(node).cost;
+        let bytes = cost.bytes.at(&step.sizes);
+        self.bytes += bytes;
+        self.flops += cost.flops.at(&step.sizes);
+        self.costed_ns += node.excl_ns;
+        if let Some(peaks) = recording.header.session.peaks {
+            // A node's weights are read again one step later, when everything that the step moves went through the
+            // caches: that, and not the node's own size, is the working set.
+            let cached = step_bytes.get(&number).is_some_and(|bytes| *bytes <= peaks.cache_bytes as f64);
+            let peak_gb_s = if cached { peaks.cache_gb_s } else { peaks.memory_gb_s };
+            *(if cached { &mut self.from_cache } else { &mut self.from_memory }) += 1;
+            self.roof_ns += if peak_gb_s > 0.0 { bytes / peak_gb_s } else { 0.0 };
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &NodeSums) {
+        self.count += other.count;
+        self.excl_ns += other.excl_ns;
+        self.duration_ns += other.duration_ns;
+        self.wait_ns = self.wait_ns.saturating_add(other.wait_ns);
+        self.bytes += other.bytes;
+        self.flops += other.flops;
+        self.costed_ns += other.costed_ns;
+        self.roof_ns += other.roof_ns;
+        self.from_cache += other.from_cache;
+        self.from_memory += other.from_memory;
+    }
+
+    /// GB/s, which is bytes per nanosecond.
+    pub(super) fn gb_s(&self) -> Option<f64> {
+        (self.costed_ns > 0).then(|| self.bytes / self.costed_ns as f64)
+    }
+
+    pub(super) fn gflop_s(&self) -> Option<f64> {
+        (self.costed_ns > 0).then(|| self.flops / self.costed_ns as f64)
+    }
+
+    /// Percent of the read peak.
+    pub(super) fn read_peak_percent(&self) -> Option<f64> {
+        percent(self.roof_ns, self.costed_ns as f64).filter(|_| self.roof_ns > 0.0)
+    }
+
+    pub(super) fn level(&self) -> Option<&'static str> {
+        match (self.from_cache, self.from_memory) {
+            (0, 0) => None,
+            (0, _) => Some("memory"),
+            (_, 0) => Some("cache"),
+            _ => Some("both"),
+        }
+    }
+
+    fn cells(&self, total_ns: u64, workers: u32) -> Vec<Cell> {
+        let worker_ns = self.duration_ns as f64 * f64::from(workers.max(1));
+        vec![
+            Cell::Int(self.count),
+            Cell::Int(self.excl_ns),
+            Cell::Real(self.excl_ns as f64 / self.count.max(1) as f64, 1),
+            Cell::real(percent(self.excl_ns as f64, total_ns as f64), 1),
+            Cell::real(self.gb_s(), 2),
+            Cell::real(self.read_peak_percent(), 1),
+            self.level().map_or(Cell::Missing, |level| Cell::Text(level.into())),
+            Cell::real(self.gflop_s(), 2),
+            Cell::real(percent(self.wait_ns as f64, worker_ns), 1),
+        ]
+    }
+}
+
+/// Least bytes that each step's recorded nodes move.
+fn bytes_by_step(recording: &Recording) -> HashMap<u64, f64> {
+    let mut bytes: HashMap<u64, f64> = HashMap::new();
+    for replay in recording.replays.iter().filter(|replay| !replay.nodes.is_empty()) {
+        if let Some(step) = recording.step(replay.record.step) {
+            let nodes = &recording.graphs[replay.graph].nodes;
+            *bytes.entry(step.step).or_default() +=
+                nodes.iter().map(|node| node.cost.bytes.at(&step.sizes)).sum::<f64>();
+        }
+    }
+    bytes
+}
+
+const SUM_COLUMNS: [&str; 9] =
+    ["Count", "Total (ns)", "Avg (ns)", "Time (%)", "GB/s", "Read peak (%)", "Level", "GFLOP/s", "Wait (%)"];
+
+/// By layer and op.
+pub(super) fn node_sum(name: &'static str, report: &Report) -> Sheet {
+    let places = NodeSums::by_place(&report.recording).into_iter();
+    let row = |((layer, op), sums): ((i32, Op), NodeSums)| (vec![layer_cell(layer), Cell::Text(op.to_string())], sums);
+    sum_sheet(name, vec!["Layer", "Op"], places.map(row).collect(), report)
+}
+
+/// By op.
+pub(super) fn op_sum(name: &'static str, report: &Report) -> Sheet {
+    let sums = merged(report, |(_, op)| op);
+    let rows = sums.into_iter().map(|(op, sums)| (vec![Cell::Text(op.to_string())], sums)).collect();
+    sum_sheet(name, vec!["Op"], rows, report)
+}
+
+/// By layer.
+pub(super) fn layer_sum(name: &'static str, report: &Report) -> Sheet {
+    let sums = merged(report, |(layer, _)| layer);
+    let rows = sums.into_iter().map(|(layer, sums)| (vec![layer_cell(layer)], sums)).collect();
+    sum_sheet(name, vec!["Layer"], rows, report)
+}
+
+/// Sums of places that have the same key.
+pub(super) fn merged<K: Ord>(report: &Report, key: impl Fn((i32, Op)) -> K) -> BTreeMap<K, NodeSums> {
+    let mut merged: BTreeMap<K, NodeSums> = BTreeMap::new();
+    for (place, sums) in NodeSums::by_place(&report.recording) {
+        merged.entry(key(place)).or_default().merge(&sums);
+    }
+    merged
+}
+
+/// Outside the layers there is no number.
+fn layer_cell(layer: i32) -> Cell {
+    u64::try_from(layer).map_or(Cell::Missing, Cell::Int)
+}
+
+fn sum_sheet(name: &'static str, keys: Vec<&'static str>, rows: Vec<(Vec<Cell>, NodeSums)>, report: &Report) -> Sheet {
+    let total_ns = rows.iter().map(|(_, sums)| sums.excl_ns).sum();
+    let workers = report.recording.header.session.device.workers;
+    let row = |(mut cells, sums): (Vec<Cell>, NodeSums)| {
+        cells.extend(sums.cells(total_ns, workers));
+        cells
+    };
+    let mut notes = vec!["Times are exclusive: what overlaps an earlier node counts once.".to_owned()];
+    match report.recording.header.session.peaks {
+        Some(peaks) => notes.push(format!(
+            "Read peaks measured on this device: memory {:.1} GB/s, last-level cache {:.1} GB/s (steps of up to {} bytes).",
+            peaks.memory_gb_s, peaks.cache_gb_s, peaks.cache_bytes
+        )),
+        None => notes.push("The device's peaks were not measured.".to_owned()),
+    }
+    Sheet {
+        name,
+        columns: keys.into_iter().chain(SUM_COLUMNS).collect(),
+        rows: rows.into_iter().map(row).collect(),
+        notes,
+    }
+}

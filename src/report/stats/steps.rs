@@ -1,0 +1,221 @@
+//! Tables of steps: what they did, where their time went, whether they are whole, what recording cost.
+
+use std::collections::BTreeMap;
+
+use super::nodes::Spread;
+use super::percent;
+use crate::report::sheet::Cell;
+use crate::report::{Report, Sheet};
+use crate::trace::schema::GraphKey;
+
+/// Steps by the graphs that they replayed.
+pub(super) fn step_sum(name: &'static str, report: &Report) -> Sheet {
+    let recording = &report.recording;
+    let mut graphs_of: BTreeMap<u64, Vec<GraphKey>> = BTreeMap::new();
+    for replay in &recording.replays {
+        graphs_of.entry(replay.record.step).or_default().push(recording.graphs[replay.graph].key);
+    }
+    let mut classes: BTreeMap<Vec<GraphKey>, StepClass> = BTreeMap::new();
+    for step in &recording.steps {
+        let class = classes.entry(graphs_of.get(&step.step).cloned().unwrap_or_default()).or_default();
+        class.steps += 1;
+        class.tokens += step.sizes.tokens;
+        class.prefill_tokens += step.prefill_tokens;
+        class.seqs += step.sizes.seqs;
+    }
+    for step in &report.account.steps {
+        if let Some(class) = graphs_of.get(&step.step).and_then(|keys| classes.get_mut(keys)) {
+            class.walls_ns.push(step.parts.wall_ns);
+            class.nodes_ns += step.parts.nodes_ns;
+        }
+    }
+    Sheet {
+        name,
+        columns: vec![
+            "Graphs",
+            "Steps",
+            "Tokens",
+            "Prompt tokens",
+            "Avg seqs",
+            "Accounted",
+            "Avg (ns)",
+            "Med (ns)",
+            "Min (ns)",
+            "Max (ns)",
+            "Nodes (%)",
+        ],
+        rows: classes.into_iter().map(|(keys, class)| class.row(&keys)).collect(),
+        notes: vec![
+            "Times are those of accounted steps: end of the last step's nodes to end of the step's own.".into(),
+        ],
+    }
+}
+
+#[derive(Default)]
+struct StepClass {
+    steps: u64,
+    tokens: u64,
+    prefill_tokens: u64,
+    seqs: u64,
+    walls_ns: Vec<u64>,
+    nodes_ns: u64,
+}
+
+impl StepClass {
+    fn row(mut self, keys: &[GraphKey]) -> Vec<Cell> {
+        let name = keys.iter().map(GraphKey::to_string).collect::<Vec<_>>().join(" + ");
+        self.walls_ns.sort_unstable();
+        let spread = (!self.walls_ns.is_empty()).then(|| Spread::of(&self.walls_ns));
+        let wall_ns: u64 = self.walls_ns.iter().sum();
+        vec![
+            Cell::Text(if name.is_empty() { "not recorded".into() } else { name }),
+            Cell::Int(self.steps),
+            Cell::Int(self.tokens),
+            Cell::Int(self.prefill_tokens),
+            Cell::Real(self.seqs as f64 / self.steps as f64, 2),
+            Cell::Int(self.walls_ns.len() as u64),
+            Cell::real(spread.as_ref().map(|spread| spread.mean), 1),
+            Cell::real(spread.as_ref().map(|spread| spread.median), 1),
+            Cell::int(self.walls_ns.first().copied()),
+            Cell::int(self.walls_ns.last().copied()),
+            Cell::real(percent(self.nodes_ns as f64, wall_ns as f64), 1),
+        ]
+    }
+}
+
+/// The account's parts; they sum up to its wall time.
+pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
+    let account = &report.account;
+    let (total, left_out) = (&account.total, &account.unaccounted);
+    let steps = account.steps.len() as f64;
+    let row = |part: &str, ns: u64| {
+        vec![
+            Cell::Text(part.into()),
+            Cell::Int(ns),
+            Cell::real(percent(ns as f64, total.wall_ns as f64), 2),
+            Cell::real(Some(ns as f64 / steps), 1),
+        ]
+    };
+    let parts = total.named().into_iter().map(|(part, ns)| row(part, ns));
+    Sheet {
+        name,
+        columns: vec!["Part", "Total (ns)", "Wall (%)", "Avg per step (ns)"],
+        rows: parts.chain([row("wall", total.wall_ns)]).collect(),
+        notes: vec![
+            format!(
+                "{} steps accounted for, {:.2} % of their time unattributed.",
+                account.steps.len(),
+                100.0 * total.unattributed_share()
+            ),
+            format!(
+                "Without an account: {} not traced, {} behind a step without node times, {} with node times missing.",
+                left_out.untraced, left_out.after_untraced, left_out.incomplete
+            ),
+        ],
+    }
+}
+
+/// Node times expected and found, graph by graph.
+pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
+    let all = &report.completeness;
+    let mut rows: Vec<Vec<Cell>> = all
+        .graphs
+        .iter()
+        .map(|graph| {
+            vec![
+                Cell::Text(graph.key.map_or_else(|| format!("graph {}", graph.graph), |key| key.to_string())),
+                Cell::Int(graph.nodes_per_replay),
+                Cell::int(graph.replays_expected),
+                Cell::Int(graph.replays_received),
+                Cell::int(graph.expected),
+                Cell::Int(graph.received),
+                Cell::Int(graph.dropped),
+                Cell::Int(graph.invalid),
+            ]
+        })
+        .collect();
+    rows.push(vec![
+        Cell::Text("all".into()),
+        Cell::Missing,
+        Cell::int(all.expected.map(|_| all.graphs.iter().filter_map(|graph| graph.replays_expected).sum())),
+        Cell::Int(all.graphs.iter().map(|graph| graph.replays_received).sum()),
+        Cell::int(all.expected),
+        Cell::Int(all.received),
+        Cell::Int(all.dropped),
+        Cell::Int(all.invalid),
+    ]);
+    Sheet {
+        name,
+        columns: vec![
+            "Graph",
+            "Nodes",
+            "Replays expected",
+            "Replays received",
+            "Expected",
+            "Received",
+            "Dropped",
+            "Invalid",
+        ],
+        rows,
+        notes: completeness_notes(report),
+    }
+}
+
+fn completeness_notes(report: &Report) -> Vec<String> {
+    let all = &report.completeness;
+    let mut notes = Vec::new();
+    if all.complete {
+        notes.push("Complete: every node that the engine ran is here.".to_owned());
+    }
+    if all.truncated {
+        notes.push("TRUNCATED: the recording was cut off, so the engine's count is not in it.".to_owned());
+    }
+    if all.limit_reached {
+        notes.push("INCOMPLETE: the file's limit was reached, and what came later was left out.".to_owned());
+    }
+    if all.missing > 0 || all.surplus > 0 {
+        notes.push(format!("INCOMPLETE: {} node times missing, {} too many.", all.missing, all.surplus));
+    }
+    let dropped = &all.dropped_records;
+    if dropped.total() > 0 {
+        notes.push(format!(
+            "INCOMPLETE: records left out: {} node times, {} replays, {} steps, {} batch rows, {} host phases, {} request moments.",
+            dropped.nodes, dropped.replays, dropped.steps, dropped.members, dropped.spans, dropped.requests
+        ));
+    }
+    if all.invalid > 0 {
+        notes.push(format!("INCOMPLETE: {} node times were no times.", all.invalid));
+    }
+    if all.orphans > 0 {
+        notes.push(format!("DAMAGED: {} records refer to something that is not in the file.", all.orphans));
+    }
+    if notes.is_empty() {
+        notes.push("INCOMPLETE: the replays in the file are not those that the engine counted.".to_owned());
+    }
+    notes
+}
+
+/// What recording cost.
+pub(super) fn perturbation(name: &'static str, report: &Report) -> Sheet {
+    let rows = report.perturbation.map(|cost| {
+        vec![
+            Cell::Real(cost.ratio, 4),
+            Cell::Real(cost.ratio_low, 4),
+            Cell::Real(cost.ratio_high, 4),
+            Cell::Int(cost.pairs),
+            Cell::Int(cost.traced_ns_median),
+            Cell::Int(cost.untraced_ns_median),
+        ]
+    });
+    let note = match (report.perturbation, report.recording.header.toggle_seed) {
+        (Some(_), _) => "Step time with node recording over step time without, in pairs of equal steps; 95 % interval.",
+        (None, Some(_)) => "Too few pairs of equal steps to compare.",
+        (None, None) => "Not measured: record with toggle to measure it.",
+    };
+    Sheet {
+        name,
+        columns: vec!["Ratio", "Low", "High", "Pairs", "Med recorded (ns)", "Med not recorded (ns)"],
+        rows: rows.into_iter().collect(),
+        notes: vec![note.into()],
+    }
+}

@@ -1,0 +1,79 @@
+//! Why text could not be turned into tokens, or messages into text.
+
+use thiserror::Error;
+
+/// Why text could not be turned into tokens, or messages into text.
+#[derive(Debug, Error)]
+pub enum TextError {
+    /// A tokenizer algorithm that is not supported.
+    #[error("tokenizer model {model} is not supported (supported: {supported})")]
+    UnknownModel {
+        /// The file's word.
+        model: String,
+        /// What is.
+        supported: &'static str,
+    },
+    /// A way of splitting text that is not known; another one would give other tokens.
+    #[error("pre-tokenizer {pre_tokenizer} is not supported (supported: {supported})")]
+    UnknownPreTokenizer {
+        /// The file's word.
+        pre_tokenizer: String,
+        /// What is.
+        supported: &'static str,
+    },
+    /// Two tokens of one text.
+    #[error("tokens {first} and {second} have the same text {text:?}")]
+    DuplicateToken {
+        /// The lower id.
+        first: u32,
+        /// The higher id.
+        second: u32,
+        /// The text.
+        text: String,
+    },
+    /// A merge that does not consist of two tokens.
+    #[error("merge {index} is {merge:?}, and has to be two tokens separated by a space")]
+    BadMerge {
+        /// Its rank.
+        index: usize,
+        /// The file's text.
+        merge: String,
+    },
+    /// SentencePiece needs a score for every token.
+    #[error("the vocabulary has {tokens} tokens and {scores} scores")]
+    Scores {
+        /// Tokens.
+        tokens: usize,
+        /// Scores.
+        scores: usize,
+    },
+    /// The file asks for a token around every prompt and does not say which.
+    #[error("{key} is true, and the file names no such token")]
+    NoSuchToken {
+        /// The key that asks for it.
+        key: &'static str,
+    },
+    /// The tokenizer could not be built, or not be applied.
+    #[error("the tokenizer failed: {source}")]
+    Tokenizer {
+        /// The library's word.
+        source: tokenizers::Error,
+    },
+    /// Without a vocabulary, text is a list of token ids.
+    #[error("{word:?} is no token id below {vocab}: this model has no tokenizer, and text is a list of token ids")]
+    NotATokenId {
+        /// The word.
+        word: String,
+        /// The vocabulary's size.
+        vocab: usize,
+    },
+    /// The model file has no chat template.
+    #[error("the model has no chat template: send the prompt as text")]
+    NoChatTemplate,
+    /// The chat template is not valid, or refuses these messages.
+    #[error("the model's chat template: {source}")]
+    ChatTemplate {
+        /// The template engine's word.
+        source: minijinja::Error,
+    },
+}

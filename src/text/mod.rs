@@ -1,0 +1,19 @@
+//! Between text and tokens: tokenizer, incremental detokenizer with stop strings, chat templates.
+//!
+//! Everything is made from a [`TokenizerSpec`](crate::weights::TokenizerSpec), the plain data that a model file holds.
+
+mod byte_level;
+mod chat;
+mod clock;
+mod detokenizer;
+mod error;
+mod sentencepiece;
+mod split;
+mod stop;
+mod tokenizer;
+mod vocabulary;
+
+pub use self::chat::{ChatMessage, ChatTemplate};
+pub use self::detokenizer::{Detokenizer, Piece};
+pub use self::error::TextError;
+pub use self::tokenizer::Tokenizer;

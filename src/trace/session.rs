@@ -1,0 +1,247 @@
+//! The frame of a recording: what was asked for, what recorded it, what was counted. Pure data, always compiled.
+
+use std::ops::AddAssign;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What to record, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// An existing folder.
+    pub dir: PathBuf,
+    /// First part of the file's name: letters, digits, `-`, `_` and `.`.
+    pub prefix: String,
+    /// The file's limit. What comes first is kept, the rest is dropped and counted.
+    pub max_bytes: u64,
+    /// Record the nodes of each step with probability 1/2, so that the recording's own cost can be measured.
+    pub toggle: bool,
+}
+
+/// What is known when a recording starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionHeader {
+    /// vitrum's version.
+    pub version: String,
+    /// The model's name.
+    pub model: String,
+    /// The device.
+    pub device: SessionDevice,
+    /// Its measured roofs, if they were measured.
+    pub peaks: Option<SessionPeaks>,
+    /// The process.
+    pub pid: u32,
+    /// The engine's thread, as the operating system numbers it.
+    pub engine_tid: u32,
+    /// One moment on both clocks.
+    pub clock: ClockAnchor,
+}
+
+/// The device, in the words of its info.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionDevice {
+    /// The processor's name.
+    pub name: String,
+    /// `cpu` or `null`.
+    pub kind: String,
+    /// The instruction set in use.
+    pub isa: String,
+    /// Worker threads.
+    pub workers: u32,
+}
+
+/// The roofs of a roofline, as the device measured them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionPeaks {
+    /// Reading memory, GB/s (10⁹ bytes).
+    pub memory_gb_s: f64,
+    /// Reading the last-level cache, GB/s.
+    pub cache_gb_s: f64,
+    /// Bytes up to which a working set counts as fitting the last-level cache.
+    pub cache_bytes: u64,
+    /// f32 multiply-adds, counted as two, 10⁹ per second.
+    pub f32_gflop_s: f64,
+    /// int8 multiply-adds, counted as two, 10⁹ per second.
+    pub int8_gop_s: f64,
+}
+
+/// The same moment on the wall clock and on the monotonic clock of the stamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockAnchor {
+    /// Nanoseconds since 1970.
+    pub unix_ns: u64,
+    /// Nanoseconds of the monotonic clock.
+    pub monotonic_ns: u64,
+}
+
+/// Records of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Steps.
+    pub steps: u64,
+    /// Rows of batch compositions.
+    pub members: u64,
+    /// Host phases.
+    pub spans: u64,
+    /// Moments of requests.
+    pub requests: u64,
+    /// Replays.
+    pub replays: u64,
+    /// Node times.
+    pub nodes: u64,
+}
+
+impl Counts {
+    /// All kinds together.
+    pub fn total(&self) -> u64 {
+        self.steps + self.members + self.spans + self.requests + self.replays + self.nodes
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.steps += other.steps;
+        self.members += other.members;
+        self.spans += other.spans;
+        self.requests += other.requests;
+        self.replays += other.replays;
+        self.nodes += other.nodes;
+    }
+}
+
+/// What a recording must hold, counted by the engine and not by the recorder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// One entry for every graph that was replayed.
+    pub graphs: Vec<ExpectedGraph>,
+}
+
+impl Expected {
+    /// Node times in all.
+    pub fn nodes(&self) -> u64 {
+        self.graphs.iter().map(|graph| graph.nodes).sum()
+    }
+}
+
+/// The engine's count for one graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedGraph {
+    /// [`crate::trace::schema::GraphTable::id`].
+    pub graph: u32,
+    /// Its replays while the recording ran.
+    pub replays: u64,
+    /// Those among them whose nodes were to be stamped.
+    pub traced_replays: u64,
+    /// The nodes that the traced replays ran: the graph's number of nodes, added once per traced replay.
+    pub nodes: u64,
+}
+
+/// The recorder's count for one graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedGraph {
+    /// [`crate::trace::schema::GraphTable::id`].
+    pub graph: u32,
+    /// Valid node times that are in the spool.
+    pub received: u64,
+    /// Node times left out: the queue or the file was full.
+    pub dropped: u64,
+    /// Node times that the graph did not write, or not as times.
+    pub invalid: u64,
+}
+
+/// The last block of a spool: both counts, side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The engine's count.
+    pub expected: Expected,
+    /// The recorder's count, graph by graph.
+    pub graphs: Vec<RecordedGraph>,
+    /// Records in the spool.
+    pub written: Counts,
+    /// Records left out.
+    pub dropped: Counts,
+    /// Whether the file's limit was reached.
+    pub limit_reached: bool,
+}
+
+/// What a recording came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolSummary {
+    /// The recording.
+    pub id: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// The file's length.
+    pub bytes: u64,
+    /// Steps in it.
+    pub steps: u64,
+    /// Replays in it.
+    pub replays: u64,
+    /// Node times that the engine counted.
+    pub expected: u64,
+    /// Valid node times in the file.
+    pub received: u64,
+    /// Node times left out.
+    pub dropped: u64,
+    /// Node times that were no times.
+    pub invalid: u64,
+    /// Records of every kind left out.
+    pub dropped_records: Counts,
+    /// Whether the file's limit was reached.
+    pub limit_reached: bool,
+    /// Why the file could not be written to its end, in the operating system's words.
+    pub write_error: Option<String>,
+}
+
+impl SpoolSummary {
+    /// Whether every expected node time is there.
+    pub fn is_complete(&self) -> bool {
+        self.write_error.is_none() && self.received == self.expected && self.dropped == 0 && self.invalid == 0
+    }
+}
+
+/// Why a recording could not be started or ended.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// Built without the feature.
+    #[error("this build has no recorder: rebuild with --features profiling")]
+    NotCompiledIn,
+    /// A prefix that is no part of a file name.
+    #[error("the prefix {prefix:?} has to be 1 to 100 letters, digits, '-', '_' or '.', and not begin with '.'")]
+    Prefix {
+        /// The prefix given.
+        prefix: String,
+    },
+    /// A limit that does not hold the header and one block.
+    #[error("a recording needs at least {least} bytes, and max_bytes is {max_bytes}")]
+    LimitTooSmall {
+        /// The limit given.
+        max_bytes: u64,
+        /// The least that works for this model.
+        least: u64,
+    },
+    /// The file could not be made: missing folder, no permission, full disk.
+    #[error("cannot write {}: {source}", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// The header could not be put in words.
+    #[error("cannot encode the recording's header: {source}")]
+    Header {
+        /// The encoder's word.
+        source: serde_json::Error,
+    },
+    /// No thread to write with.
+    #[error("could not start the recorder's thread: {source}")]
+    Thread {
+        /// The operating system's word.
+        source: std::io::Error,
+    },
+    /// The recorder's thread panicked: a bug of ours.
+    #[error("the recorder's thread ended before its time")]
+    WriterEnded,
+}

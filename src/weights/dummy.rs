@@ -1,0 +1,96 @@
+//! Random weights: a model of the right shape and speed without its file (`--load-format dummy`).
+//!
+//! Tensors are made when they are asked for and are not kept: a model never is in memory twice.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::dummy_config::DummyConfig;
+use super::random::{Stream, fill_norm, fill_row};
+use super::{ModelConfig, Tensor, TensorSpec, WeightsError};
+use crate::device::WeightFormat;
+
+/// Below this size a second thread costs more than it brings.
+const BYTES_PER_THREAD_MIN: usize = 1 << 20;
+
+/// Random weights in the shapes of a `config.json`.
+#[derive(Debug)]
+pub struct Dummy {
+    path: PathBuf,
+    format: WeightFormat,
+    seed: u64,
+    config: ModelConfig,
+    specs: HashMap<String, TensorSpec>,
+    /// `rope_freqs.weight`, which is computed, not drawn.
+    rope_factors: Option<Vec<f32>>,
+}
+
+impl Dummy {
+    /// Reads the configuration; matrices will have this format.
+    pub fn open(config_json: &Path, format: WeightFormat, seed: u64) -> Result<Dummy, WeightsError> {
+        let DummyConfig { model, rope_factors } = DummyConfig::read(config_json)?;
+        let mut specs: Vec<TensorSpec> = model.tensors();
+        if rope_factors.is_some() {
+            specs.push(model.rope_frequency_factors());
+        }
+        if let Some(spec) = specs.iter().find(|spec| spec.rows > 1 && !spec.cols.is_multiple_of(format.block_values()))
+        {
+            let (path, name) = (config_json.to_owned(), spec.name.clone());
+            return Err(WeightsError::TensorBlocks { path, name, format, cols: spec.cols });
+        }
+        let specs = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+        Ok(Dummy { path: config_json.to_owned(), format, seed, config: model, specs, rope_factors })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Whether the model has this tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.specs.contains_key(name)
+    }
+
+    /// Makes a tensor: always the same for the same seed and name. Vectors are f32.
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
+        let Some(spec) = self.specs.get(name) else {
+            return Err(WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() });
+        };
+        let TensorSpec { name, rows, cols } = spec;
+        let (rows, cols) = (*rows, *cols);
+        let stream = Stream::of_tensor(self.seed, name);
+        let (format, data) = match &self.rope_factors {
+            Some(factors) if name == "rope_freqs.weight" => {
+                (WeightFormat::F32, factors.iter().flat_map(|factor| factor.to_le_bytes()).collect())
+            }
+            _ if rows == 1 => {
+                let mut data = vec![0; WeightFormat::F32.row_bytes(cols)];
+                fill_norm(stream, &mut data);
+                (WeightFormat::F32, data)
+            }
+            _ => (self.format, matrix(self.format, stream, rows, cols)),
+        };
+        Ok(Tensor { name, format, rows, cols, data: Cow::Owned(data) })
+    }
+}
+
+fn matrix(format: WeightFormat, stream: Stream, rows: usize, cols: usize) -> Vec<u8> {
+    let row_bytes = format.row_bytes(cols);
+    let mut data = vec![0; rows * row_bytes];
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (data.len() / BYTES_PER_THREAD_MIN).clamp(1, cores);
+    let rows_per_thread = rows.div_ceil(threads);
+    std::thread::scope(|scope| {
+        for (index, part) in data.chunks_mut(rows_per_thread * row_bytes).enumerate() {
+            let mut fill = move || {
+                for (row, bytes) in part.chunks_exact_mut(row_bytes).enumerate() {
+                    fill_row(format, stream.of_row(index * rows_per_thread + row), cols, bytes);
+                }
+            };
+            if threads == 1 { fill() } else { drop(scope.spawn(fill)) }
+        }
+    });
+    data
+}
