@@ -12,6 +12,8 @@ use vitrum::trace::schema::{GraphKey, GraphKind, Op, StepSizes};
 const TOLERANCE: f64 = 1e-5;
 
 const PAGE: usize = PAGE_TOKENS as usize;
+/// Behind every buffer: capture asks for room for as many rows as the graph's bucket, and steps here have fewer.
+const BUCKET_ROOM_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug)]
 struct Heads {
@@ -111,7 +113,7 @@ impl Step {
     }
 
     fn buffer(&mut self, data: &[u8]) -> DeviceBuffer {
-        let buffer = self.device.alloc(data.len().max(64), "test").unwrap();
+        let buffer = self.device.alloc(data.len() + BUCKET_ROOM_BYTES, "test").unwrap();
         self.device.upload(&buffer, 0, data);
         buffer
     }
