@@ -144,7 +144,7 @@ fn comments_and_literals_are_blank() {
         ("a // b {\nc", "a       \nc"),
         ("a /* b /* c */ d */ e", "a                   e"),
         (r#"f("{ \" }") g"#, r#"f(        ) g"#),
-        ("r#\"a\"b\"# c", "          c"),
+        ("r#\"a\"b\"# c", "         c"),
         ("br\"a\" c", "b     c"),
         ("var\"a\" r#type", "var    r#type"),
         ("'{' 'a x: &'a str '\\'' b'\"'", "    'a x: &'a str      b   "),

@@ -1,6 +1,17 @@
-//! The project's tasks, run as `cargo xtask TASK`.
+//! The project's tasks, run as `cargo xtask TASK`. One file per task; what several need is in `process`, `tree`,
+//! `http` and `tools`.
 
 mod bindings;
+mod compare;
+mod features;
+mod http;
+mod process;
+mod profile_serve;
+mod summary;
+mod test;
+mod tools;
+mod tree;
+mod verify_off;
 
 use std::process::ExitCode;
 
@@ -15,12 +26,28 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build, serve, load, record, and print where the time went
+    ProfileServe(profile_serve::Args),
+    /// Run every check that needs no GPU
+    Test(test::Args),
+    /// Prove that a build without feature `profiling` has no trace of the recorder
+    VerifyOff,
+    /// Write features.md: what there is, where, and the test that proves it
+    Features(features::Args),
+    /// Measure against llama-bench on the same file, in turns
+    Compare(compare::Args),
     /// Generate src/device/params.rs from csrc/params.h
     Bindings(bindings::Args),
 }
 
 fn main() -> ExitCode {
+    process::end_children_on_signals();
     let result = match Args::parse().task {
+        Task::ProfileServe(args) => profile_serve::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::VerifyOff => verify_off::run(),
+        Task::Features(args) => features::run(&args),
+        Task::Compare(args) => compare::run(&args),
         Task::Bindings(args) => bindings::run(&args),
     };
     match result {

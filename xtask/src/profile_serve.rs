@@ -1,0 +1,260 @@
+//! `cargo xtask profile-serve`: from a checkout to a profile of a server under load, in one command.
+//!
+//! build → serve → warm up → record under load → print tables → record again with recording switched on and off at
+//! random, to know what recording costs. The server is ended however this ends.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::process::{self, Group, output};
+use crate::summary::{self, Summary};
+use crate::{http, tree};
+
+/// Fetching a model may be part of the start.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+/// What the server prints when it is ready.
+const LISTENING: &str = "listening on ";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The model, as `vitrum serve` takes it
+    #[arg(long, default_value = "smollm2")]
+    model: String,
+    /// Requests under the recording
+    #[arg(long, default_value_t = 20)]
+    num_prompts: usize,
+    /// Tokens of each prompt
+    #[arg(long, default_value_t = 128)]
+    input_len: usize,
+    /// Tokens of each answer
+    #[arg(long, default_value_t = 64)]
+    output_len: usize,
+    /// Requests at once
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// A server that runs already (built with feature `profiling`, on this machine) in place of a new one
+    #[arg(long, conflicts_with_all = ["model", "server_args"])]
+    url: Option<String>,
+    /// More cargo features for the build
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<String>,
+    /// More flags for `vitrum serve`, e.g. --server-args="--threads 2"
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    server_args: String,
+    /// The folder for everything that this writes [default: target/vitrum-profile/TIME]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Leave out the second recording, which measures what recording costs
+    #[arg(long)]
+    no_perturbation: bool,
+    /// Print one JSON object on standard output instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let out = args.out.clone().unwrap_or_else(|| tree::target().join("vitrum-profile").join(unix_seconds()));
+    fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let out = out.canonicalize()?;
+    let mut session = Session { args, out, server: None, url: String::new(), parts: Vec::new() };
+    let summary = session.profile().map_err(|error| session.explain(&error))?;
+    let json = format!("{:#}\n", summary.json());
+    let path = session.out.join("summary.json");
+    fs::write(&path, &json).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        stdout.write_all(json.as_bytes())?;
+    } else {
+        write!(stdout, "{}", summary.text())?;
+    }
+    Ok(summary.verdict()?)
+}
+
+fn unix_seconds() -> String {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).to_string()
+}
+
+/// What is under way.
+struct Session<'a> {
+    args: &'a Args,
+    out: PathBuf,
+    server: Option<Group>,
+    url: String,
+    /// What each part took.
+    parts: Vec<(&'static str, f64)>,
+}
+
+impl Session<'_> {
+    fn profile(&mut self) -> Result<Summary, String> {
+        self.timed("build", Self::build)?;
+        self.timed("start", Self::start)?;
+        self.timed("warm up", |session| session.load("warm-up.json", session.args.concurrency).map(drop))?;
+        let (load, recording) = self.timed("record", |session| session.record("recording", "{}", "load.json"))?;
+        let spool = spool(&recording)?;
+        let tables = self.timed("tables", |session| session.tables(&spool))?;
+        let perturbation = match self.args.no_perturbation {
+            true => None,
+            false => Some(self.timed("perturbation", Self::perturbation)?),
+        };
+        if let Some(mut server) = self.server.take() {
+            let status = self.timed("stop", |_| server.end().map_err(|error| error.to_string()))?;
+            if !status.success() {
+                return Err(format!("stop: the server ended with {status}:\n{}", server.tail()));
+            }
+        }
+        Ok(Summary {
+            model: self.args.url.clone().unwrap_or_else(|| self.args.model.clone()),
+            out: self.out.clone(),
+            load,
+            recording,
+            tables,
+            perturbation,
+            parts: self.parts.clone(),
+        })
+    }
+
+    /// Runs a part, and says which one failed.
+    fn timed<T>(&mut self, part: &'static str, work: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
+        eprintln!("[{part}]");
+        let start = Instant::now();
+        let result = work(self).map_err(|error| format!("{part}: {error}"))?;
+        self.parts.push((part, start.elapsed().as_secs_f64()));
+        Ok(result)
+    }
+
+    /// An error with what the server said last.
+    fn explain(&mut self, error: &str) -> String {
+        let Some(mut server) = self.server.take() else { return error.to_owned() };
+        let state = match server.ended() {
+            Ok(Some(status)) => format!("the server ended with {status}"),
+            _ => "the server was running".to_owned(),
+        };
+        server.end().ok(); // so that its last lines are read; dropping it says if this failed
+        let log = self.out.join("server.log");
+        format!("{error}\n{state}; its last lines ({}):\n{}", log.display(), server.tail())
+    }
+
+    fn build(&mut self) -> Result<(), String> {
+        let features = std::iter::once("profiling").chain(self.args.features.iter().map(String::as_str));
+        let features = features.collect::<Vec<_>>().join(",");
+        let build = tree::cargo(&["build", "--release", "-p", "vitrum", "--bin", "vitrum", "--features", &features]);
+        process::run("cargo build", build, io::stderr())
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        if let Some(url) = &self.args.url {
+            self.url = url.trim_end_matches('/').to_owned();
+            return http::get(&self.url, "/health").map(drop);
+        }
+        let log = self.out.join("server.log");
+        let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let mut command = Command::new(tree::vitrum());
+        command.args(["serve", &self.args.model, "--port", "0", "--profile-dir"]).arg(&self.out);
+        command.args(self.args.server_args.split_whitespace());
+        let group = Group::spawn(command, file).map_err(|error| format!("{}: {error}", tree::vitrum().display()))?;
+        let server = self.server.insert(group);
+        let url = |line: &str| {
+            let url = line.split_once(LISTENING)?.1.split_whitespace().next()?;
+            Some(url.trim_end_matches('/').to_owned())
+        };
+        let waiting = |time: Duration| eprintln!("  waiting for the server, {} s", time.as_secs());
+        let found = server.line(START_TIMEOUT, url, waiting);
+        self.url = found.ok_or_else(|| match server.ended() {
+            Ok(Some(status)) => format!("the server ended with {status}"),
+            _ => format!("no line with `{LISTENING}URL` within {} s", START_TIMEOUT.as_secs()),
+        })?;
+        http::get(&self.url, "/health").map(drop)
+    }
+
+    /// Loads the server and returns the load generator's figures.
+    fn load(&mut self, file: &str, num_prompts: usize) -> Result<Value, String> {
+        let mut command = Command::new(tree::vitrum());
+        command.args(["bench", "serve", "--base-url", &self.url, "--disable-tqdm", "--save-result", "--result-dir"]);
+        command.arg(&self.out).args(["--result-filename", file]);
+        for (flag, value) in [
+            ("--num-prompts", num_prompts),
+            ("--input-len", self.args.input_len),
+            ("--output-len", self.args.output_len),
+            ("--max-concurrency", self.args.concurrency),
+        ] {
+            command.args([flag, &value.to_string()]);
+        }
+        let log = self.out.join(file).with_extension("log");
+        let log_file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        process::run("vitrum bench serve", command, log_file)?;
+        let figures = read_json(&self.out.join(file))?;
+        match figures["failed"].as_u64() {
+            Some(0) => Ok(figures),
+            failed => Err(format!("{failed:?} of {num_prompts} requests failed: see {}", log.display())),
+        }
+    }
+
+    /// Records a run of the load, with the server's own counts before and after.
+    fn record(&mut self, prefix: &str, options: &str, file: &str) -> Result<(Value, Value), String> {
+        let mut body: Value = serde_json::from_str(options).map_err(|error| error.to_string())?;
+        body["profile_prefix"] = prefix.into();
+        self.scrape(&format!("{prefix}.before.txt"))?;
+        http::post(&self.url, "/start_profile", &body.to_string())?;
+        let load = self.load(file, self.args.num_prompts);
+        let stopped = http::post(&self.url, "/stop_profile", "");
+        let load = load?; // after the stop: a failed load must not leave a recording behind
+        self.scrape(&format!("{prefix}.after.txt"))?;
+        let recording = serde_json::from_str(&stopped?).map_err(|error| format!("/stop_profile: {error}"))?;
+        Ok((load, recording))
+    }
+
+    fn scrape(&self, file: &str) -> Result<(), String> {
+        let path = self.out.join(file);
+        fs::write(&path, http::get(&self.url, "/metrics")?).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn tables(&self, spool: &Path) -> Result<summary::Tables, String> {
+        let text = stats(spool, &[])?;
+        let path = self.out.join("stats.txt");
+        fs::write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let all: Value = parse(&stats(spool, &["--format", "json"])?)?;
+        let dominates = text.trim_end().lines().last().unwrap_or_default().to_owned();
+        Ok(summary::Tables {
+            kernels_text: stats(spool, &["--report", "cuda_gpu_kern_sum"])?,
+            ops_text: stats(spool, &["--report", "op_sum"])?,
+            account_text: stats(spool, &["--report", "account"])?,
+            completeness_text: stats(spool, &["--report", "completeness"])?,
+            dominates,
+            all,
+        })
+    }
+
+    /// The ratio of step times with and without node recording, from a recording that is switched at random.
+    fn perturbation(&mut self) -> Result<Value, String> {
+        let (_, recording) = self.record("toggled", r#"{"toggle": true}"#, "toggled-load.json")?;
+        let table = parse(&stats(&spool(&recording)?, &["--report", "perturbation", "--format", "json"])?)?;
+        Ok(table.get(0).cloned().unwrap_or(Value::Null))
+    }
+}
+
+/// `vitrum profile stats` with these flags.
+fn stats(spool: &Path, flags: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(tree::vitrum());
+    output("vitrum profile stats", command.args(["profile", "stats"]).arg(spool).args(flags))
+}
+
+fn parse(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("vitrum profile stats: {error}"))
+}
+
+fn read_json(path: &Path) -> Result<Value, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The recording's file, out of the answer of /stop_profile.
+fn spool(recording: &Value) -> Result<PathBuf, String> {
+    let path = recording["path"].as_str().map(PathBuf::from).ok_or("/stop_profile names no `path`")?;
+    if path.exists() { Ok(path) } else { Err(format!("{} is not on this machine", path.display())) }
+}

