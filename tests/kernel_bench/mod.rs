@@ -17,6 +17,8 @@ pub(crate) const FORMATS: [WeightFormat; 6] = [
 ];
 /// What memory holds that a kernel must not touch.
 pub(crate) const UNTOUCHED: f32 = -12345.5;
+/// Behind every buffer: capture asks for room for as many rows as the graph's bucket, and steps here have fewer.
+const BUCKET_ROOM_BYTES: usize = 64 << 10;
 
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ impl Bench {
     pub(crate) fn put<T: Copy>(&mut self, values: &[T]) -> u64 {
         // SAFETY: plain numbers, read as bytes.
         let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
-        let buffer = self.device.alloc(bytes.len().max(1), "test").expect("memory");
+        let buffer = self.device.alloc(bytes.len() + BUCKET_ROOM_BYTES, "test").expect("memory");
         self.device.upload(&buffer, 0, bytes);
         buffer.addr
     }
