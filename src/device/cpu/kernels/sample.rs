@@ -4,10 +4,10 @@
 //! that what comes after looks into few groups only and nothing is sorted but the candidates of a cut. One row takes
 //! tens of microseconds for 50 000 ids, and is not shared over threads.
 //!
-//! The order of a draw: weights e^((logit − max) / temperature), sums in f64; top-k keeps exactly k ids (ties: the lower
-//! id first); top-p keeps an id if those before it hold less than top_p of what top-k left; the token is the first at
-//! which the running sum exceeds [`uniform`] × the sum. Ids run in descending weight (ties: the lower first) if anything
-//! is cut, in ascending order otherwise.
+//! The order of a draw: weights e^((logit − max) / temperature), sums in f64; top-k keeps exactly k ids (ties: the
+//! lower id first); top-p keeps an id if those before it hold less than top_p of what top-k left; the token is the
+//! first at which the running sum exceeds [`uniform`] × the sum. Ids run in descending weight (ties: the lower first)
+//! if anything is cut, in ascending order otherwise.
 //!
 //! Logits that are no numbers: NaN counts as −∞, and −∞ is never drawn; where the largest logit is +∞ its first id is
 //! the token, and where it is −∞ the token is 0.
