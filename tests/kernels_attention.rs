@@ -246,14 +246,14 @@ fn every_length_and_number_of_rows() {
 #[test]
 fn every_shape_of_heads() {
     let sequences = batch(&[(1, 1), (17, 40), (1, 300), (5, 258)]);
-    for (heads, kv_heads) in [(1, 1), (3, 1), (4, 1), (3, 3), (9, 3), (12, 3), (8, 8), (24, 8), (32, 8), (70, 1)] {
-        for dim in [16, 64, 80, 128] {
-            for format in [FORMAT_F32, FORMAT_F16] {
-                let heads = Heads { heads, kv_heads, dim, format };
-                let want = reference(heads, &sequences);
-                for isa in available() {
-                    check(isa, 2, heads, &sequences, &want);
-                }
+    let groups = [(1, 1), (4, 1), (9, 3), (8, 8), (24, 8), (70, 1)];
+    for (i, (heads, kv_heads)) in groups.into_iter().enumerate() {
+        for (j, dim) in [16, 64, 80, 128].into_iter().enumerate() {
+            let format = [FORMAT_F32, FORMAT_F16][(i + j) % 2];
+            let heads = Heads { heads, kv_heads, dim, format };
+            let want = reference(heads, &sequences);
+            for isa in available() {
+                check(isa, 2, heads, &sequences, &want);
             }
         }
     }
@@ -303,7 +303,7 @@ fn a_prompt_is_the_same_in_any_chunks() {
     for isa in available() {
         let name = 7;
         let whole = bits(&Step::new(isa, 2, SMOLLM, false).run(&[Rows { name, rows: 300, kv_tokens: 300 }]));
-        for chunk in [13, 64, 255] {
+        for chunk in [29, 255] {
             for split in [false, true] {
                 let mut rows = Vec::new();
                 for first in (0..300).step_by(chunk) {

@@ -1,8 +1,8 @@
 //! The uniform number that a token is drawn with: a function of the request's seed and the token's position, so that a
 //! seed gives the same tokens whatever else runs, on every device.
 //!
-//! The generator is Philox4x32-10: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy
-//! as 1, 2, 3", SC'11. The key is the seed, the counter (position, 0, 0, 0).
+//! The generator is Philox4x32-10: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as
+//! easy as 1, 2, 3", SC'11. The key is the seed, the counter (position, 0, 0, 0).
 
 /// A number in [0, 1), a multiple of 2⁻⁵³.
 pub fn uniform(seed: u64, position: u32) -> f64 {

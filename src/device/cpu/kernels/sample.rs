@@ -4,10 +4,10 @@
 //! that what comes after looks into few groups only and nothing is sorted but the candidates of a cut. One row takes
 //! tens of microseconds for 50 000 ids, and is not shared over threads.
 //!
-//! The order of a draw: weights e^((logit − max) / temperature), sums in f64; top-k keeps exactly k ids (ties: the lower
-//! id first); top-p keeps an id if those before it hold less than top_p of what top-k left; the token is the first at
-//! which the running sum exceeds [`uniform`] × the sum. Ids run in descending weight (ties: the lower first) if anything
-//! is cut, in ascending order otherwise.
+//! The order of a draw: weights e^((logit − max) / temperature), sums in f64; top-k keeps exactly k ids (ties: the
+//! lower id first); top-p keeps an id if those before it hold less than top_p of what top-k left; the token is the
+//! first at which the running sum exceeds [`uniform`] × the sum. Ids run in descending weight (ties: the lower first)
+//! if anything is cut, in ascending order otherwise.
 //!
 //! Logits that are no numbers: NaN counts as −∞, and −∞ is never drawn; where the largest logit is +∞ its first id is
 //! the token, and where it is −∞ the token is 0.
@@ -135,32 +135,53 @@ impl Draw<'_> {
                 let total = self.sum_weights::<I>(temperature);
                 return self.walk_ids::<I>(temperature, u * total);
             }
-            let mut weights = Weights { keys: &[], max: self.max, temperature };
-            let mass = if cuts_k {
+            let (kept, kept_mass) = if cuts_k {
                 let count = self.keep_largest(how.top_k as usize);
-                weights.keys = &self.keys[..count];
-                weights.sum_while::<I>(|_| true).1
+                let weights = self.weights(count, temperature);
+                let mass = weights.sum_while::<I>(|_| true).1;
+                if cuts_p { weights.sum_while::<I>(below(how.top_p, mass)) } else { (count, mass) }
             } else {
-                let mass = self.sum_weights::<I>(temperature);
-                // All ids below this weight together are less than what top-p leaves out, twice over.
-                let least = (1.0 - f64::from(how.top_p).max(0.0)) * mass / self.logits.len() as f64 / 2.0;
-                let least_logit = f64::from(self.max) + f64::from(temperature) * least.ln();
-                let count = self.collect(least_logit as f32);
-                self.keys[..count].sort_unstable();
-                weights.keys = &self.keys[..count];
-                mass
+                self.keep_share::<I>(how.top_p, temperature)
             };
-            let (mut kept, mut kept_mass) = (weights.keys.len(), mass);
-            if cuts_p {
-                let share = f64::from(how.top_p) * mass;
-                (kept, kept_mass) = weights.sum_while::<I>(|before| before == 0.0 || before < share);
-            }
-            weights.keys = &weights.keys[..kept];
+            let weights = self.weights(kept, temperature);
             let target = u * kept_mass;
             let (passed, _) = weights.sum_while::<I>(|through| through <= target);
             // The walk stops behind the token; rounding may take it past the end.
-            id_of(weights.keys[passed.clamp(1, kept) - 1])
+            id_of(self.keys[passed.clamp(1, kept) - 1])
         }
+    }
+
+    /// Puts the keys that top-p keeps of all ids first, in order; returns how many there are, and their mass.
+    #[inline(always)]
+    unsafe fn keep_share<I: Isa>(&mut self, top_p: f32, temperature: f32) -> (usize, f64) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mass = self.sum_weights::<I>(temperature);
+            // All ids below this weight together are less than what top-p leaves out, twice over.
+            let least = (1.0 - f64::from(top_p).max(0.0)) * mass / self.logits.len() as f64 / 2.0;
+            let least_logit = f64::from(self.max) + f64::from(temperature) * least.ln();
+            let count = self.collect(least_logit as f32);
+            // Few are kept of many as a rule: they are sorted piece by piece, each 4 times as long, until it suffices.
+            let (mut sorted, mut piece) = (0, 256);
+            loop {
+                let end = count.min(sorted + piece);
+                if end < count {
+                    self.keys[sorted..count].select_nth_unstable(end - sorted - 1);
+                }
+                self.keys[sorted..end].sort_unstable();
+                let (kept, kept_mass) = self.weights(end, temperature).sum_while::<I>(below(top_p, mass));
+                if kept < end || end == count {
+                    return (kept, kept_mass);
+                }
+                (sorted, piece) = (end, 4 * piece);
+            }
+        }
+    }
+
+    /// The weights of the first `count` keys.
+    #[inline(always)]
+    fn weights(&self, count: usize, temperature: f32) -> Weights<'_> {
+        Weights { keys: &self.keys[..count], max: self.max, temperature }
     }
 
     /// The log probabilities of all ids, without temperature: the chosen one's and the largest.
@@ -300,6 +321,13 @@ unsafe fn weight<I: Isa>(logits: I::F32, max: f32, temperature: f32) -> I::F32 {
         let x = I::div(I::sub(logits, I::splat(max)), I::splat(temperature));
         exp::<I>(I::max(x, I::splat(f32::NEG_INFINITY)))
     }
+}
+
+/// Whether top-p keeps an id that has this much before it: the first always, others while the share is not reached.
+#[inline(always)]
+fn below(top_p: f32, mass: f64) -> impl Fn(f64) -> bool {
+    let share = f64::from(top_p) * mass;
+    move |before| before == 0.0 || before < share
 }
 
 /// The weights of candidates.

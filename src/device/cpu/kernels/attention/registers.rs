@@ -1,5 +1,5 @@
-//! The loops that attention spends its time in, blocked in registers: M queries × W vectors of sums, so that a vector of
-//! keys or values is loaded once for M queries. M and W change the speed, never a bit of the result.
+//! The loops that attention spends its time in, blocked in registers: M queries × W vectors of sums, so that a vector
+//! of keys or values is loaded once for M queries. M and W change the speed, never a bit of the result.
 
 use std::ops::Range;
 
