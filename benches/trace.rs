@@ -4,6 +4,7 @@
 mod synthetic;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vitrum::report;
@@ -50,10 +51,11 @@ fn trace(criterion: &mut Criterion) {
         });
     });
 
-    let large = plan(1_000_000);
+    let large = Plan { rest: Duration::from_millis(2), ..plan(1_000_000) };
     let mut recorder = Recorder::start(&options(&dir), &header(), &large.graphs().each_ref()).expect("a recorder");
     let expected = play(&large, &mut recorder);
     let spool = recorder.stop(expected).expect("a summary");
+    assert!(spool.is_complete(), "{spool:?}");
     group.throughput(Throughput::Elements(spool.received));
     group.bench_function("render", |bencher| bencher.iter(|| report::render(&spool.path).expect("a trace")));
     group.finish();

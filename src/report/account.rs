@@ -78,14 +78,16 @@ fn host_part(phase: Phase) -> &'static str {
 }
 
 impl AddAssign<&Parts> for Parts {
+    // Saturating: times may be anything in a file that others wrote.
     fn add_assign(&mut self, other: &Parts) {
-        self.wall_ns += other.wall_ns;
-        self.nodes_ns += other.nodes_ns;
-        self.node_gaps_ns += other.node_gaps_ns;
-        self.graph_gap_ns += other.graph_gap_ns;
-        self.launch_gap_ns += other.launch_gap_ns;
-        self.phases_ns.iter_mut().zip(other.phases_ns).for_each(|(sum, ns)| *sum += ns);
-        self.unattributed_ns += other.unattributed_ns;
+        let add = |sum: &mut u64, ns: u64| *sum = sum.saturating_add(ns);
+        add(&mut self.wall_ns, other.wall_ns);
+        add(&mut self.nodes_ns, other.nodes_ns);
+        add(&mut self.node_gaps_ns, other.node_gaps_ns);
+        add(&mut self.graph_gap_ns, other.graph_gap_ns);
+        add(&mut self.launch_gap_ns, other.launch_gap_ns);
+        self.phases_ns.iter_mut().zip(other.phases_ns).for_each(|(sum, ns)| add(sum, ns));
+        add(&mut self.unattributed_ns, other.unattributed_ns);
     }
 }
 

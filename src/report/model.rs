@@ -11,7 +11,7 @@ use crate::trace::schema::{
 use crate::trace::session::Closing;
 use crate::trace::spool::{Reader, Record, SpoolError, SpoolHeader};
 
-/// The most node times of a report: their numbers are u32, and memory is 48 bytes for each.
+/// The most node times of a report: their numbers are u32, and each takes about 80 bytes while a spool is read.
 const NODES_MAX: usize = 100_000_000;
 
 /// A recording in memory.
@@ -83,7 +83,7 @@ impl Recording {
         Ok(recording)
     }
 
-    /// Reads the records of an opened spool, at most [`NODES_MAX`] + 1 run of node times.
+    /// Reads the records of an opened spool, and stops behind [`NODES_MAX`] node times.
     pub fn read<R: Read>(reader: &mut Reader<R>) -> Result<Recording, SpoolError> {
         let mut raw = Raw::default();
         let mut recording = Recording {
@@ -144,7 +144,7 @@ impl Recording {
         let launches = self.replays.iter().map(|replay| (replay.record.launch_start_ns, replay.record.launch_end_ns));
         let nodes = self.nodes.iter().map(|node| (node.start_ns, node.end_ns));
         let all = steps.chain(spans).chain(requests).chain(launches).chain(nodes);
-        all.reduce(|window, (start, end)| (window.0.min(start), window.1.max(end)))
+        all.map(|(start, end)| (start, end.max(start))).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     fn sort(&mut self) {

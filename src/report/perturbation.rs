@@ -74,7 +74,7 @@ struct TimedStep {
 fn timed_steps(steps: &[StepRecord]) -> Vec<TimedStep> {
     let timed = |last: &StepRecord, step: &StepRecord| {
         let ns = step.done_ns.checked_sub(last.done_ns)?;
-        (follows(last, step) && ns > 0 && step.traced == last.traced).then(|| TimedStep {
+        (follows(last, step) && ns > 0 && step.traced == last.traced).then_some(TimedStep {
             step: step.step,
             class: [step.sizes.tokens, step.sizes.seqs, step.sizes.logit_rows, step.prefill_tokens],
             traced: step.traced,

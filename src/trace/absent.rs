@@ -81,3 +81,26 @@ impl Recorder {
         match self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::session::{ClockAnchor, SessionDevice};
+
+    #[test]
+    fn there_is_no_recorder() {
+        let options = SessionOptions { dir: "/".into(), prefix: "p".into(), max_bytes: u64::MAX, toggle: false };
+        let header = SessionHeader {
+            version: String::new(),
+            model: String::new(),
+            device: SessionDevice { name: String::new(), kind: String::new(), isa: String::new(), workers: 1 },
+            peaks: None,
+            pid: 1,
+            engine_tid: 1,
+            clock: ClockAnchor { unix_ns: 0, monotonic_ns: 0 },
+        };
+        let refusal = Recorder::start(&options, &header, &[]).expect_err("no recorder");
+        assert!(refusal.to_string().contains("rebuild with --features profiling"), "{refusal}");
+        assert_eq!(size_of::<Option<Recorder>>(), 0, "holding none takes no room");
+    }
+}

@@ -195,9 +195,10 @@ pub struct SpoolSummary {
 }
 
 impl SpoolSummary {
-    /// Whether every expected node time is there.
+    /// Whether every expected node time is there, and no record of any kind was left out.
     pub fn is_complete(&self) -> bool {
-        self.write_error.is_none() && self.received == self.expected && self.dropped == 0 && self.invalid == 0
+        let left_out = self.dropped + self.invalid + self.dropped_records.total();
+        self.write_error.is_none() && self.received == self.expected && left_out == 0
     }
 }
 

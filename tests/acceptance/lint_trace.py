@@ -24,6 +24,8 @@ def read_text(path):
 
 def lint_top_level(text, trace, error):
     keys = list(trace)
+    if "\x7f" in text:
+        error("Perfetto gives up on a bare DEL in a value that it skips")
     for key in TOP_LEVEL_BEFORE:
         if key not in keys or keys.index(key) > keys.index("traceEvents"):
             error(f"{key} has to stand before traceEvents")

@@ -26,7 +26,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn traces_pass_the_lint() {
-    let odd = "a \"kernel\"\n\\ \u{1}";
+    let odd = "a \"kernel\"\n\\ \u{1} é";
     let plans = [
         ("lint", Plan::default()),
         ("lint-overlap", Plan { overlap_ns: 1, ..Plan::default() }),

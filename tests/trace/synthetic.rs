@@ -1,6 +1,7 @@
 //! Sessions whose every nanosecond is known: a model of the engine's loop on a simulated clock.
 
 use std::path::Path;
+use std::time::Duration;
 
 use vitrum::request::StepId;
 use vitrum::trace::record::Recorder;
@@ -46,13 +47,23 @@ pub(crate) struct Plan {
     pub(crate) overlap_ns: u64,
     /// Recorded steps take this much longer, in thousandths.
     pub(crate) traced_cost_permille: u64,
+    /// Real time to rest after every 64 steps: simulated time is faster than any disk.
+    pub(crate) rest: Duration,
     /// Names of the kernels, if not their ops' names.
     pub(crate) kernel: Option<String>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { layers: 4, steps: 50, first_step: 10, overlap_ns: 0, traced_cost_permille: 0, kernel: None }
+        Plan {
+            layers: 4,
+            steps: 50,
+            first_step: 10,
+            overlap_ns: 0,
+            traced_cost_permille: 0,
+            rest: Duration::ZERO,
+            kernel: None,
+        }
     }
 }
 
@@ -130,6 +141,9 @@ pub(crate) fn play(plan: &Plan, recorder: &mut Recorder) -> Expected {
     }
     for step in plan.first_step..plan.first_step + plan.steps {
         play.step(recorder, step);
+        if step % 64 == 0 && !plan.rest.is_zero() {
+            std::thread::sleep(plan.rest);
+        }
     }
     play.moment(recorder, 1, RequestMoment::Finished, plan.steps as u32);
     play.expected

@@ -126,7 +126,7 @@ fn overlap_of_one_nanosecond_goes_to_another_lane() {
 
 #[test]
 fn any_name_is_a_name() {
-    let name = format!("void k<\"a\\b\">\n\t\u{1}\u{7f} é {}", "x".repeat(4096));
+    let name = format!("void k<\"a\\b\">\n\t\u{1}\u{7f} é 漢 😀 {}", "x".repeat(4096));
     let plan = Plan { kernel: Some(name.clone()), steps: 3, ..Plan::default() };
     let (trace, _) = render("names", &plan);
     assert!(events(&trace, "X", "kernel").all(|event| event["name"] == name.as_str()));

@@ -1,7 +1,6 @@
 //! A streaming writer of trace events. Numbers come from integers: nanoseconds are printed as microseconds with three
 //! decimals, so no double rounds them.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 const FLUSH_BYTES: usize = 256 << 10;
@@ -34,9 +33,12 @@ impl<W: Write> Events<W> {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// Text of a serialised value, outside the list of events or inside one.
+    /// Text of a serialised value, outside the list of events.
     pub(super) fn value(&mut self, value: &impl serde::Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.bytes, value).map_err(io::Error::from)
+        let json = serde_json::to_string(value)?;
+        // JSON allows a bare DEL in strings; Perfetto gives up on one in a value that it skips.
+        self.bytes.extend_from_slice(json.replace('\u{7f}', "\\u007f").as_bytes());
+        Ok(())
     }
 
     /// Writes what is left.
@@ -92,17 +94,44 @@ impl Json for Vec<u8> {
             match character {
                 '"' => self.extend_from_slice(b"\\\""),
                 '\\' => self.extend_from_slice(b"\\\\"),
-                '\n' => self.extend_from_slice(b"\\n"),
-                '\t' => self.extend_from_slice(b"\\t"),
-                control if u32::from(control) < 0x20 || control == '\u{7f}' => {
-                    let mut escape = String::with_capacity(6);
-                    let _ = write!(escape, "\\u{:04x}", u32::from(control));
-                    self.extend_from_slice(escape.as_bytes());
+                control @ ('\0'..='\u{1f}' | '\u{7f}') => {
+                    let digit = |shift: u32| b"0123456789abcdef"[(u32::from(control) >> shift & 0xf) as usize];
+                    self.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(4), digit(0)]);
                 }
                 other => self.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
         self.push(b'"');
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_come_back_without_control_characters() {
+        let text = "void k<\"a\\b\">\n\t\u{1}\u{7f} é 漢 😀";
+        let mut json = Vec::new();
+        json.string(text);
+        assert!(!json.iter().any(u8::is_ascii_control));
+        assert_eq!(serde_json::from_slice::<String>(&json).expect("JSON"), text);
+        let mut events = Events::new(Vec::new());
+        events.value(&[text]).expect("a value");
+        let json = events.finish().expect("bytes");
+        assert!(!json.iter().any(u8::is_ascii_control));
+        assert_eq!(serde_json::from_slice::<[String; 1]>(&json).expect("JSON"), [text]);
+    }
+
+    #[test]
+    fn times_are_exact() {
+        for (ns, us) in
+            [(0, "0.000"), (1, "0.001"), (999, "0.999"), (1_000, "1.000"), (u64::MAX, "18446744073709551.615")]
+        {
+            let mut json = Vec::new();
+            json.us(ns);
+            assert_eq!(String::from_utf8_lossy(&json), us);
+        }
     }
 }

@@ -87,3 +87,8 @@ pub struct UnknownTable;
 fn percent(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| 100.0 * part / whole)
 }
+
+/// A sum that stops at the largest number: times may be anything in a file that others wrote.
+fn sum(values: impl IntoIterator<Item = u64>) -> u64 {
+    values.into_iter().fold(0, u64::saturating_add)
+}

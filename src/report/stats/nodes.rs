@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::percent;
+use super::{percent, sum};
 use crate::report::sheet::Cell;
 use crate::report::{NodeTime, Recording, Report, Sheet};
 use crate::trace::schema::Op;
@@ -14,9 +14,9 @@ pub(super) fn kern_sum(name: &'static str, report: &Report) -> Sheet {
     for node in &recording.nodes {
         durations.entry(&recording.info(node).kernel).or_default().push(node.end_ns - node.start_ns);
     }
-    let total_ns: u64 = durations.values().flatten().sum();
+    let total_ns = sum(durations.values().flatten().copied());
     let mut kernels: Vec<(u64, &str, Vec<u64>)> =
-        durations.into_iter().map(|(kernel, durations)| (durations.iter().sum(), kernel, durations)).collect();
+        durations.into_iter().map(|(kernel, durations)| (sum(durations.iter().copied()), kernel, durations)).collect();
     kernels.sort_by_key(|(sum_ns, kernel, _)| (std::cmp::Reverse(*sum_ns), *kernel));
     let row = |(sum_ns, kernel, mut durations): (u64, &str, Vec<u64>)| {
         durations.sort_unstable();
@@ -105,7 +105,7 @@ impl NodeSums {
     fn add(&mut self, recording: &Recording, node: &NodeTime, step_bytes: &HashMap<u64, f64>) {
         self.count += 1;
         self.excl_ns += node.excl_ns;
-        self.duration_ns += node.end_ns - node.start_ns;
+        self.duration_ns = self.duration_ns.saturating_add(node.end_ns - node.start_ns);
         self.wait_ns = self.wait_ns.saturating_add(node.wait_ns);
         let number = recording.replays[node.replay as usize].record.step;
         let Some(step) = recording.step(number) else { return };
@@ -127,7 +127,7 @@ impl NodeSums {
     pub(super) fn merge(&mut self, other: &NodeSums) {
         self.count += other.count;
         self.excl_ns += other.excl_ns;
-        self.duration_ns += other.duration_ns;
+        self.duration_ns = self.duration_ns.saturating_add(other.duration_ns);
         self.wait_ns = self.wait_ns.saturating_add(other.wait_ns);
         self.bytes += other.bytes;
         self.flops += other.flops;
@@ -228,7 +228,7 @@ fn layer_cell(layer: i32) -> Cell {
 }
 
 fn sum_sheet(name: &'static str, keys: Vec<&'static str>, rows: Vec<(Vec<Cell>, NodeSums)>, report: &Report) -> Sheet {
-    let total_ns = rows.iter().map(|(_, sums)| sums.excl_ns).sum();
+    let total_ns = sum(rows.iter().map(|(_, sums)| sums.excl_ns));
     let workers = report.recording.header.session.device.workers;
     let row = |(mut cells, sums): (Vec<Cell>, NodeSums)| {
         cells.extend(sums.cells(total_ns, workers));

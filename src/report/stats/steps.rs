@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::nodes::Spread;
-use super::percent;
+use super::{percent, sum};
 use crate::report::sheet::Cell;
 use crate::report::{Report, Sheet};
 use crate::trace::schema::GraphKey;
@@ -19,14 +19,14 @@ pub(super) fn step_sum(name: &'static str, report: &Report) -> Sheet {
     for step in &recording.steps {
         let class = classes.entry(graphs_of.get(&step.step).cloned().unwrap_or_default()).or_default();
         class.steps += 1;
-        class.tokens += step.sizes.tokens;
-        class.prefill_tokens += step.prefill_tokens;
-        class.seqs += step.sizes.seqs;
+        class.tokens = class.tokens.saturating_add(step.sizes.tokens);
+        class.prefill_tokens = class.prefill_tokens.saturating_add(step.prefill_tokens);
+        class.seqs = class.seqs.saturating_add(step.sizes.seqs);
     }
     for step in &report.account.steps {
         if let Some(class) = graphs_of.get(&step.step).and_then(|keys| classes.get_mut(keys)) {
             class.walls_ns.push(step.parts.wall_ns);
-            class.nodes_ns += step.parts.nodes_ns;
+            class.nodes_ns = class.nodes_ns.saturating_add(step.parts.nodes_ns);
         }
     }
     Sheet {
@@ -66,7 +66,7 @@ impl StepClass {
         let name = keys.iter().map(GraphKey::to_string).collect::<Vec<_>>().join(" + ");
         self.walls_ns.sort_unstable();
         let spread = (!self.walls_ns.is_empty()).then(|| Spread::of(&self.walls_ns));
-        let wall_ns: u64 = self.walls_ns.iter().sum();
+        let wall_ns = sum(self.walls_ns.iter().copied());
         vec![
             Cell::Text(if name.is_empty() { "not recorded".into() } else { name }),
             Cell::Int(self.steps),
@@ -137,7 +137,7 @@ pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
     rows.push(vec![
         Cell::Text("all".into()),
         Cell::Missing,
-        Cell::int(all.expected.map(|_| all.graphs.iter().filter_map(|graph| graph.replays_expected).sum())),
+        Cell::int(all.expected.map(|_| sum(all.graphs.iter().filter_map(|graph| graph.replays_expected)))),
         Cell::Int(all.graphs.iter().map(|graph| graph.replays_received).sum()),
         Cell::int(all.expected),
         Cell::Int(all.received),

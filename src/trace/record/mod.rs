@@ -151,7 +151,7 @@ impl Recorder {
 
     /// A graph captured while the recording runs, before its first replay. Allocates, as the capture did.
     pub fn graph(&mut self, table: &GraphTable) {
-        if self.graph_state(table.id).is_some() || self.failed.load(Ordering::Relaxed) {
+        if self.nodes_of(table.id).is_some() || self.failed.load(Ordering::Relaxed) {
             return;
         }
         let bytes = spool::graph_block_bytes_max(table);
@@ -187,21 +187,23 @@ impl Recorder {
 
     /// A replay, when it is done, and the times of its nodes in node order: none unless it was traced.
     pub fn replay(&mut self, replay: &ReplayRecord, stamps: &[NodeStamp]) {
-        let state = self.graph_state(replay.graph).map(|state| state.nodes);
-        let Some(nodes) = state.filter(|_| self.push(replay)) else {
-            // Its graph is not in the file, or it is not: nothing could be said of its nodes.
-            self.dropped.replays += u64::from(state.is_none());
-            return self.drop_stamps(replay.graph, if replay.traced { state.unwrap_or(stamps.len()) } else { 0 });
+        let Some(nodes) = self.nodes_of(replay.graph) else {
+            // Nothing could be said of the nodes of a graph that is not in the file.
+            self.dropped.replays += 1;
+            self.dropped.nodes += if replay.traced { stamps.len() as u64 } else { 0 };
+            return;
         };
+        let pushed = self.push(replay);
         if !replay.traced {
             return;
         }
-        if stamps.len() != nodes {
-            let counts = &mut self.graph_state(replay.graph).expect("known above").counts;
-            counts.invalid += nodes as u64;
-            return;
+        if !pushed {
+            self.drop_stamps(replay.graph, nodes);
+        } else if stamps.len() != nodes {
+            self.count(replay.graph, |counts| counts.invalid += nodes as u64);
+        } else {
+            self.push_stamps(replay, stamps);
         }
-        self.push_stamps(replay, stamps);
     }
 
     /// Ends the recording: writes what is left and the closing block, and waits for the writer.
@@ -253,8 +255,14 @@ impl Recorder {
         self.graphs[at] = Some(GraphState { nodes: table.nodes.len(), counts });
     }
 
-    fn graph_state(&mut self, graph: u32) -> Option<&mut GraphState> {
-        self.graphs.get_mut(graph as usize)?.as_mut()
+    fn nodes_of(&self, graph: u32) -> Option<usize> {
+        self.graphs.get(graph as usize)?.map(|state| state.nodes)
+    }
+
+    fn count(&mut self, graph: u32, update: impl FnOnce(&mut RecordedGraph)) {
+        if let Some(Some(state)) = self.graphs.get_mut(graph as usize) {
+            update(&mut state.counts);
+        }
     }
 
     fn push<T: Wire>(&mut self, record: &T) -> bool {
@@ -276,18 +284,17 @@ impl Recorder {
             }
             let valid = stamps[first..first + count].iter().filter(|stamp| stamp.is_valid()).count();
             self.written.nodes += count as u64;
-            let counts = &mut self.graph_state(replay.graph).expect("a replay of a known graph").counts;
-            counts.received += valid as u64;
-            counts.invalid += (count - valid) as u64;
+            self.count(replay.graph, |counts| {
+                counts.received += valid as u64;
+                counts.invalid += (count - valid) as u64;
+            });
             first += count;
         }
     }
 
     fn drop_stamps(&mut self, graph: u32, count: usize) {
         self.dropped.nodes += count as u64;
-        if let Some(state) = self.graph_state(graph) {
-            state.counts.dropped += count as u64;
-        }
+        self.count(graph, |counts| counts.dropped += count as u64);
     }
 
     /// Runs `push` on the block being filled, and on the next one if it does not fit. `false` if there is none.
