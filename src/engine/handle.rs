@@ -1,18 +1,18 @@
 //! The engine's handle: requests go in, streams of tokens come out; profiling is started and stopped.
 //!
-//! The handle is a sender of [`Command`]s and some facts. Whoever holds the [`Inbox`] is the engine: its thread takes the
-//! commands, and when it ends, for whatever reason, the handle knows.
+//! The handle is a sender of [`Command`]s and some facts. Whoever holds the [`Inbox`] is the engine: its thread takes
+//! the commands, and when it ends, for whatever reason, the handle knows.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 
 use thiserror::Error;
-use tokio::sync::mpsc as stream;
+use tokio::sync::mpsc::Sender;
 
 use super::metrics::EngineMetrics;
+use super::stream::{self, TokenStream};
 use crate::device::params::MAX_LOGPROBS;
 use crate::device::{DeviceError, DeviceInfo, monotonic_ns};
 use crate::request::{RequestError, RequestId, SamplingParams, TokenEvent, TokenId};
@@ -79,7 +79,7 @@ pub struct Submission {
     /// How to draw.
     pub sampling: SamplingParams,
     /// Takes the tokens. Never full: it has room for every event of the request. Closed: the client left.
-    pub events: stream::Sender<TokenEvent>,
+    pub events: Sender<TokenEvent>,
     /// When it arrived, by the monotonic clock.
     pub queued_ns: u64,
     /// The place in the waiting queue; dropped when the request is scheduled for the first time.
@@ -102,31 +102,6 @@ pub struct Inbox {
     /// What to do next.
     pub commands: mpsc::Receiver<Command>,
     _alive: Arc<()>,
-}
-
-/// The tokens of one request, in order. Dropping it ends the request.
-#[derive(Debug)]
-pub struct TokenStream {
-    /// The request.
-    pub id: RequestId,
-    events: stream::Receiver<TokenEvent>,
-}
-
-impl TokenStream {
-    /// The next event; `None` after the last one.
-    pub async fn next(&mut self) -> Option<TokenEvent> {
-        self.events.recv().await
-    }
-
-    /// The next event, for a stream that is polled by hand.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TokenEvent>> {
-        self.events.poll_recv(cx)
-    }
-
-    /// The next event, for a thread outside the async runtime.
-    pub fn blocking_next(&mut self) -> Option<TokenEvent> {
-        self.events.blocking_recv()
-    }
 }
 
 impl Engine {
@@ -155,12 +130,11 @@ impl Engine {
         }
         let slot = self.queue_slot()?;
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
-        // Every token, the end, and an error: the engine's thread never waits for a client.
         let room = self.info.limits.max_model_len - prompt.len();
-        let (sender, receiver) = stream::channel(room.min(sampling.max_tokens as usize) + 2);
-        let submission = Submission { id, prompt, sampling, events: sender, queued_ns: monotonic_ns(), slot };
+        let (events, tokens) = stream::channel(id, room.min(sampling.max_tokens as usize));
+        let submission = Submission { id, prompt, sampling, events, queued_ns: monotonic_ns(), slot };
         self.commands.send(Command::Submit(submission)).map_err(|_| stopped())?;
-        Ok(TokenStream { id, events: receiver })
+        Ok(tokens)
     }
 
     /// What it serves, and its limits.

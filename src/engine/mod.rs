@@ -1,7 +1,7 @@
 //! The engine: one thread that owns the device, and the handle that everyone else talks to it through.
 //!
-//! The loop is in `run.rs`: receive → schedule → upload → replay → download → apply → emit. It runs one step ahead: step
-//! N + 1 is submitted before the tokens of step N are read, which the device takes from the sequences' slots.
+//! The loop is in `run.rs`: receive → schedule → upload → replay → download → apply → emit. It runs one step ahead:
+//! step N + 1 is submitted before the tokens of step N are read, which the device takes from the sequences' slots.
 
 mod handle;
 pub mod metrics;
@@ -10,16 +10,16 @@ mod recording;
 mod run;
 mod scheduler;
 mod sequence;
+mod stream;
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use self::handle::{
-    Command, Engine, EngineInfo, Inbox, ProfileError, QueueSlot, SessionStarted, Submission, TokenStream,
-};
+pub use self::handle::{Command, Engine, EngineInfo, Inbox, ProfileError, QueueSlot, SessionStarted, Submission};
 use self::metrics::{CacheSizes, EngineMetrics};
 use self::run::EngineLoop;
+pub use self::stream::TokenStream;
 use crate::device::params::PAGE_TOKENS;
 use crate::device::{Device, DeviceOptions};
 use crate::step::{Precision, StepError, StepLimits, StepRunner};

@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::engine::ProfileError;
 use crate::request::RequestError;
-use crate::trace::session::RecordError;
 use crate::text::TextError;
+use crate::trace::session::RecordError;
 
 /// Why a request was refused or ended early.
 #[derive(Debug, Error)]
@@ -45,8 +45,12 @@ pub(crate) enum ApiError {
     NoRoute { path: String },
     #[error("{path} does not take {method}")]
     WrongMethod { method: Method, path: String },
+    #[error(
+        "this server was built without its recorder; `cargo build --release --features profiling` builds one with it"
+    )]
+    NoRecorder,
     #[error("{0}")]
-    Profile(#[from] ProfileError),
+    Profile(ProfileError),
     #[error("could not render {spool}: {source}")]
     Render { spool: String, source: super::RenderError },
     #[error("the metrics could not be written: {0}")]
@@ -70,6 +74,7 @@ impl ApiError {
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Request(error) => request_status(error),
+            ApiError::NoRecorder => StatusCode::NOT_IMPLEMENTED,
             ApiError::Profile(error) => profile_status(error),
             ApiError::Render { .. } | ApiError::Metrics(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -115,6 +120,15 @@ impl ApiError {
     }
 }
 
+impl From<ProfileError> for ApiError {
+    fn from(error: ProfileError) -> ApiError {
+        match error {
+            ProfileError::Record(RecordError::NotCompiledIn) => ApiError::NoRecorder,
+            error => ApiError::Profile(error),
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
@@ -144,9 +158,8 @@ fn request_status(error: &RequestError) -> StatusCode {
 
 fn profile_status(error: &ProfileError) -> StatusCode {
     match error {
-        ProfileError::Record(RecordError::NotCompiledIn) => StatusCode::NOT_IMPLEMENTED,
-        ProfileError::Record(RecordError::Prefix { .. }) => StatusCode::BAD_REQUEST,
         ProfileError::Running { .. } | ProfileError::NotRunning => StatusCode::CONFLICT,
+        ProfileError::Record(RecordError::Prefix { .. }) => StatusCode::BAD_REQUEST,
         ProfileError::Record(_) | ProfileError::Device(_) | ProfileError::EngineStopped => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

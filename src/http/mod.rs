@@ -2,7 +2,7 @@
 //!
 //! A body becomes a request in [`parse`], where every field is typed, checked or refused; a handler (one file per
 //! family of routes) hands it to the engine; [`answer`] turns the tokens back into JSON or server-sent events. The
-//! engine's thread never waits for a client: a request's stream has room for all of its tokens, and dropping the stream,
+//! engine's thread never waits for a client: a request's stream has room for all of its tokens. Dropping the stream,
 //! which a lost connection does, ends the request.
 
 mod answer;

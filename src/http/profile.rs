@@ -33,8 +33,8 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
     Ok(json(to_json(&Started { id: session.id, dir, spool: session.path })))
 }
 
-/// Stops recording and renders the spool; answers when the files are complete. A client that leaves before that does not
-/// stop the render.
+/// Stops recording and renders the spool; answers when the files are complete. A client that leaves before that does
+/// not stop the render.
 pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
     check_stop(&state.body(body).await?)?;
     let (engine, render) = (state.engine.clone(), state.options.profile.render);

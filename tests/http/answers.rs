@@ -21,7 +21,8 @@ async fn a_completion_has_every_field() {
         json!({
             "id": "cmpl-bench-1", "object": "text_completion", "created": 0, "model": "alias",
             "choices": [{
-                "index": 0, "text": server.text(10, 12), "logprobs": null, "finish_reason": "length", "stop_reason": null,
+                "index": 0, "text": server.text(10, 12), "logprobs": null, "finish_reason": "length",
+                "stop_reason": null,
             }],
             "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6},
         })

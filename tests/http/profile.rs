@@ -28,7 +28,9 @@ async fn a_recording_starts_once_and_stops_once() {
         answer,
         json!({
             "id": "17", "path": "profiles/vitrum.17.vtr", "steps": 2, "expected": 10, "received": 10, "dropped": 0,
-            "invalid": 0, "bytes": 4096, "complete": true, "stop_ms": null, "render_ms": null,
+            "invalid": 0, "bytes": 4096, "complete": true, "replays": 4, "limit_reached": false, "write_error": null,
+            "dropped_records": {"steps": 0, "members": 0, "spans": 0, "requests": 0, "replays": 0, "nodes": 0},
+            "stop_ms": null, "render_ms": null,
             "files": ["profiles/vitrum.17.vtr", "profiles/vitrum.17.pt.trace.json.gz", "profiles/vitrum.17.html"],
         })
     );
@@ -64,10 +66,10 @@ async fn bodies_are_empty_or_about_profiling() {
         assert_eq!(reply.status, status, "{body}: {}", reply.text());
         assert!(reply.text().contains(spool), "{body}: {}", reply.text());
         if status == 200 {
-            assert_eq!(
-                post(server.address, "/stop_profile", &body).await.status,
-                if body.contains("toggle") || body.contains("delay") { 400 } else { 200 }
-            );
+            // The parameters of a start are none of a stop.
+            let is_start = body.contains("toggle") || body.contains("delay");
+            let reply = post(server.address, "/stop_profile", &body).await;
+            assert_eq!(reply.status, if is_start { 400 } else { 200 }, "{body}");
             post(server.address, "/stop_profile", "").await;
         }
     }

@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vitrum::device::DeviceInfo;
 use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
-use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, SpoolSummary, Submission};
+use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, Submission};
 use vitrum::http::{ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
+use vitrum::step::StepLimits;
 use vitrum::text::{ChatTemplate, Tokenizer};
-use vitrum::weights::{Architecture, ModelConfig};
+use vitrum::trace::session::{Counts, RecordError, SpoolSummary};
+use vitrum::weights::{Architecture, ModelConfig, StringTable, TokenizerSpec};
 
 pub(crate) const VOCAB: usize = 1000;
 pub(crate) const EOS: u32 = 500;
@@ -73,7 +75,7 @@ impl Harness {
     pub(crate) async fn with(script: Script, options: ServeOptions) -> Harness {
         let (engine, ended) = engine(script);
         let tokenizer = Arc::new(Tokenizer::numeric(VOCAB));
-        let template = Some(ChatTemplate::numeric());
+        let template = Some(template());
         let server = Server::bind(options, engine.clone(), tokenizer.clone(), template).await.unwrap();
         let address = server.address();
         let (shutdown, asked) = oneshot::channel::<()>();
@@ -88,7 +90,7 @@ impl Harness {
 
     /// Text of the tokens from `first` to `last`.
     pub(crate) fn text(&self, first: u32, last: u32) -> String {
-        self.tokenizer.decode(&(first..=last).map(TokenId).collect::<Vec<_>>())
+        (first..=last).map(|token| self.tokenizer.token_text(TokenId(token))).collect()
     }
 
     pub(crate) fn ask_to_end(&mut self) {
@@ -109,6 +111,30 @@ pub(crate) fn options() -> ServeOptions {
 
 fn render(spool: &Path) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {
     Ok(vec![spool.with_extension("pt.trace.json.gz"), spool.with_extension("html")])
+}
+
+/// The contents of the messages; the answer begins after a 1.
+fn template() -> ChatTemplate {
+    let source =
+        "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}1{% endif %}";
+    let spec = TokenizerSpec {
+        model: "gpt2".into(),
+        pre_tokenizer: None,
+        tokens: StringTable::default(),
+        scores: Vec::new(),
+        kinds: Vec::new(),
+        merges: StringTable::default(),
+        bos: None,
+        eos: None,
+        end_of_turn: None,
+        end_of_message: None,
+        unknown: None,
+        add_bos: None,
+        add_eos: None,
+        add_space_prefix: None,
+        chat_template: Some(source.into()),
+    };
+    ChatTemplate::from_spec(&spec).unwrap()
 }
 
 pub(crate) type Gate = Arc<Mutex<mpsc::Receiver<()>>>;
@@ -137,12 +163,8 @@ fn engine(script: Script) -> (Engine, mpsc::Receiver<Ended>) {
             eos_tokens: vec![EOS],
         },
         device: DeviceInfo { name: "none".into(), kind: "null", isa: "none", workers: 0, memory_bytes: 0 },
-        max_model_len: MAX_MODEL_LEN,
-        max_num_seqs: 64,
-        max_num_batched_tokens: 512,
+        limits: StepLimits { max_tokens: 512, max_seqs: 64, max_model_len: MAX_MODEL_LEN, kv_pages: 64 },
         max_waiting: 3,
-        kv_pages: 64,
-        page_tokens: 16,
     };
     let metrics = Arc::new(EngineMetrics::new(MODEL, CacheSizes { page_tokens: 16, pages: 64 }));
     let (engine, inbox) = Engine::from_parts(info, metrics);
@@ -165,8 +187,8 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                 let path = options.dir.join(format!("{}.17.vtr", options.prefix));
                 let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
                 let _ = reply.send(match (script.profile, &session) {
-                    (ProfileScript::Absent, _) => Err(ProfileError::NotCompiled),
-                    (ProfileScript::Unwritable, _) => Err(ProfileError::Spool { path, source: denied() }),
+                    (ProfileScript::Absent, _) => Err(RecordError::NotCompiledIn.into()),
+                    (ProfileScript::Unwritable, _) => Err(RecordError::Create { path, source: denied() }.into()),
                     (_, Some(_)) => Err(ProfileError::Running { id: "17".into() }),
                     (_, None) => {
                         session = Some(path.clone());
@@ -185,6 +207,10 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     dropped: 10 - received,
                     invalid: 0,
                     bytes: 4096,
+                    replays: 4,
+                    dropped_records: Counts { nodes: 10 - received, ..Counts::default() },
+                    limit_reached: false,
+                    write_error: None,
                 });
                 let _ = reply.send(summary.ok_or(ProfileError::NotRunning));
             }
@@ -207,7 +233,7 @@ fn count(submission: Submission, script: &Script) -> Ended {
         }
         if script.fail_after == Some(tokens) {
             let error = RequestError::EngineStopped { reason: "the device caught fire".into() };
-            events.try_send(TokenEvent::Failed(error)).unwrap();
+            let _ = events.try_send(TokenEvent::Failed(error));
             break false;
         }
         last += 1;

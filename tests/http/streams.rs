@@ -59,14 +59,14 @@ async fn a_chat_stream_is_these_bytes() {
     let (one, two) = (json!(server.text(first, first)), json!(server.text(first + 1, first + 1)));
     let created = created(&reply);
     let chunk = |rest: &str| {
+        let object = "chat.completion.chunk";
         format!(
-            r#"data: {{"id":"chatcmpl-b-1","object":"chat.completion.chunk","created":{created},"model":"org/counting",{rest}}}"#
+            r#"data: {{"id":"chatcmpl-b-1","object":"{object}","created":{created},"model":"org/counting",{rest}}}"#
         )
     };
     let delta = |delta: &str, finish: &str| {
-        chunk(&format!(
-            r#""choices":[{{"index":0,"delta":{{{delta}}},"logprobs":null,"finish_reason":{finish},"stop_reason":null}}]"#
-        ))
+        let after = format!(r#""logprobs":null,"finish_reason":{finish},"stop_reason":null"#);
+        chunk(&format!(r#""choices":[{{"index":0,"delta":{{{delta}}},{after}}}]"#))
     };
     let count = prompt.len();
     let total = count + 2;

@@ -1,5 +1,5 @@
-//! From tokens to answers: [`choice`] follows one request, [`choices`] several at once, [`stream`] sends a chunk per token.
-//! The two endpoints differ only in their [`Wording`].
+//! From tokens to answers: [`choice`] follows one request, [`choices`] several at once, [`stream`] sends a chunk per
+//! token. The two endpoints differ only in their [`Wording`].
 
 pub(crate) mod chat;
 mod choice;

@@ -1,4 +1,4 @@
-//! The fields of a JSON object, taken one by one by code that knows their types. What is left over at the end is refused.
+//! The fields of a JSON object, taken one by one by code that knows their types. What is left over is refused.
 //!
 //! A field's text is parsed only when it is taken, so that a wrong type is reported with the field's name, and a body
 //! never becomes a tree that is many times its size.

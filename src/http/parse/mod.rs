@@ -45,7 +45,11 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_body_is_parsed_or_refused(at in 0..BODY.len(), bytes in "[\\[\\]{}\",:0-9a-eé \\\\]{0,3}", cut in 0..8usize) {
+        fn a_damaged_body_is_parsed_or_refused(
+            at in 0..BODY.len(),
+            bytes in "[\\[\\]{}\",:0-9a-eé \\\\]{0,3}",
+            cut in 0..8usize,
+        ) {
             let mut body = BODY.as_bytes().to_vec();
             body.splice(at..(at + cut).min(BODY.len()), bytes.into_bytes());
             check_all(&body);

@@ -1,4 +1,4 @@
-//! Parameters of the OpenAI API and of vLLM that this server does not have, and the values at which they ask for nothing.
+//! Parameters of the OpenAI API and of vLLM that this server lacks, and the values at which they ask for nothing.
 //!
 //! Clients send them at their defaults. Any other value would have to change the answer, so it is refused.
 

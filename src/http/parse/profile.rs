@@ -45,11 +45,11 @@ fn own_fields(body: &[u8]) -> Result<Option<Fields<'_>>, ApiError> {
 
 /// The prefix becomes a file's name: nothing that could lead out of the folder.
 fn prefix(fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
-    const EXPECTED: &str = "1 to 64 letters, digits, '-', '_' or '.', the first no '.'";
+    const EXPECTED: &str = "1 to 100 letters, digits, '-', '_' or '.', the first no '.'";
     let Some(raw) = fields.take("profile_prefix") else { return Ok(None) };
     match serde_json::from_str::<String>(raw.get()) {
         Ok(prefix)
-            if (1..=64).contains(&prefix.len())
+            if (1..=100).contains(&prefix.len())
                 && !prefix.starts_with('.')
                 && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) =>
         {
