@@ -1,10 +1,73 @@
 //! vitrum: an LLM inference engine that you can see through.
+//!
+//! Every step that it takes, prefill too, is a captured graph of its own kernels, and every node of every graph has a
+//! name, a place in the model, a cost and, in a build with feature `profiling`, a measured time.
+//!
+//! # The picture
+//!
+//! ```text
+//!  src/http (async)                 engine thread: owns the device, one loop (src/engine/run.rs)
+//!  ┌──────────────┐  Submission  ┌──────────────────────────────────────────────────────────────────┐
+//!  │ axum routes  │────────────▶ │ receive → schedule → upload → replay → download → apply → emit   │
+//!  │ SSE streams  │ ◀────────────│              │          │        │          │                    │
+//!  └──────────────┘  TokenEvent  │         StepBatch  fixed buffers graph    tokens               │
+//!         ▲   bounded queues     └──────────────────────────────│─────────────────────────────────┘
+//!         │                                                      ▼
+//!    src/text: tokenise,      src/step: bucket → two captured graphs, forward and sample
+//!    chat template,           src/model: a layer as a list of ops      src/ops: node = kernel + params + place + cost
+//!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · null
+//!                             src/trace: the record's words and bytes, always compiled
+//!                             src/trace/record: only with `profiling`: blocks, a writer thread, the spool
+//!  src/report renders a recording: Chrome JSON, tables      src/bench: load generators      src/cli: the commands
+//! ```
+//!
+//! Imports go one way: `main → cli → {http, bench, report} → engine → step → model → {ops, weights} → device →
+//! request`. [`text`] is used by http, bench and cli; [`trace`] is a leaf; [`config`] is read by main and cli only and
+//! handed down as values. `tests/tidy.rs` holds this.
+//!
+//! # The life of a request
+//!
+//! 1. A route in [`http`] parses the body, refuses what it cannot honour, tokenises the prompt.
+//! 2. [`engine::Engine::submit`] checks it against the model's limits, takes a place in the waiting queue and sends it to
+//!    the engine's thread. The answer is a stream; dropping it ends the request.
+//! 3. The scheduler (`src/engine/scheduler.rs`) gives it a slot and KV pages, and rows in a step: prompt rows in chunks,
+//!    beside the decode rows of others.
+//! 4. [`step::StepRunner`] copies the batch to fixed addresses (one upload) and replays two captured graphs: *forward*,
+//!    whose bucket is a number of rows, and *sample*, whose bucket is a number of rows that draw a token.
+//! 5. The token is written into the sequence's slot on the device, where the next step, submitted before this one has
+//!    been read, takes it from. The engine reads it one step later, decides whether it is the last, and sends it.
+//! 6. [`http`] turns it into text and writes one chunk. A recording, if one runs, got the node times of the step.
+//!
+//! # Invariants
+//!
+//! 1. After the engine has started nothing allocates device memory; a capture allocates the graph itself.
+//! 2. Only `http` and `bench` are async; only `device` and `weights` hold `unsafe`, each block with the fact relied on;
+//!    only [`config`] reads the command line and the environment (three variables).
+//! 3. `engine` and `step` name no backend; `device` names no model.
+//! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, prompt length.
+//! 5. A parameter is honoured or refused by name.
+//! 6. Without feature `profiling` the binary has no recorder in it (`cargo xtask verify-off`).
+//! 7. Every node of every graph has a place and a cost.
+//! 8. The order of every reduction depends on the shape of one row, never on the batch: a request's logits are bit-equal
+//!    alone, among others and in any chunking of its prompt, on one device and instruction set.
+//!
+//! # Deliberately absent
+//!
+//! No tensor type and no operator dispatch: a model is a list of nodes. No eager path beside the graphs. No CUDA device
+//! yet, so no PDL, no CUPTI. No prefix cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: the
+//! devices, ops and architectures are closed enums.
 
 pub mod bench;
+pub mod cli;
+pub mod config;
 pub mod device;
+pub mod engine;
+pub mod http;
+pub mod model;
 pub mod ops;
 pub mod report;
 pub mod request;
+pub mod step;
 pub mod text;
 pub mod trace;
 pub mod weights;

@@ -1,6 +1,7 @@
 //! What a device must not do: allocate while it runs steps, use a processor while it has none.
 //!
-//! One test in a process of its own: it counts every allocation and all processor time of the process.
+//! A process of its own without a test harness, whose threads allocate too: it counts every allocation and all
+//! processor time of the process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -49,8 +50,7 @@ fn processor_ms() -> u64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum()
 }
 
-#[test]
-fn steps_allocate_nothing_and_an_idle_pool_sleeps() {
+fn main() {
     let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(3), isa: None, delay: None };
     let mut device = Device::open(&options).unwrap();
     let buffer = device.alloc(4096, "test").unwrap();
@@ -90,4 +90,5 @@ fn steps_allocate_nothing_and_an_idle_pool_sleeps() {
         assert!(used_ms <= 20, "an idle pool used {used_ms} ms of processor time in 300 ms");
     }
     drop(device);
+    println!("steps allocate nothing, and an idle pool sleeps");
 }

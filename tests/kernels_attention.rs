@@ -111,7 +111,7 @@ impl Step {
     }
 
     fn buffer(&mut self, data: &[u8]) -> DeviceBuffer {
-        let buffer = self.device.alloc(data.len().max(64), "test").unwrap();
+        let buffer = self.device.alloc(data.len().max(1 << 14), "test").unwrap(); // a row at least, for the empty step
         self.device.upload(&buffer, 0, data);
         buffer
     }
@@ -163,7 +163,7 @@ impl Step {
                 .addr,
             out: out.addr,
         };
-        let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: tokens.next_power_of_two() as u32 };
+        let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: tokens.max(1) as u32 };
         let graph = self.device.capture(key, &[node.node(0)]).unwrap();
         let shape_words = words([tokens as u32, sequences.len() as u32, 0, items.len() as u32, partials, 0, 0, 0]);
         let uploads = [Upload { addr: shape.addr, data: &shape_words }];

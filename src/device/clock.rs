@@ -1,4 +1,4 @@
-//! The clock of every time in a recording: the machine's monotonic clock, in nanoseconds.
+//! The clock of every time in a recording, the machine's monotonic clock in nanoseconds, and whose thread reads it.
 
 /// Now, by the machine's monotonic clock.
 ///
@@ -20,6 +20,15 @@ pub fn monotonic_ns() -> u64 {
     use std::time::Instant;
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     1 + ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// The calling thread, as the operating system numbers it; 0 where it has no such number.
+pub fn thread_id() -> u32 {
+    // SAFETY: gettid has no arguments and cannot fail.
+    #[cfg(target_os = "linux")]
+    return unsafe { libc::gettid() } as u32;
+    #[cfg(not(target_os = "linux"))]
+    return 0;
 }
 
 #[cfg(test)]

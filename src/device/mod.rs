@@ -12,13 +12,15 @@ pub mod null;
 mod pack;
 #[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
 pub mod params;
+mod pod;
 mod tickets;
 pub mod uniform;
 
 use thiserror::Error;
 
-pub use self::clock::monotonic_ns;
+pub use self::clock::{monotonic_ns, thread_id};
 pub use self::pack::{PackSource, WeightFormat};
+pub use self::pod::{pod_bytes, read_pod};
 use self::params::*;
 use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place};
 

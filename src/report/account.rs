@@ -1,7 +1,8 @@
 //! Where each step's time went, to the nanosecond.
 //!
-//! The window of step N begins at the end of step N−1's last node, or at the begin of step N's loop iteration if that is
-//! later, and ends at the end of step N's last node. It is cut into parts that sum up to it:
+//! The window of step N begins at the end of step N−1's last node, and ends at the end of step N's last node, so that a
+//! busy engine's windows leave nothing out. If the engine waited for requests in between, it begins where step N's loop
+//! iteration does. It is cut into parts that sum up to it:
 //!
 //! ```text
 //! |<- before the first node ------------------------->|<- from the first node on ---------------->|
@@ -15,6 +16,15 @@ use serde::Serialize;
 
 use super::model::{NodeTime, Recording, Replay};
 use crate::trace::schema::{HostSpan, Phase, StepRecord};
+
+/// A step whose iteration begins this much after the last one's end did not wait for requests in between.
+const BACK_TO_BACK_NS: u64 = 100_000;
+
+/// Whether a step is the next one, and the engine did not wait for requests before it.
+pub(super) fn follows(last: &StepRecord, step: &StepRecord) -> bool {
+    let next = last.step.checked_add(1) == Some(step.step);
+    next && step.start_ns <= last.end_ns.saturating_add(BACK_TO_BACK_NS)
+}
 
 /// The parts of a stretch of time. They sum up to `wall_ns`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -120,19 +130,19 @@ impl Account {
         let mut account = Account::default();
         let replays_by_step = by_step(recording);
         // The step before, and the end of its last node.
-        let mut before: Option<(u64, Option<u64>)> = None;
+        let mut before: Option<(&StepRecord, Option<u64>)> = None;
         for step in &recording.steps {
             let from = replays_by_step.partition_point(|replay| replay.record.step < step.step);
             let to = replays_by_step.partition_point(|replay| replay.record.step <= step.step);
             let replays = &replays_by_step[from..to];
-            let end_ns = last_end(recording, replays);
             let complete = !replays.is_empty() && replays.iter().all(|replay| is_complete(recording, replay));
             let window_start_ns = match before {
-                None => Some(step.start_ns),
-                Some((number, end_ns)) if number.checked_add(1) == Some(step.step) => {
-                    end_ns.map(|end_ns| end_ns.max(step.start_ns))
+                Some((last, end_ns)) if follows(last, step) => end_ns,
+                Some((last, Some(end_ns))) if last.step.checked_add(1) == Some(step.step) => {
+                    Some(end_ns.max(step.start_ns))
                 }
                 Some(_) => None,
+                None => Some(step.start_ns),
             };
             match (step.traced, complete, window_start_ns) {
                 (false, _, _) => account.unaccounted.untraced += 1,
@@ -140,7 +150,7 @@ impl Account {
                 (true, true, None) => account.unaccounted.after_untraced += 1,
                 (true, true, Some(start_ns)) => account.push(account_step(recording, step, replays, start_ns)),
             }
-            before = Some((step.step, end_ns.filter(|_| step.traced && complete)));
+            before = Some((step, last_end(recording, replays).filter(|_| step.traced && complete)));
         }
         account
     }

@@ -12,8 +12,6 @@ mod model;
 mod perturbation;
 mod sheet;
 pub mod stats;
-#[cfg(test)]
-mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

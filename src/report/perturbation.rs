@@ -7,11 +7,9 @@
 
 use serde::Serialize;
 
+use super::account::follows;
 use super::model::Recording;
 use crate::trace::schema::StepRecord;
-
-/// A step whose iteration begins this much after the last one's end did not wait for requests in between.
-const BACK_TO_BACK_NS: u64 = 100_000;
 
 /// The most steps between the two of a pair: KV lengths, and so step times, drift.
 const PAIR_STEPS_MAX: u64 = 64;
@@ -75,10 +73,8 @@ struct TimedStep {
 
 fn timed_steps(steps: &[StepRecord]) -> Vec<TimedStep> {
     let timed = |last: &StepRecord, step: &StepRecord| {
-        let follows =
-            last.step.checked_add(1) == Some(step.step) && step.start_ns <= last.end_ns.saturating_add(BACK_TO_BACK_NS);
         let ns = step.done_ns.checked_sub(last.done_ns)?;
-        (follows && ns > 0 && step.traced == last.traced).then(|| TimedStep {
+        (follows(last, step) && ns > 0 && step.traced == last.traced).then(|| TimedStep {
             step: step.step,
             class: [step.sizes.tokens, step.sizes.seqs, step.sizes.logit_rows, step.prefill_tokens],
             traced: step.traced,

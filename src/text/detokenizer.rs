@@ -67,21 +67,15 @@ impl Detokenizer {
     }
 }
 
-/// Takes all but an incomplete character at the end. Each invalid sequence becomes one U+FFFD, cut as
-/// [`String::from_utf8_lossy`] cuts them, so that parts and whole agree.
+/// Takes all but an incomplete character at the end. What is not UTF-8 becomes U+FFFD in the same places as if all
+/// bytes had come at once.
 fn take_whole_characters(bytes: &mut Vec<u8>) -> String {
-    let mut text = String::new();
-    let mut kept = 0;
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        let invalid = chunk.invalid();
-        let at_end = std::ptr::eq(chunk.invalid().as_ptr_range().end, bytes.as_ptr_range().end);
-        if at_end && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none()) {
-            kept = invalid.len();
-        } else if !invalid.is_empty() {
-            text.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    bytes.drain(..bytes.len() - kept);
+    // Of the last bytes, more may make a character exactly if the decoder cannot say how long the error is.
+    let is_incomplete = |bytes: &[u8]| std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none());
+    let end = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let kept = if is_incomplete(end) { end.len() } else { 0 };
+    let rest = bytes.split_off(bytes.len() - kept);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    *bytes = rest;
     text
 }

@@ -213,7 +213,8 @@ fn merge(bpe: &BPE, spelled: &str, tokens: &mut Vec<TokenId>) -> Result<(), Text
 
 fn vocab(spec: &TokenizerSpec) -> Result<Vocab, TextError> {
     let mut vocab = Vocab::with_capacity(spec.tokens.len());
-    for (token, id) in spec.tokens.iter().zip(0u32..) {
+    // An empty token stands for nothing; files have some to fill gaps between ids.
+    for (token, id) in spec.tokens.iter().zip(0u32..).filter(|(token, _)| !token.is_empty()) {
         if let Some(first) = vocab.insert(token.to_owned(), id) {
             return Err(TextError::DuplicateToken { first, second: id, text: token.to_owned() });
         }

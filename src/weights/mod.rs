@@ -26,9 +26,9 @@ use crate::device::{PackSource, WeightFormat};
 #[derive(Debug)]
 pub enum Weights {
     /// A GGUF file.
-    Gguf(Gguf),
+    Gguf(Box<Gguf>),
     /// Random values in the shapes of a configuration.
-    Dummy(Dummy),
+    Dummy(Box<Dummy>),
 }
 
 /// One tensor.
@@ -49,12 +49,12 @@ pub struct Tensor<'a> {
 impl Weights {
     /// Opens a `.gguf` file.
     pub fn open(path: &Path) -> Result<Weights, WeightsError> {
-        Gguf::open(path).map(Weights::Gguf)
+        Ok(Weights::Gguf(Box::new(Gguf::open(path)?)))
     }
 
     /// Random weights for a Hugging Face `config.json` of a `LlamaForCausalLM`, the same for the same seed.
     pub fn dummy(config_json: &Path, format: WeightFormat, seed: u64) -> Result<Weights, WeightsError> {
-        Dummy::open(config_json, format, seed).map(Weights::Dummy)
+        Ok(Weights::Dummy(Box::new(Dummy::open(config_json, format, seed)?)))
     }
 
     /// The model's shape.

@@ -60,7 +60,9 @@ pub(super) fn fill_row(format: WeightFormat, stream: Stream, cols: usize, row: &
         WeightFormat::Bf16 => {
             for group in row.chunks_mut(8) {
                 for (bytes, unit) in group.chunks_exact_mut(2).zip(stream.next_four()) {
-                    bytes.copy_from_slice(&half::bf16::from_f32(unit * amplitude).to_le_bytes());
+                    // Cut to bf16, not rounded: the values are random anyway, and this takes a third of the time.
+                    let bits = (unit * amplitude).to_bits() >> 16;
+                    bytes.copy_from_slice(&(bits as u16).to_le_bytes());
                 }
             }
         }

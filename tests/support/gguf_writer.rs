@@ -131,21 +131,13 @@ pub struct GgufWriter {
     pub tensors: Vec<TensorEntry>,
     /// Of the data; written as `general.alignment` unless it is the default of 32.
     pub alignment: u64,
-    /// What the header says instead of the true numbers.
+    /// What the header says instead of the true number.
     pub claimed_tensor_count: Option<u64>,
-    pub claimed_key_count: Option<u64>,
 }
 
 impl GgufWriter {
     pub fn new() -> GgufWriter {
-        GgufWriter {
-            version: 3,
-            metadata: Vec::new(),
-            tensors: Vec::new(),
-            alignment: 32,
-            claimed_tensor_count: None,
-            claimed_key_count: None,
-        }
+        GgufWriter { version: 3, metadata: Vec::new(), tensors: Vec::new(), alignment: 32, claimed_tensor_count: None }
     }
 
     /// Sets a key, replacing an earlier value.
@@ -173,8 +165,37 @@ impl GgufWriter {
         self
     }
 
-    /// A tensor that was added, to make it wrong.
-    pub fn tensor_mut(&mut self, name: &str) -> &mut TensorEntry {
+    /// Has the table say that a tensor has another type than its data.
+    pub fn claim_type(&mut self, name: &str, type_id: u32) -> &mut GgufWriter {
+        self.entry(name).type_id = type_id;
+        self
+    }
+
+    /// Has the table say that a tensor has another shape than its data.
+    pub fn claim_dims(&mut self, name: &str, dims: &[u64]) -> &mut GgufWriter {
+        self.entry(name).dims = dims.to_vec();
+        self
+    }
+
+    /// Has the table say that a tensor's data lie elsewhere in the data section.
+    pub fn claim_offset(&mut self, name: &str, offset: u64) -> &mut GgufWriter {
+        self.entry(name).claimed_offset = Some(offset);
+        self
+    }
+
+    /// Has the header say that there are as many tensors.
+    pub fn claim_tensor_count(&mut self, count: u64) -> &mut GgufWriter {
+        self.claimed_tensor_count = Some(count);
+        self
+    }
+
+    /// Gives a tensor another name.
+    pub fn rename(&mut self, name: &str, new_name: &str) -> &mut GgufWriter {
+        self.entry(name).name = new_name.to_owned();
+        self
+    }
+
+    fn entry(&mut self, name: &str) -> &mut TensorEntry {
         self.tensors.iter_mut().find(|tensor| tensor.name == name).expect("a tensor of this name")
     }
 
@@ -187,7 +208,7 @@ impl GgufWriter {
         }
         out.extend(self.version.to_le_bytes());
         out.extend(self.claimed_tensor_count.unwrap_or(self.tensors.len() as u64).to_le_bytes());
-        out.extend(self.claimed_key_count.unwrap_or(metadata.len() as u64).to_le_bytes());
+        out.extend((metadata.len() as u64).to_le_bytes());
         for (key, value) in &metadata {
             write_text(key, &mut out);
             out.extend(value.kind().to_le_bytes());

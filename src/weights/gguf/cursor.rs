@@ -202,7 +202,9 @@ impl<'a> Cursor<'a> {
                     self.value(kind, depth)?;
                 }
             }
-            _ => drop(self.take((count * kind.bytes_min()) as u64, "array")?),
+            _ => {
+                self.take((count * kind.bytes_min()) as u64, "array")?;
+            }
         }
         Ok(array)
     }

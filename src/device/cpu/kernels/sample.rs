@@ -78,7 +78,7 @@ impl Body for SampleOne<'_> {
             let token = if how.temperature > 0.0 && draw.max.is_finite() { draw.token::<I>(&how) } else { top };
             *(p.tokens as *mut u32).add(self.row) = token as u32;
             *(p.slot_tokens as *mut u32).add(how.slot as usize) = token as u32;
-            if how.logprobs > 0 {
+            if how.logprobs > 0 && p.logprobs != 0 {
                 *(p.logprobs as *mut LogprobRow).add(self.row) = draw.logprobs::<I>(token, how.logprobs as usize - 1);
             }
         }

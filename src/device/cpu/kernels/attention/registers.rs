@@ -30,8 +30,8 @@ impl Element for f16 {
     }
 }
 
-/// How many vectors go with `rows` rows of accumulators: at least 4 sums that do not wait for each other, and no more
-/// than half of the registers.
+/// How many vectors go with M queries: as many as make enough sums that do not wait for each other, in at most half of
+/// the registers.
 const fn width<I: Isa>(rows: usize) -> usize {
     let more_registers = I::F32_ROWS >= 8;
     match rows {
@@ -41,55 +41,66 @@ const fn width<I: Isa>(rows: usize) -> usize {
     }
 }
 
-/// Scores of M neighbouring queries against pages of keys, each (head_dim, PAGE). Returns M.
+/// Where one KV head's part of some pages begins.
+pub(super) type PageGroup<E> = [*const E; GROUP_PAGES];
+
+/// A group of pages of keys and the first of the queries that meet them.
+pub(super) struct Scoring<'a, E> {
+    /// (M, head_dim)
+    pub(super) q: *const f32,
+    pub(super) dim: usize,
+    /// Each (head_dim, PAGE).
+    pub(super) keys: &'a [*const E],
+    /// What to fetch into the cache meanwhile, page by page.
+    pub(super) ahead: Option<&'a PageGroup<E>>,
+    /// (M, CHUNK)
+    pub(super) out: *mut f32,
+}
+
+/// Scores of M neighbouring queries. Returns M.
 #[inline(always)]
-pub(super) unsafe fn score_rows<I: Isa, E: Element, const M: usize>(
-    q: *const f32,
-    dim: usize,
-    keys: &[*const E],
-    out: *mut f32,
-) -> usize {
+pub(super) unsafe fn score_rows<I: Isa, E: Element, const M: usize>(at: &Scoring<'_, E>) -> usize {
     let mut page = 0;
-    while page < keys.len() {
+    while page < at.keys.len() {
+        let left = at.keys.len() - page;
         // SAFETY: the caller gives M rows of q and of out, and whole pages of keys.
-        unsafe {
-            let (keys, out) = (&keys[page..], out.add(page * PAGE));
-            page += match width::<I>(M) {
-                4 if keys.len() >= 4 => score_pages::<I, E, M, 4>(q, dim, keys, out),
-                2 if keys.len() >= 2 => score_pages::<I, E, M, 2>(q, dim, keys, out),
-                _ => score_pages::<I, E, M, 1>(q, dim, keys, out),
-            };
-        }
+        page += unsafe {
+            match width::<I>(M) {
+                4 if left >= 4 => score_pages::<I, E, M, 4>(at, page),
+                2 if left >= 2 => score_pages::<I, E, M, 2>(at, page),
+                _ => score_pages::<I, E, M, 1>(at, page),
+            }
+        };
     }
     M
 }
 
-/// The same for W pages. Returns W.
+/// The same for W of the pages. Returns W.
 #[inline(always)]
-unsafe fn score_pages<I: Isa, E: Element, const M: usize, const W: usize>(
-    q: *const f32,
-    dim: usize,
-    keys: &[*const E],
-    out: *mut f32,
-) -> usize {
+unsafe fn score_pages<I: Isa, E: Element, const M: usize, const W: usize>(at: &Scoring<'_, E>, page: usize) -> usize {
     // SAFETY: as in `score_rows`.
     unsafe {
         let mut acc = [[I::splat(0.0); W]; M];
-        for d in 0..dim {
-            let mut k = [I::splat(0.0); W];
-            for w in 0..W {
-                k[w] = E::load::<I>(keys[w].add(d * PAGE));
-            }
-            for m in 0..M {
-                let q = I::splat(*q.add(m * dim + d));
+        for d in 0..at.dim {
+            if let Some(ahead) = at.ahead {
                 for w in 0..W {
-                    acc[m][w] = I::fma(q, k[w], acc[m][w]);
+                    I::prefetch(ahead[page + w].wrapping_add(d * PAGE).cast());
+                }
+            }
+            let mut k = [I::splat(0.0); W];
+            for (w, k) in k.iter_mut().enumerate() {
+                *k = E::load::<I>(at.keys[page + w].add(d * PAGE));
+            }
+            for (m, sums) in acc.iter_mut().enumerate() {
+                let q = I::splat(*at.q.add(m * at.dim + d));
+                for (sum, &k) in sums.iter_mut().zip(&k) {
+                    *sum = I::fma(q, k, *sum);
                 }
             }
         }
-        for m in 0..M {
-            for w in 0..W {
-                I::store(out.add(m * CHUNK + w * PAGE), acc[m][w]);
+        for (m, sums) in acc.iter().enumerate() {
+            for (w, &sum) in sums.iter().enumerate() {
+                I::store(at.out.add(m * CHUNK + (page + w) * PAGE), sum);
             }
         }
     }
@@ -97,11 +108,13 @@ unsafe fn score_pages<I: Isa, E: Element, const M: usize, const W: usize>(
 }
 
 /// A group of pages of values and the first of the queries that weigh them.
-pub(super) struct Weighing<E> {
+pub(super) struct Weighing<'a, E> {
     /// (M, CHUNK)
     pub(super) weights: *const f32,
     /// Each (PAGE, head_dim).
-    pub(super) values: [*const E; GROUP_PAGES],
+    pub(super) values: PageGroup<E>,
+    /// What to fetch into the cache meanwhile, page by page.
+    pub(super) ahead: Option<&'a PageGroup<E>>,
     /// The position, within the chunk, at which the first page begins.
     pub(super) first: usize,
     pub(super) dim: usize,
@@ -111,7 +124,7 @@ pub(super) struct Weighing<E> {
 
 /// Adds the positions `range` of the chunk to M neighbouring queries; position 0 starts the sum.
 #[inline(always)]
-pub(super) unsafe fn weigh_rows<I: Isa, E: Element, const M: usize>(at: &Weighing<E>, range: Range<usize>) {
+pub(super) unsafe fn weigh_rows<I: Isa, E: Element, const M: usize>(at: &Weighing<'_, E>, range: Range<usize>) {
     if range.is_empty() {
         return;
     }
@@ -132,7 +145,7 @@ pub(super) unsafe fn weigh_rows<I: Isa, E: Element, const M: usize>(at: &Weighin
 /// The same for W vectors of the head, from dimension d on. Returns W.
 #[inline(always)]
 unsafe fn weigh_vectors<I: Isa, E: Element, const M: usize, const W: usize>(
-    at: &Weighing<E>,
+    at: &Weighing<'_, E>,
     range: &Range<usize>,
     d: usize,
 ) -> usize {
@@ -140,9 +153,9 @@ unsafe fn weigh_vectors<I: Isa, E: Element, const M: usize, const W: usize>(
     unsafe {
         let mut acc = [[I::splat(0.0); W]; M];
         if range.start > 0 {
-            for m in 0..M {
-                for w in 0..W {
-                    acc[m][w] = I::load(at.out.add(m * at.dim + d + w * LANES));
+            for (m, sums) in acc.iter_mut().enumerate() {
+                for (w, sum) in sums.iter_mut().enumerate() {
+                    *sum = I::load(at.out.add(m * at.dim + d + w * LANES));
                 }
             }
         }
@@ -150,25 +163,30 @@ unsafe fn weigh_vectors<I: Isa, E: Element, const M: usize, const W: usize>(
         while position < range.end {
             let page = (position - at.first) / PAGE;
             let page_end = range.end.min(at.first + (page + 1) * PAGE);
-            let mut values = at.values[page].add((position - at.first) % PAGE * at.dim + d);
+            let mut offset = (position - at.first) % PAGE * at.dim + d;
             while position < page_end {
-                let mut v = [I::splat(0.0); W];
-                for w in 0..W {
-                    v[w] = E::load::<I>(values.add(w * LANES));
-                }
-                for m in 0..M {
-                    let weight = I::splat(*at.weights.add(m * CHUNK + position));
+                if let Some(ahead) = at.ahead {
                     for w in 0..W {
-                        acc[m][w] = I::fma(weight, v[w], acc[m][w]);
+                        I::prefetch(ahead[page].wrapping_add(offset + w * LANES).cast());
+                    }
+                }
+                let mut v = [I::splat(0.0); W];
+                for (w, v) in v.iter_mut().enumerate() {
+                    *v = E::load::<I>(at.values[page].add(offset + w * LANES));
+                }
+                for (m, sums) in acc.iter_mut().enumerate() {
+                    let weight = I::splat(*at.weights.add(m * CHUNK + position));
+                    for (sum, &v) in sums.iter_mut().zip(&v) {
+                        *sum = I::fma(weight, v, *sum);
                     }
                 }
                 position += 1;
-                values = values.wrapping_add(at.dim); // past the page after its last position, and not read there
+                offset += at.dim;
             }
         }
-        for m in 0..M {
-            for w in 0..W {
-                I::store(at.out.add(m * at.dim + d + w * LANES), acc[m][w]);
+        for (m, sums) in acc.iter().enumerate() {
+            for (w, &sum) in sums.iter().enumerate() {
+                I::store(at.out.add(m * at.dim + d + w * LANES), sum);
             }
         }
     }

@@ -1,0 +1,64 @@
+//! What a recording costs to take and to render.
+
+#[path = "../tests/trace/synthetic.rs"]
+mod synthetic;
+
+use std::path::PathBuf;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vitrum::report;
+use vitrum::trace::record::Recorder;
+
+use self::synthetic::{Plan, header, options, play};
+
+/// SmolLM2-135M's graphs: 153 nodes a step.
+fn plan(nodes: u64) -> Plan {
+    let plan = Plan { layers: 30, ..Plan::default() };
+    let steps = nodes / plan.step_nodes();
+    Plan { steps, ..plan }
+}
+
+fn folder() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("vitrum-bench-trace-{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("a folder for the bench");
+    path
+}
+
+fn trace(criterion: &mut Criterion) {
+    let dir = folder();
+    let mut group = criterion.benchmark_group("trace");
+    group.sample_size(10);
+
+    let small = plan(20_000);
+    let graphs = small.graphs();
+    group.throughput(Throughput::Elements(small.steps * small.step_nodes()));
+    group.bench_function("record", |bencher| {
+        bencher.iter_custom(|rounds| {
+            (0..rounds)
+                .map(|_| {
+                    let mut recorder =
+                        Recorder::start(&options(&dir), &header(), &graphs.each_ref()).expect("a recorder");
+                    let path = recorder.path().to_owned();
+                    let begin = std::time::Instant::now();
+                    let expected = play(&small, &mut recorder);
+                    let elapsed = begin.elapsed();
+                    assert!(recorder.stop(expected).expect("a summary").is_complete());
+                    std::fs::remove_file(path).expect("the spool");
+                    elapsed
+                })
+                .sum()
+        });
+    });
+
+    let large = plan(1_000_000);
+    let mut recorder = Recorder::start(&options(&dir), &header(), &large.graphs().each_ref()).expect("a recorder");
+    let expected = play(&large, &mut recorder);
+    let spool = recorder.stop(expected).expect("a summary");
+    group.throughput(Throughput::Elements(spool.received));
+    group.bench_function("render", |bencher| bencher.iter(|| report::render(&spool.path).expect("a trace")));
+    group.finish();
+    std::fs::remove_dir_all(dir).expect("the folder");
+}
+
+criterion_group!(benches, trace);
+criterion_main!(benches);

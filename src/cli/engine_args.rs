@@ -1,0 +1,274 @@
+//! The flags of every command that runs a model: which model, on which device, with which limits.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+use crate::device::cpu::IsaChoice;
+use crate::device::params::PAGE_TOKENS;
+use crate::device::{Activations, DeviceChoice, DeviceOptions, NodeDelay, WeightFormat};
+use crate::engine::EngineOptions;
+use crate::model::KvFormat;
+use crate::step::{Precision, StepLimits};
+use crate::text::{TextError, Tokenizer};
+use crate::trace::schema::{Op, Place};
+use crate::weights::{Weights, WeightsError, hub};
+
+/// Which model, and how to run it.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArgs {
+    /// A .gguf file, a folder that holds one, `smollm2`; with --load-format dummy a config.json or its folder
+    pub(super) model: String,
+    /// Where weights come from
+    #[arg(long, value_enum, default_value_t = LoadFormat::Gguf)]
+    load_format: LoadFormat,
+    /// How the random weights of --load-format dummy are stored
+    #[arg(long, value_enum, default_value_t = DummyFormat::Bf16)]
+    dummy_weights: DummyFormat,
+    /// Seed of the random weights
+    #[arg(long, default_value_t = 0)]
+    dummy_seed: u64,
+    /// The device
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    device: DeviceArg,
+    /// Worker threads of the CPU device [default: one per core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Instruction set of the CPU device [default: the best that this machine has]
+    #[arg(long, value_enum)]
+    isa: Option<IsaArg>,
+    /// How linear layers read their input: `reduced` = int8 for quantised weights, bf16 for bf16 weights where the
+    /// machine has a bf16 dot product; `f32` = as it is (quantised weights are expanded: slow, exact)
+    #[arg(long, value_enum, default_value_t = ActivationsArg::Reduced)]
+    activations: ActivationsArg,
+    /// How keys and values are kept [default: f16; f32 with --activations f32]
+    #[arg(long, value_enum)]
+    kv_cache_dtype: Option<KvArg>,
+    /// The most tokens of prompt and answer together [default: the model's, or what the KV cache holds]
+    #[arg(long)]
+    max_model_len: Option<usize>,
+    /// The most sequences in a step
+    #[arg(long, default_value_t = 32)]
+    max_num_seqs: usize,
+    /// The most tokens in a step
+    #[arg(long, default_value_t = 256)]
+    max_num_batched_tokens: usize,
+    /// The most tokens of one prompt in a step [default: --max-num-batched-tokens]
+    #[arg(long)]
+    long_prefill_token_threshold: Option<usize>,
+    /// Bytes of the KV cache
+    #[arg(long, default_value_t = 1 << 30)]
+    kv_cache_memory_bytes: usize,
+    /// The most requests that wait; one more is refused
+    #[arg(long, default_value_t = 1024)]
+    max_waiting: usize,
+    /// Capture every graph at start instead of when it is first needed
+    #[arg(long)]
+    capture_all: bool,
+    /// Make one node longer, to see that the profiler shows it: OP:LAYER:MICROSECONDS
+    #[arg(long, hide = true, value_parser = parse_delay)]
+    test_delay: Option<NodeDelay>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum LoadFormat {
+    /// A GGUF file
+    Gguf,
+    /// Random weights for the shape in a Hugging Face config.json
+    Dummy,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DeviceArg {
+    /// This machine's CPU
+    Cpu,
+    /// Computes nothing: every token is 0
+    Null,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IsaArg {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum ActivationsArg {
+    Reduced,
+    F32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KvArg {
+    F32,
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DummyFormat {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_1")]
+    Q4_1,
+}
+
+/// A flag whose value does not fit.
+#[derive(Debug, Error)]
+pub(super) enum FlagError {
+    #[error("{flag} is {value}, and has to be {expected}")]
+    Range { flag: &'static str, value: usize, expected: String },
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Hub(#[from] hub::HubError),
+    #[error(transparent)]
+    Text(#[from] TextError),
+}
+
+/// A model, ready to be put on a device.
+pub(super) struct LoadedModel {
+    pub(super) weights: Weights,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// Where it came from: the file or folder.
+    pub(super) root: PathBuf,
+}
+
+impl EngineArgs {
+    /// Finds and opens the model's file, and builds its tokenizer.
+    pub(super) fn load(&self, cache_dir: &Path) -> Result<LoadedModel, FlagError> {
+        let (weights, root) = match self.load_format {
+            LoadFormat::Gguf => {
+                let path = hub::resolve(&self.model, cache_dir)?;
+                (Weights::open(&path)?, path)
+            }
+            LoadFormat::Dummy => {
+                let given = PathBuf::from(&self.model);
+                let path = if given.is_dir() { given.join("config.json") } else { given };
+                (Weights::dummy(&path, self.dummy_weights.into(), self.dummy_seed)?, path)
+            }
+        };
+        let tokenizer = match weights.tokenizer() {
+            Some(spec) => Tokenizer::from_spec(spec)?,
+            None => Tokenizer::numeric(weights.config().vocab),
+        };
+        Ok(LoadedModel { weights, tokenizer: Arc::new(tokenizer), root })
+    }
+
+    /// The engine's options for a model.
+    pub(super) fn options(&self, weights: &Weights, served_name: &str) -> Result<EngineOptions, FlagError> {
+        let config = weights.config();
+        let at_least_1 = |flag, value: usize| match value {
+            0 => Err(FlagError::Range { flag, value, expected: "at least 1".into() }),
+            _ => Ok(value),
+        };
+        let kv = match (self.kv_cache_dtype, self.activations) {
+            (Some(KvArg::F32), _) | (None, ActivationsArg::F32) => KvFormat::F32,
+            (Some(KvArg::F16), _) | (None, ActivationsArg::Reduced) => KvFormat::F16,
+        };
+        let page_bytes = kv.bytes_per_page(config);
+        let kv_pages = self.kv_cache_memory_bytes / page_bytes;
+        if kv_pages == 0 {
+            let expected = format!("at least {page_bytes}, the bytes of one page");
+            return Err(FlagError::Range { flag: "--kv-cache-memory-bytes", value: self.kv_cache_memory_bytes, expected });
+        }
+        let max_model_len = match self.max_model_len {
+            None => config.max_position.min(kv_pages * PAGE_TOKENS as usize),
+            Some(value) if (2..=config.max_position).contains(&value) => value,
+            Some(value) => {
+                let expected = format!("between 2 and the model's {}", config.max_position);
+                return Err(FlagError::Range { flag: "--max-model-len", value, expected });
+            }
+        };
+        let max_tokens = at_least_1("--max-num-batched-tokens", self.max_num_batched_tokens)?;
+        let max_seqs = at_least_1("--max-num-seqs", self.max_num_seqs)?;
+        if max_seqs > max_tokens {
+            let expected = format!("at most --max-num-batched-tokens, {max_tokens}");
+            return Err(FlagError::Range { flag: "--max-num-seqs", value: max_seqs, expected });
+        }
+        let prompt_chunk =
+            at_least_1("--long-prefill-token-threshold", self.long_prefill_token_threshold.unwrap_or(max_tokens))?;
+        Ok(EngineOptions {
+            served_name: served_name.to_owned(),
+            device: DeviceOptions {
+                choice: self.device.into(),
+                threads: self.threads,
+                isa: self.isa.map(IsaChoice::from),
+                delay: self.test_delay,
+            },
+            precision: Precision { activations: self.activations.into(), kv },
+            // No sequence is longer than the model's limit, and a cache beyond all of them is of no use.
+            limits: StepLimits {
+                max_tokens,
+                max_seqs,
+                max_model_len,
+                kv_pages: kv_pages.min(max_seqs * max_model_len.div_ceil(PAGE_TOKENS as usize)),
+            },
+            prompt_chunk,
+            max_waiting: at_least_1("--max-waiting", self.max_waiting)?,
+            capture_all: self.capture_all,
+        })
+    }
+}
+
+impl From<DeviceArg> for DeviceChoice {
+    fn from(arg: DeviceArg) -> DeviceChoice {
+        match arg {
+            DeviceArg::Cpu => DeviceChoice::Cpu,
+            DeviceArg::Null => DeviceChoice::Null,
+        }
+    }
+}
+
+impl From<IsaArg> for IsaChoice {
+    fn from(arg: IsaArg) -> IsaChoice {
+        match arg {
+            IsaArg::Portable => IsaChoice::Portable,
+            IsaArg::Avx2 => IsaChoice::Avx2,
+            IsaArg::Avx512 => IsaChoice::Avx512,
+        }
+    }
+}
+
+impl From<ActivationsArg> for Activations {
+    fn from(arg: ActivationsArg) -> Activations {
+        match arg {
+            ActivationsArg::Reduced => Activations::Reduced,
+            ActivationsArg::F32 => Activations::F32,
+        }
+    }
+}
+
+impl From<DummyFormat> for WeightFormat {
+    fn from(arg: DummyFormat) -> WeightFormat {
+        match arg {
+            DummyFormat::F32 => WeightFormat::F32,
+            DummyFormat::F16 => WeightFormat::F16,
+            DummyFormat::Bf16 => WeightFormat::Bf16,
+            DummyFormat::Q8_0 => WeightFormat::Q8_0,
+            DummyFormat::Q4_0 => WeightFormat::Q4_0,
+            DummyFormat::Q4_1 => WeightFormat::Q4_1,
+        }
+    }
+}
+
+/// `OP:LAYER:MICROSECONDS`, the layer −1 outside of layers.
+fn parse_delay(text: &str) -> Result<NodeDelay, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [op, layer, micros] = parts[..] else { return Err("OP:LAYER:MICROSECONDS is what it takes".into()) };
+    let known = Op::ALL.into_iter().find(|known| known.as_str() == op);
+    Ok(NodeDelay {
+        place: Place {
+            layer: layer.parse().map_err(|error| format!("layer {layer:?}: {error}"))?,
+            op: known.ok_or_else(|| format!("op {op:?} is none of {:?}", Op::ALL.map(Op::as_str)))?,
+        },
+        micros: micros.parse().map_err(|error| format!("microseconds {micros:?}: {error}"))?,
+    })
+}

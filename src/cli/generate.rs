@@ -1,0 +1,124 @@
+//! `vitrum generate`: one prompt, its answer on standard output as it comes.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Args;
+
+use super::CommandResult;
+use super::engine_args::EngineArgs;
+use crate::engine;
+use crate::request::{SamplingParams, TokenEvent, TokenId};
+use crate::text::{ChatMessage, ChatTemplate, Detokenizer};
+
+/// Completes one prompt.
+#[derive(Args, Debug)]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// The prompt
+    #[arg(short, long)]
+    prompt: String,
+    /// Put the prompt into the model's chat template, as the user's message
+    #[arg(long)]
+    chat: bool,
+    /// The most tokens to generate
+    #[arg(long, default_value_t = 128)]
+    max_tokens: u32,
+    /// 0: the most likely token each time
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw among the k most likely tokens; 0 is off
+    #[arg(long, default_value_t = 0)]
+    top_k: u32,
+    /// Draw among the most likely tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Seed of the draws
+    #[arg(long)]
+    seed: Option<u64>,
+    /// End the answer before this text
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Go on past the end-of-sequence token
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
+    let start = Instant::now();
+    let model = args.engine.load(cache_dir)?;
+    let prompt = match (args.chat, model.weights.tokenizer()) {
+        (true, Some(spec)) => {
+            let message = ChatMessage { role: "user".into(), content: args.prompt.clone() };
+            model.tokenizer.encode(&ChatTemplate::from_spec(spec)?.render(&[message], true)?, false)?
+        }
+        (true, None) => return Err("--chat: this model has no tokenizer, and so no chat template".into()),
+        (false, _) => model.tokenizer.encode(&args.prompt, true)?,
+    };
+    let engine = engine::start(&model.weights, &args.engine.options(&model.weights, &args.engine.model)?)?;
+    let sampling = SamplingParams {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.seed,
+        max_tokens: args.max_tokens,
+        ignore_eos: args.ignore_eos,
+        ..SamplingParams::default()
+    };
+    let prompt_tokens = prompt.len();
+    let mut stream = engine.submit(prompt, sampling)?;
+    let mut detokenizer = Detokenizer::new(model.tokenizer.clone(), args.stop.clone(), true);
+    let mut out = std::io::stdout().lock();
+    let mut answer = Answer { loaded: start, first: None, tokens: 0 };
+    while let Some(event) = stream.blocking_next() {
+        match event {
+            TokenEvent::Token { token, .. } => {
+                answer.token();
+                if print_token(&mut out, &mut detokenizer, token)? {
+                    break;
+                }
+            }
+            TokenEvent::Finished { .. } => write!(out, "{}", detokenizer.finish())?,
+            TokenEvent::Failed(error) => return Err(error.into()),
+        }
+    }
+    writeln!(out)?;
+    drop(stream);
+    engine.shutdown();
+    answer.report(prompt_tokens);
+    Ok(())
+}
+
+/// True: a stop string was reached.
+fn print_token(out: &mut impl Write, detokenizer: &mut Detokenizer, token: TokenId) -> std::io::Result<bool> {
+    let piece = detokenizer.push(token);
+    write!(out, "{}", piece.text)?;
+    out.flush()?;
+    Ok(piece.stopped.is_some())
+}
+
+/// When tokens came.
+struct Answer {
+    loaded: Instant,
+    first: Option<Instant>,
+    tokens: usize,
+}
+
+impl Answer {
+    fn token(&mut self) {
+        self.first.get_or_insert_with(Instant::now);
+        self.tokens += 1;
+    }
+
+    fn report(&self, prompt_tokens: usize) {
+        let Some(first) = self.first else { return };
+        let decode_s = first.elapsed().as_secs_f64();
+        let rate = (self.tokens - 1) as f64 / decode_s;
+        tracing::info!(
+            "{prompt_tokens} prompt tokens, first token {:.3} s after the start, then {rate:.1} tokens/s",
+            first.duration_since(self.loaded).as_secs_f64()
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! The commands: what each flag means, and which parts a command is made of.
+
+mod bench;
+mod engine_args;
+mod generate;
+mod graph;
+mod profile;
+mod serve;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+
+/// The command line of `vitrum`.
+#[derive(Debug, Parser)]
+#[command(name = "vitrum", version, about = "An LLM inference engine that you can see through")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a model over the OpenAI API
+    Serve(serve::ServeArgs),
+    /// Complete one prompt and print the answer
+    Generate(generate::GenerateArgs),
+    /// Measure: a running server, or an engine in this process
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print the captured graphs of a step: nodes, layers, kernels, costs
+    Graph(graph::GraphArgs),
+    /// Read recordings
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+}
+
+/// Runs the command. An error is printed with its causes; the exit code is 1.
+pub fn run(config: Config) -> ExitCode {
+    let filter = match EnvFilter::try_new(&config.log_filter) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("error: VITRUM_LOG is {:?}: {error}", config.log_filter);
+            return ExitCode::FAILURE;
+        }
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let Config { args, cache_dir, profile_dir, .. } = config;
+    let result = match args.command {
+        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir),
+        Command::Generate(args) => generate::run(&args, &cache_dir),
+        Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir),
+        Command::Graph(args) => graph::run(&args, &cache_dir),
+        Command::Profile(command) => profile::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", with_causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command can fail with: it is only printed.
+type CommandResult = Result<(), Box<dyn Error>>;
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,92 @@
+//! `vitrum serve`: an engine behind the HTTP server.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::CommandResult;
+use super::engine_args::EngineArgs;
+use crate::engine;
+use crate::http::{self, ProfileOptions, ServeOptions};
+use crate::report;
+use crate::text::ChatTemplate;
+
+/// Serves a model over the OpenAI API.
+#[derive(Args, Debug)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// The address or name to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// The port; 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Names that clients may ask for [default: MODEL]
+    #[arg(long, num_args = 1..)]
+    served_model_name: Vec<String>,
+    /// Who owns the model, as /v1/models says it (some routers look for `vllm`)
+    #[arg(long, default_value = "vitrum")]
+    owned_by: String,
+    /// The most bytes of a request's body
+    #[arg(long, default_value_t = 8 << 20)]
+    max_body_bytes: usize,
+    /// Seconds that running requests may go on after the server was asked to end
+    #[arg(long, default_value_t = 30)]
+    drain_timeout_sec: u64,
+    /// The folder for recordings [default: VITRUM_PROFILE_DIR, else the current folder]
+    #[arg(long)]
+    profile_dir: Option<PathBuf>,
+    /// The most bytes of a recording; what comes first is kept
+    #[arg(long, default_value_t = 4 << 30)]
+    profile_max_bytes: u64,
+}
+
+pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBuf>) -> CommandResult {
+    let start = Instant::now();
+    let model = args.engine.load(cache_dir)?;
+    let names = match args.served_model_name.as_slice() {
+        [] => vec![args.engine.model.clone()],
+        names => names.to_vec(),
+    };
+    let template = match model.weights.tokenizer() {
+        Some(spec) if spec.chat_template.is_some() => Some(ChatTemplate::from_spec(spec)?),
+        _ => None,
+    };
+    let profile = ProfileOptions {
+        dir: args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")),
+        bytes_max: args.profile_max_bytes,
+        render: |spool| Ok(report::render(spool)?.files),
+    };
+    let options = ServeOptions {
+        host: args.host.clone(),
+        port: args.port,
+        owned_by: args.owned_by.clone(),
+        body_bytes_max: args.max_body_bytes,
+        drain_timeout: Duration::from_secs(args.drain_timeout_sec),
+        ..ServeOptions::new(names, model.root.display().to_string(), profile)
+    };
+    let served_name = &options.served_model_names[0];
+    let engine = engine::start(&model.weights, &args.engine.options(&model.weights, served_name)?)?;
+    let info = engine.info();
+    tracing::info!(
+        "{} on {} ({}, {} workers), {} KV pages, max_model_len {}, ready after {:.2} s",
+        info.model.name,
+        info.device.name,
+        info.device.isa,
+        info.device.workers,
+        info.limits.kv_pages,
+        info.limits.max_model_len,
+        start.elapsed().as_secs_f64()
+    );
+    drop(model.weights);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let served = runtime.block_on(async {
+        let shutdown = http::termination()?;
+        http::serve(options, engine.clone(), model.tokenizer, template, shutdown).await?;
+        Ok(())
+    });
+    engine.shutdown();
+    served
+}

@@ -1,0 +1,277 @@
+//! The engine's handle: requests go in, streams of tokens come out; profiling is started and stopped.
+//!
+//! The handle is a sender of [`Command`]s and some facts. Whoever holds the [`Inbox`] is the engine: its thread takes the
+//! commands, and when it ends, for whatever reason, the handle knows.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use thiserror::Error;
+use tokio::sync::mpsc as stream;
+
+use super::metrics::EngineMetrics;
+use crate::device::params::MAX_LOGPROBS;
+use crate::device::{DeviceError, DeviceInfo, monotonic_ns};
+use crate::request::{RequestError, RequestId, SamplingParams, TokenEvent, TokenId};
+use crate::step::StepLimits;
+use crate::trace::session::{RecordError, SessionOptions, SpoolSummary};
+use crate::weights::ModelConfig;
+
+/// What an engine serves, and its limits. Fixed from start to end.
+#[derive(Clone, Debug)]
+pub struct EngineInfo {
+    /// The model's shape.
+    pub model: ModelConfig,
+    /// The device that it runs on.
+    pub device: DeviceInfo,
+    /// The most tokens of prompt and answer, rows and sequences of a step, KV pages.
+    pub limits: StepLimits,
+    /// The most requests that wait to be scheduled for the first time.
+    pub max_waiting: usize,
+}
+
+/// The engine, as everybody but its thread sees it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    commands: mpsc::Sender<Command>,
+    info: Arc<EngineInfo>,
+    metrics: Arc<EngineMetrics>,
+    next_request: Arc<AtomicU64>,
+    waiting: Arc<AtomicUsize>,
+    shutting_down: Arc<AtomicBool>,
+    alive: Weak<()>,
+}
+
+/// What the handle asks the engine's thread to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Run a request.
+    Submit(Submission),
+    /// Start to record.
+    StartProfile {
+        /// Where and how.
+        options: SessionOptions,
+        /// Takes the answer.
+        reply: mpsc::Sender<Result<SessionStarted, ProfileError>>,
+    },
+    /// Stop recording and close the spool.
+    StopProfile {
+        /// Takes the answer.
+        reply: mpsc::Sender<Result<SpoolSummary, ProfileError>>,
+    },
+    /// Finish what runs and end; the sender is dropped then.
+    Shutdown {
+        /// Dropped by the thread when it ends.
+        done: mpsc::Sender<()>,
+    },
+}
+
+/// A request on its way to the engine's thread.
+#[derive(Debug)]
+pub struct Submission {
+    /// Its number.
+    pub id: RequestId,
+    /// The prompt; not empty, inside the vocabulary, shorter than `max_model_len`.
+    pub prompt: Vec<TokenId>,
+    /// How to draw.
+    pub sampling: SamplingParams,
+    /// Takes the tokens. Never full: it has room for every event of the request. Closed: the client left.
+    pub events: stream::Sender<TokenEvent>,
+    /// When it arrived, by the monotonic clock.
+    pub queued_ns: u64,
+    /// The place in the waiting queue; dropped when the request is scheduled for the first time.
+    pub slot: QueueSlot,
+}
+
+/// A place in the waiting queue, free again when dropped.
+#[derive(Debug)]
+pub struct QueueSlot(Arc<AtomicUsize>);
+
+impl Drop for QueueSlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The engine thread's end of the handle.
+#[derive(Debug)]
+pub struct Inbox {
+    /// What to do next.
+    pub commands: mpsc::Receiver<Command>,
+    _alive: Arc<()>,
+}
+
+/// The tokens of one request, in order. Dropping it ends the request.
+#[derive(Debug)]
+pub struct TokenStream {
+    /// The request.
+    pub id: RequestId,
+    events: stream::Receiver<TokenEvent>,
+}
+
+impl TokenStream {
+    /// The next event; `None` after the last one.
+    pub async fn next(&mut self) -> Option<TokenEvent> {
+        self.events.recv().await
+    }
+
+    /// The next event, for a stream that is polled by hand.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TokenEvent>> {
+        self.events.poll_recv(cx)
+    }
+
+    /// The next event, for a thread outside the async runtime.
+    pub fn blocking_next(&mut self) -> Option<TokenEvent> {
+        self.events.blocking_recv()
+    }
+}
+
+impl Engine {
+    /// A handle and the inbox that its commands arrive in.
+    pub fn from_parts(info: EngineInfo, metrics: Arc<EngineMetrics>) -> (Engine, Inbox) {
+        let (sender, receiver) = mpsc::channel();
+        let alive = Arc::new(());
+        let engine = Engine {
+            commands: sender,
+            info: Arc::new(info),
+            metrics,
+            next_request: Arc::new(AtomicU64::new(1)),
+            waiting: Arc::new(AtomicUsize::new(0)),
+            shutting_down: Arc::new(AtomicBool::new(false)),
+            alive: Arc::downgrade(&alive),
+        };
+        (engine, Inbox { commands: receiver, _alive: alive })
+    }
+
+    /// Queues a request.
+    pub fn submit(&self, prompt: Vec<TokenId>, sampling: SamplingParams) -> Result<TokenStream, RequestError> {
+        self.check_prompt(&prompt)?;
+        check_sampling(&sampling)?;
+        if self.shutting_down.load(Ordering::Acquire) {
+            return Err(RequestError::ShuttingDown);
+        }
+        let slot = self.queue_slot()?;
+        let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
+        // Every token, the end, and an error: the engine's thread never waits for a client.
+        let room = self.info.limits.max_model_len - prompt.len();
+        let (sender, receiver) = stream::channel(room.min(sampling.max_tokens as usize) + 2);
+        let submission = Submission { id, prompt, sampling, events: sender, queued_ns: monotonic_ns(), slot };
+        self.commands.send(Command::Submit(submission)).map_err(|_| stopped())?;
+        Ok(TokenStream { id, events: receiver })
+    }
+
+    /// What it serves, and its limits.
+    pub fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<EngineMetrics> {
+        &self.metrics
+    }
+
+    /// Starts to record. Blocks for one step.
+    pub fn start_profile(&self, options: SessionOptions) -> Result<SessionStarted, ProfileError> {
+        let (reply, answer) = mpsc::channel();
+        self.commands.send(Command::StartProfile { options, reply }).map_err(|_| ProfileError::EngineStopped)?;
+        answer.recv().map_err(|_| ProfileError::EngineStopped)?
+    }
+
+    /// Stops recording. Blocks until the spool is closed.
+    pub fn stop_profile(&self) -> Result<SpoolSummary, ProfileError> {
+        let (reply, answer) = mpsc::channel();
+        self.commands.send(Command::StopProfile { reply }).map_err(|_| ProfileError::EngineStopped)?;
+        answer.recv().map_err(|_| ProfileError::EngineStopped)?
+    }
+
+    /// Takes no more requests, finishes those that run, ends the thread. Blocks until it has ended.
+    pub fn shutdown(&self) {
+        self.shutting_down.store(true, Ordering::Release);
+        let (done, ended) = mpsc::channel();
+        if self.commands.send(Command::Shutdown { done }).is_ok() {
+            let _ = ended.recv(); // an error is the thread's end
+        }
+    }
+
+    /// Whether the engine's thread runs.
+    pub fn is_alive(&self) -> bool {
+        self.alive.strong_count() > 0
+    }
+
+    fn check_prompt(&self, prompt: &[TokenId]) -> Result<(), RequestError> {
+        let (vocab, limit) = (self.info.model.vocab, self.info.limits.max_model_len);
+        if prompt.is_empty() {
+            return Err(RequestError::EmptyPrompt);
+        }
+        if prompt.len() >= limit {
+            return Err(RequestError::PromptTooLong { tokens: prompt.len(), limit });
+        }
+        match prompt.iter().position(|token| token.0 as usize >= vocab) {
+            Some(position) => Err(RequestError::TokenOutOfRange { token: prompt[position].0, position, vocab }),
+            None => Ok(()),
+        }
+    }
+
+    fn queue_slot(&self) -> Result<QueueSlot, RequestError> {
+        let limit = self.info.max_waiting;
+        self.waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| (waiting < limit).then_some(waiting + 1))
+            .map(|_| QueueSlot(self.waiting.clone()))
+            .map_err(|_| RequestError::QueueFull { limit })
+    }
+}
+
+fn check_sampling(sampling: &SamplingParams) -> Result<(), RequestError> {
+    let SamplingParams { temperature, top_p, max_tokens, logprobs, .. } = *sampling;
+    let (name, value, expected) = if !(temperature >= 0.0 && temperature.is_finite()) {
+        ("temperature", f64::from(temperature), "a number of at least 0")
+    } else if !(top_p > 0.0 && top_p <= 1.0) {
+        ("top_p", f64::from(top_p), "above 0 and at most 1")
+    } else if max_tokens == 0 {
+        ("max_tokens", 0.0, "at least 1")
+    } else if logprobs.is_some_and(|alternatives| alternatives > MAX_LOGPROBS) {
+        ("logprobs", f64::from(logprobs.unwrap_or_default()), "at most 20")
+    } else {
+        return Ok(());
+    };
+    Err(RequestError::InvalidParameter { name, value, expected })
+}
+
+fn stopped() -> RequestError {
+    RequestError::EngineStopped { reason: "its thread has ended".into() }
+}
+
+/// A recording that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStarted {
+    /// Its id.
+    pub id: String,
+    /// The spool that is being written.
+    pub path: PathBuf,
+}
+
+/// Why recording could not start or stop.
+#[derive(Debug, Error)]
+pub enum ProfileError {
+    /// A session runs already.
+    #[error("profile {id} is running already: stop it first")]
+    Running {
+        /// The session that runs.
+        id: String,
+    },
+    /// No session runs.
+    #[error("no profile is running")]
+    NotRunning,
+    /// The recorder.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The device's roofs could not be measured.
+    #[error("could not measure the device: {0}")]
+    Device(#[from] DeviceError),
+    /// The engine's thread has ended.
+    #[error("the engine has stopped")]
+    EngineStopped,
+}

@@ -1,0 +1,99 @@
+//! The engine: one thread that owns the device, and the handle that everyone else talks to it through.
+//!
+//! The loop is in `run.rs`: receive → schedule → upload → replay → download → apply → emit. It runs one step ahead: step
+//! N + 1 is submitted before the tokens of step N are read, which the device takes from the sequences' slots.
+
+mod handle;
+pub mod metrics;
+mod pages;
+mod recording;
+mod run;
+mod scheduler;
+mod sequence;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+pub use self::handle::{
+    Command, Engine, EngineInfo, Inbox, ProfileError, QueueSlot, SessionStarted, Submission, TokenStream,
+};
+use self::metrics::{CacheSizes, EngineMetrics};
+use self::run::EngineLoop;
+use crate::device::params::PAGE_TOKENS;
+use crate::device::{Device, DeviceOptions};
+use crate::step::{Precision, StepError, StepLimits, StepRunner};
+use crate::weights::Weights;
+
+/// How to run an engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The name that metrics are labelled with.
+    pub served_name: String,
+    /// The device.
+    pub device: DeviceOptions,
+    /// Number formats.
+    pub precision: Precision,
+    /// Sizes.
+    pub limits: StepLimits,
+    /// The most prompt rows of one sequence in one step.
+    pub prompt_chunk: usize,
+    /// The most requests that wait; one more is refused.
+    pub max_waiting: usize,
+    /// Capture every graph at start instead of when it is first needed.
+    pub capture_all: bool,
+}
+
+/// Why an engine could not be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The device, or the model on it.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Too few pages for one sequence of the greatest length.
+    #[error(
+        "the KV cache has {pages} pages, and one sequence of max_model_len = {max_model_len} tokens takes {needed}: \
+         lower --max-model-len or raise --kv-cache-memory-bytes"
+    )]
+    KvTooSmall {
+        /// Pages in all.
+        pages: usize,
+        /// The longest sequence.
+        max_model_len: usize,
+        /// Its pages.
+        needed: usize,
+    },
+    /// The operating system gave no thread.
+    #[error("could not start the engine's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Opens the device, packs the weights and starts the engine's thread. It ends with [`Engine::shutdown`], or when the
+/// last handle is dropped.
+pub fn start(weights: &Weights, options: &EngineOptions) -> Result<Engine, StartError> {
+    let needed = options.limits.pages_per_seq();
+    if options.limits.kv_pages < needed {
+        let (pages, max_model_len) = (options.limits.kv_pages, options.limits.max_model_len);
+        return Err(StartError::KvTooSmall { pages, max_model_len, needed });
+    }
+    let device = Device::open(&options.device).map_err(StepError::from)?;
+    let mut runner = StepRunner::open(device, weights, &options.limits, options.precision)?;
+    if options.capture_all {
+        runner.capture_all()?;
+    }
+    let info = EngineInfo {
+        model: weights.config().clone(),
+        device: runner.device_info().clone(),
+        limits: options.limits,
+        max_waiting: options.max_waiting,
+    };
+    let cache = CacheSizes { page_tokens: PAGE_TOKENS as usize, pages: options.limits.kv_pages };
+    let metrics = Arc::new(EngineMetrics::new(&options.served_name, cache));
+    let (engine, inbox) = Engine::from_parts(info, metrics);
+    let engine_loop = EngineLoop::new(runner, options, inbox, &engine);
+    std::thread::Builder::new()
+        .name("vitrum-engine".into())
+        .spawn(move || engine_loop.run())
+        .map_err(StartError::Thread)?;
+    Ok(engine)
+}

@@ -1,0 +1,183 @@
+//! What a client is told when its request is refused, in the words of the OpenAI API.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::engine::ProfileError;
+use crate::request::RequestError;
+use crate::trace::session::RecordError;
+use crate::text::TextError;
+
+/// Why a request was refused or ended early.
+#[derive(Debug, Error)]
+pub(crate) enum ApiError {
+    #[error("the body is not a JSON object: {0}")]
+    InvalidJson(serde_json::Error),
+    #[error("{param} is required")]
+    Missing { param: &'static str },
+    #[error("{param} has to be {expected}, and is {given}")]
+    Invalid { param: String, expected: Cow<'static, str>, given: String },
+    #[error("{param} is not supported: {given} was given, and only {accepted} is accepted")]
+    Unsupported { param: String, given: String, accepted: String },
+    #[error("{param} is not a parameter of this request")]
+    Unknown { param: String },
+    #[error("{param} needs {needs}")]
+    Needs { param: &'static str, needs: &'static str },
+    #[error("the model {model:?} does not exist; this server has {served:?}")]
+    ModelNotFound { model: String, served: Vec<String> },
+    #[error("this model has no chat template; use /v1/completions")]
+    NoChatTemplate,
+    #[error("{0}")]
+    Text(#[from] TextError),
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    #[error("the body has more than {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("the body did not arrive within {seconds} s")]
+    BodyTimeout { seconds: u64 },
+    #[error("the body could not be read: {0}")]
+    BodyRead(axum::Error),
+    #[error("there is no {path} here")]
+    NoRoute { path: String },
+    #[error("{path} does not take {method}")]
+    WrongMethod { method: Method, path: String },
+    #[error("{0}")]
+    Profile(#[from] ProfileError),
+    #[error("could not render {spool}: {source}")]
+    Render { spool: String, source: super::RenderError },
+    #[error("the metrics could not be written: {0}")]
+    Metrics(#[from] std::fmt::Error),
+}
+
+impl ApiError {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            ApiError::InvalidJson(_)
+            | ApiError::Missing { .. }
+            | ApiError::Invalid { .. }
+            | ApiError::Unsupported { .. }
+            | ApiError::Unknown { .. }
+            | ApiError::Needs { .. }
+            | ApiError::NoChatTemplate
+            | ApiError::Text(_)
+            | ApiError::BodyRead(_) => StatusCode::BAD_REQUEST,
+            ApiError::ModelNotFound { .. } | ApiError::NoRoute { .. } => StatusCode::NOT_FOUND,
+            ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Request(error) => request_status(error),
+            ApiError::Profile(error) => profile_status(error),
+            ApiError::Render { .. } | ApiError::Metrics(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The parameter at fault.
+    fn param(&self) -> Option<&str> {
+        match self {
+            ApiError::Missing { param } | ApiError::Needs { param, .. } => Some(param),
+            ApiError::Invalid { param, .. } | ApiError::Unsupported { param, .. } | ApiError::Unknown { param } => {
+                Some(param)
+            }
+            ApiError::ModelNotFound { .. } => Some("model"),
+            ApiError::Request(
+                RequestError::EmptyPrompt | RequestError::PromptTooLong { .. } | RequestError::TokenOutOfRange { .. },
+            ) => Some("prompt"),
+            ApiError::Request(RequestError::InvalidParameter { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The session that stands in the way.
+    fn session(&self) -> Option<&str> {
+        match self {
+            ApiError::Profile(ProfileError::Running { id }) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// `{"error": …}`, also sent as an event by a stream that fails.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        let status = self.status();
+        let body = ErrorBody {
+            error: ErrorWords {
+                message: self.to_string(),
+                kind: kind(status),
+                param: self.param(),
+                code: status.as_u16(),
+            },
+            id: self.session(),
+        };
+        serde_json::to_vec(&body).expect("strings and numbers are JSON")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        if status.is_server_error() {
+            tracing::warn!(status = status.as_u16(), "{self}");
+        }
+        let mut response = (status, [(header::CONTENT_TYPE, "application/json")], self.body()).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+}
+
+const RETRY_AFTER_SECONDS: &str = "1";
+
+fn request_status(error: &RequestError) -> StatusCode {
+    match error {
+        RequestError::EmptyPrompt
+        | RequestError::PromptTooLong { .. }
+        | RequestError::TokenOutOfRange { .. }
+        | RequestError::InvalidParameter { .. } => StatusCode::BAD_REQUEST,
+        RequestError::QueueFull { .. } | RequestError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        RequestError::EngineStopped { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn profile_status(error: &ProfileError) -> StatusCode {
+    match error {
+        ProfileError::Record(RecordError::NotCompiledIn) => StatusCode::NOT_IMPLEMENTED,
+        ProfileError::Record(RecordError::Prefix { .. }) => StatusCode::BAD_REQUEST,
+        ProfileError::Running { .. } | ProfileError::NotRunning => StatusCode::CONFLICT,
+        ProfileError::Record(_) | ProfileError::Device(_) | ProfileError::EngineStopped => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// vLLM's names of errors.
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "NotFoundError",
+        StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
+        StatusCode::CONFLICT => "ConflictError",
+        StatusCode::NOT_IMPLEMENTED => "NotImplementedError",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
+        status if status.is_server_error() => "InternalServerError",
+        _ => "BadRequestError",
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorWords<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ErrorWords<'a> {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: u16,
+}

@@ -1,0 +1,172 @@
+//! The OpenAI-compatible server.
+//!
+//! A body becomes a request in [`parse`], where every field is typed, checked or refused; a handler (one file per
+//! family of routes) hands it to the engine; [`answer`] turns the tokens back into JSON or server-sent events. The
+//! engine's thread never waits for a client: a request's stream has room for all of its tokens, and dropping the stream,
+//! which a lost connection does, ends the request.
+
+mod answer;
+mod body;
+mod chat;
+mod completions;
+mod connections;
+mod error;
+mod models;
+mod parse;
+mod probes;
+mod profile;
+mod routes;
+mod signals;
+mod state;
+mod tokenize;
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use self::connections::Connections;
+pub use self::signals::termination;
+use self::state::State;
+use crate::engine::Engine;
+use crate::text::{ChatTemplate, Tokenizer};
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The address or name to listen on.
+    pub host: String,
+    /// The port; 0 takes a free one.
+    pub port: u16,
+    /// The names that clients may ask for; answers to requests without a name use the first.
+    pub served_model_names: Vec<String>,
+    /// Where the weights came from, as /v1/models says it.
+    pub model_root: String,
+    /// Who owns the model, as /v1/models says it. Some routers look for `vllm` here.
+    pub owned_by: String,
+    /// The most bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// The most connections at a time; more wait to be accepted.
+    pub connections_max: usize,
+    /// How long requests that run may go on after the server was asked to end.
+    pub drain_timeout: Duration,
+    /// What /start_profile and /stop_profile do.
+    pub profile: ProfileOptions,
+}
+
+/// How to record.
+#[derive(Clone, Debug)]
+pub struct ProfileOptions {
+    /// The folder for spools and what is made of them.
+    pub dir: PathBuf,
+    /// The most bytes of a spool.
+    pub bytes_max: u64,
+    /// Makes a spool's files, on the calling thread, and returns their paths.
+    pub render: fn(&Path) -> Result<Vec<PathBuf>, RenderError>,
+}
+
+/// Whatever went wrong while a spool was rendered.
+pub type RenderError = Box<dyn Error + Send + Sync>;
+
+impl ServeOptions {
+    /// The usual limits, on this machine's own address.
+    pub fn new(served_model_names: Vec<String>, model_root: String, profile: ProfileOptions) -> ServeOptions {
+        ServeOptions {
+            host: "127.0.0.1".into(),
+            port: 8000,
+            served_model_names,
+            model_root,
+            owned_by: "vitrum".into(),
+            body_bytes_max: 8 << 20,
+            body_timeout: Duration::from_secs(60),
+            connections_max: 4096,
+            drain_timeout: Duration::from_secs(30),
+            profile,
+        }
+    }
+}
+
+/// Why the server could not start.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// The address is in use, unknown, or not ours.
+    #[error("could not listen on {host}:{port}: {source}")]
+    Listen {
+        /// [`ServeOptions::host`].
+        host: String,
+        /// [`ServeOptions::port`].
+        port: u16,
+        /// The operating system's word.
+        source: io::Error,
+    },
+    /// A model has to have a name.
+    #[error("no name to serve the model under")]
+    NoModelName,
+}
+
+/// A server that listens and does not yet answer.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Server {
+    /// Listens: from now on clients can connect.
+    pub async fn bind(
+        options: ServeOptions,
+        engine: Engine,
+        tokenizer: Arc<Tokenizer>,
+        template: Option<ChatTemplate>,
+    ) -> Result<Server, HttpError> {
+        if options.served_model_names.is_empty() {
+            return Err(HttpError::NoModelName);
+        }
+        let failed = |source| HttpError::Listen { host: options.host.clone(), port: options.port, source };
+        let listener = TcpListener::bind((options.host.as_str(), options.port)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Server { listener, address, state: Arc::new(State::new(options, engine, tokenizer, template)) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests until `shutdown`; then takes no more, and lets those that run finish within the drain timeout.
+    /// The engine goes on: whoever started it ends it.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Server { listener, state, .. } = self;
+        let mut connections = Connections::new(routes::router(state.clone()), state.options.connections_max);
+        connections.accept_until(listener, shutdown).await;
+        state.drain();
+        tracing::info!(in_flight = state.load(), "draining");
+        let left = connections.drain(state.options.drain_timeout).await;
+        if left > 0 {
+            tracing::warn!(connections = left, "not finished within {:?}", state.options.drain_timeout);
+        }
+    }
+}
+
+/// Listens, says where on standard output, and answers until `shutdown`: see [`Server`] and [`termination`].
+pub async fn serve(
+    options: ServeOptions,
+    engine: Engine,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), HttpError> {
+    let server = Server::bind(options, engine, tokenizer, template).await?;
+    println!("listening on http://{}", server.address());
+    server.run(shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! POST /start_profile and POST /stop_profile: what `vllm bench serve --profile` calls, and `vitrum profile`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State as Shared};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::answer::{json, to_json};
+use super::error::ApiError;
+use super::parse::profile::{StartProfileRequest, check_stop};
+use super::state::{State, blocking};
+use crate::trace::session::{SessionOptions, SpoolSummary};
+
+/// The prefix of file names unless the client gives one.
+const PREFIX_DEFAULT: &str = "vitrum";
+
+/// Starts to record.
+pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
+    let request = StartProfileRequest::parse(&state.body(body).await?)?;
+    let options = SessionOptions {
+        dir: state.options.profile.dir.clone(),
+        prefix: request.prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
+        max_bytes: state.options.profile.bytes_max,
+        toggle: request.toggle,
+    };
+    let dir = options.dir.clone();
+    let engine = state.engine.clone();
+    let session = blocking(move || engine.start_profile(options)).await?;
+    tracing::info!(id = session.id, spool = %session.path.display(), "recording");
+    Ok(json(to_json(&Started { id: session.id, dir, spool: session.path })))
+}
+
+/// Stops recording and renders the spool; answers when the files are complete. A client that leaves before that does not
+/// stop the render.
+pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
+    check_stop(&state.body(body).await?)?;
+    let (engine, render) = (state.engine.clone(), state.options.profile.render);
+    let stopped = blocking(move || -> Result<Stopped, ApiError> {
+        let stop_start = Instant::now();
+        let summary = engine.stop_profile()?;
+        let render_start = Instant::now();
+        let rendered = render(&summary.path)
+            .map_err(|source| ApiError::Render { spool: summary.path.display().to_string(), source })?;
+        Ok(Stopped {
+            complete: summary.is_complete(),
+            files: [vec![summary.path.clone()], rendered].concat(),
+            stop_ms: (render_start - stop_start).as_secs_f64() * 1e3,
+            render_ms: render_start.elapsed().as_secs_f64() * 1e3,
+            summary,
+        })
+    })
+    .await?;
+    tracing::info!(id = stopped.summary.id, render_ms = stopped.render_ms, complete = stopped.complete, "recorded");
+    Ok(json(to_json(&stopped)))
+}
+
+#[derive(Serialize)]
+struct Started {
+    id: String,
+    dir: PathBuf,
+    spool: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Stopped {
+    /// `id`, `steps`, `expected`, `received`, `dropped`, `invalid`, `bytes`, …
+    #[serde(flatten)]
+    summary: SpoolSummary,
+    /// Every node that was replayed is in the spool with a usable time.
+    complete: bool,
+    files: Vec<PathBuf>,
+    stop_ms: f64,
+    render_ms: f64,
+}

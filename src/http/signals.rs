@@ -1,0 +1,31 @@
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once.
+
+use std::future::Future;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The exit code after a second signal.
+const EXIT_AT_ONCE: i32 = 130;
+
+/// Takes over the two signals. The future is done at the first of them; at the next the process exits.
+pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = either(&mut terminate, &mut interrupt).await;
+        tracing::info!("{name}: finishing what runs; once more to exit at once");
+        tokio::spawn(async move {
+            let name = either(&mut terminate, &mut interrupt).await;
+            tracing::warn!("{name} again: exiting");
+            std::process::exit(EXIT_AT_ONCE);
+        });
+    })
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}

@@ -1,0 +1,96 @@
+//! A model as a list of ops: its packed weights, and the nodes of its two graphs.
+//!
+//! The order of the ops *is* the architecture; everything about how they run belongs to the device.
+
+mod llama;
+mod rope;
+
+use thiserror::Error;
+
+pub use self::llama::Model;
+use crate::device::params::{KvCacheRef, PAGE_TOKENS};
+use crate::device::{DeviceError, WeightFormat};
+use crate::weights::{ModelConfig, WeightsError};
+
+/// Why a model could not be loaded onto a device.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// The file.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A tensor of another shape than the model's configuration says.
+    #[error("tensor {name} is {rows} × {cols}, and the model's configuration asks for {expected_rows} × {expected_cols}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        cols: usize,
+        /// The rows that the configuration asks for.
+        expected_rows: usize,
+        /// The columns that the configuration asks for.
+        expected_cols: usize,
+    },
+}
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvFormat {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+}
+
+impl KvFormat {
+    /// Its number in `params.h`.
+    pub fn format(self) -> WeightFormat {
+        match self {
+            KvFormat::F32 => WeightFormat::F32,
+            KvFormat::F16 => WeightFormat::F16,
+        }
+    }
+
+    /// Bytes of keys and values of one page in one layer.
+    pub fn bytes_per_page_and_layer(self, config: &ModelConfig) -> usize {
+        2 * PAGE_TOKENS as usize * config.kv_heads * config.head_dim * self.format().block_bytes()
+    }
+
+    /// Bytes of keys and values of one page in all layers.
+    pub fn bytes_per_page(self, config: &ModelConfig) -> usize {
+        self.bytes_per_page_and_layer(config) * config.layers
+    }
+}
+
+/// The addresses that a step's nodes read and write besides weights; shapes as in `params.h`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is the field of the same name in params.h
+pub struct StepAddresses {
+    pub shape: u64,
+    pub token_source: u64,
+    pub positions: u64,
+    pub slot_mapping: u64,
+    pub logit_rows: u64,
+    pub sample_rows: u64,
+    pub items: u64,
+    pub splits: u64,
+    pub page_tables: u64,
+    pub max_pages: u32,
+    pub x: u64,
+    pub q: u64,
+    pub attention: u64,
+    pub partials: u64,
+    pub mlp: u64,
+    pub scratch: u64,
+    pub logits: u64,
+    pub logits_stride: u32,
+    pub slot_tokens: u64,
+    pub tokens: u64,
+    pub logprobs: u64,
+    /// One per layer.
+    pub kv: Vec<KvCacheRef>,
+}

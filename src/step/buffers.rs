@@ -1,0 +1,163 @@
+//! The step's memory at fixed addresses: one contiguous input buffer, activations, results.
+
+use super::StepLimits;
+use super::batch::{StepBatch, max_items, max_partials};
+use crate::device::params::*;
+use crate::device::{Device, DeviceBuffer, DeviceError, Download, Upload, activation_scratch_bytes, pod_bytes};
+use crate::model::{KvFormat, Model, StepAddresses};
+use crate::ops::attention;
+
+/// Everything that captured graphs read and write besides weights.
+#[derive(Debug)]
+pub(super) struct StepBuffers {
+    inputs: InputLayout,
+    logits: DeviceBuffer,
+    stride: usize,
+    vocab: usize,
+    /// The addresses that the model's nodes are built with.
+    pub(super) addresses: StepAddresses,
+}
+
+/// Addresses inside the input buffer.
+#[derive(Clone, Copy, Debug)]
+struct InputLayout {
+    shape: u64,
+    token_source: u64,
+    positions: u64,
+    slot_mapping: u64,
+    logit_rows: u64,
+    sample_rows: u64,
+    items: u64,
+    splits: u64,
+    page_tables: u64,
+}
+
+/// Places segments one after the other, each aligned to a cache line.
+struct Cursor(u64);
+
+impl Cursor {
+    fn take<T>(&mut self, count: usize) -> u64 {
+        let at = self.0;
+        self.0 = (at + (count * size_of::<T>()) as u64).next_multiple_of(64);
+        at
+    }
+}
+
+impl InputLayout {
+    /// The layout from address `base` on, and its length in bytes.
+    fn at(base: u64, limits: &StepLimits) -> (InputLayout, usize) {
+        let (tokens, seqs) = (limits.max_tokens, limits.max_seqs);
+        let mut cursor = Cursor(base);
+        let layout = InputLayout {
+            shape: cursor.take::<StepShape>(1),
+            token_source: cursor.take::<i32>(tokens),
+            positions: cursor.take::<u32>(tokens),
+            slot_mapping: cursor.take::<u32>(tokens),
+            logit_rows: cursor.take::<u32>(seqs),
+            sample_rows: cursor.take::<SampleRow>(seqs),
+            items: cursor.take::<AttentionItem>(max_items(limits)),
+            splits: cursor.take::<AttentionSplit>(tokens),
+            page_tables: cursor.take::<u32>(seqs * limits.pages_per_seq()),
+        };
+        (layout, (cursor.0 - base) as usize)
+    }
+}
+
+impl StepBuffers {
+    pub(super) fn allocate(
+        device: &mut Device,
+        model: &Model,
+        limits: &StepLimits,
+        kv: KvFormat,
+    ) -> Result<StepBuffers, DeviceError> {
+        let (tokens, seqs) = (limits.max_tokens, limits.max_seqs);
+        let config = model.config();
+        let input_bytes = InputLayout::at(0, limits).1;
+        let inputs = InputLayout::at(device.alloc(input_bytes, "step inputs")?.addr, limits).0;
+        let f32s = |count: usize| count * size_of::<f32>();
+        let widest = config.ffn.max(config.hidden).max(config.heads * config.head_dim);
+        let stride = config.vocab.next_multiple_of(16);
+        let partial_bytes = attention::partial_bytes(max_partials(limits), config.heads, config.head_dim);
+        let logits = device.alloc(f32s(seqs * stride), "logits")?;
+        let query_bytes = f32s(tokens * config.heads * config.head_dim);
+        let addresses = StepAddresses {
+            shape: inputs.shape,
+            token_source: inputs.token_source,
+            positions: inputs.positions,
+            slot_mapping: inputs.slot_mapping,
+            logit_rows: inputs.logit_rows,
+            sample_rows: inputs.sample_rows,
+            items: inputs.items,
+            splits: inputs.splits,
+            page_tables: inputs.page_tables,
+            max_pages: limits.pages_per_seq() as u32,
+            x: device.alloc(f32s(tokens * config.hidden), "residual stream")?.addr,
+            q: device.alloc(query_bytes, "queries")?.addr,
+            attention: device.alloc(query_bytes, "attention output")?.addr,
+            partials: device.alloc(partial_bytes, "attention partials")?.addr,
+            mlp: device.alloc(f32s(tokens * config.ffn), "MLP activations")?.addr,
+            scratch: device.alloc(activation_scratch_bytes(tokens, widest), "activation scratch")?.addr,
+            logits: logits.addr,
+            logits_stride: stride as u32,
+            slot_tokens: device.alloc(seqs * size_of::<u32>(), "slots")?.addr,
+            tokens: device.alloc(seqs * size_of::<u32>(), "drawn tokens")?.addr,
+            logprobs: device.alloc(seqs * size_of::<LogprobRow>(), "log probabilities")?.addr,
+            kv: kv_caches(device, model, limits, kv)?,
+        };
+        Ok(StepBuffers { inputs, logits, stride, vocab: config.vocab, addresses })
+    }
+
+    /// The parts of the input buffer that this batch uses.
+    pub(super) fn uploads<'a>(&self, batch: &'a StepBatch) -> [Upload<'a>; 9] {
+        let at = &self.inputs;
+        [
+            Upload { addr: at.shape, data: pod_bytes(&batch.shape) },
+            Upload { addr: at.token_source, data: pod_bytes(&batch.token_source) },
+            Upload { addr: at.positions, data: pod_bytes(&batch.positions) },
+            Upload { addr: at.slot_mapping, data: pod_bytes(&batch.slot_mapping) },
+            Upload { addr: at.logit_rows, data: pod_bytes(&batch.logit_rows) },
+            Upload { addr: at.sample_rows, data: pod_bytes(&batch.sample_rows) },
+            Upload { addr: at.items, data: pod_bytes(&batch.items) },
+            Upload { addr: at.splits, data: pod_bytes(&batch.splits) },
+            Upload { addr: at.page_tables, data: pod_bytes(&batch.page_tables) },
+        ]
+    }
+
+    /// Where the batch's tokens and log probabilities come back from.
+    pub(super) fn downloads(&self, batch: &StepBatch) -> [Download; 2] {
+        let rows = batch.logit_rows();
+        [
+            Download { addr: self.addresses.tokens, bytes: rows * size_of::<u32>() },
+            Download { addr: self.addresses.logprobs, bytes: rows * size_of::<LogprobRow>() },
+        ]
+    }
+
+    pub(super) fn logits(&self, device: &mut Device, rows: usize) -> Vec<Vec<f32>> {
+        let mut bytes = vec![0; self.vocab * size_of::<f32>()];
+        (0..rows)
+            .map(|row| {
+                device.download(&self.logits, row * self.stride * size_of::<f32>(), &mut bytes);
+                bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+            })
+            .collect()
+    }
+}
+
+fn kv_caches(
+    device: &mut Device,
+    model: &Model,
+    limits: &StepLimits,
+    kv: KvFormat,
+) -> Result<Vec<KvCacheRef>, DeviceError> {
+    let bytes = kv.bytes_per_page_and_layer(model.config()) / 2 * limits.kv_pages;
+    (0..model.config().layers)
+        .map(|_| {
+            Ok(KvCacheRef {
+                k: device.alloc(bytes, "KV cache")?.addr,
+                v: device.alloc(bytes, "KV cache")?.addr,
+                format: kv.format() as u32,
+                pages: limits.kv_pages as u32,
+            })
+        })
+        .collect()
+}

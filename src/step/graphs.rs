@@ -1,0 +1,88 @@
+//! The captured graphs: which a batch replays, captured when first needed. The only place where capture happens.
+
+use super::StepLimits;
+use super::batch::{StepBatch, forward_buckets, sample_buckets};
+use super::buckets::bucket_for;
+use super::buffers::StepBuffers;
+use crate::device::{Device, DeviceError, GraphId};
+use crate::model::Model;
+use crate::trace::schema::{GraphKey, GraphKind};
+
+/// How often a captured graph was replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayCount {
+    /// The graph's name.
+    pub key: GraphKey,
+    /// The device's number for it.
+    pub graph: GraphId,
+    /// Its replays since the start.
+    pub replays: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct GraphCache {
+    forward_buckets: Vec<u32>,
+    sample_buckets: Vec<u32>,
+    captured: Vec<ReplayCount>,
+}
+
+impl GraphCache {
+    pub(super) fn new(limits: &StepLimits) -> GraphCache {
+        GraphCache {
+            forward_buckets: forward_buckets(limits),
+            sample_buckets: sample_buckets(limits),
+            captured: Vec::new(),
+        }
+    }
+
+    /// The forward graph of a batch and, if a row draws a token, its sample graph.
+    pub(super) fn keys(&self, batch: &StepBatch) -> [Option<GraphKey>; 2] {
+        let sizes = batch.sizes();
+        let forward = if batch.is_decode() { GraphKind::ForwardDecode } else { GraphKind::ForwardMixed };
+        let sample = if batch.is_plain() { GraphKind::SamplePlain } else { GraphKind::SampleFull };
+        let forward = GraphKey { kind: forward, bucket: bucket_for(&self.forward_buckets, sizes.tokens as usize) };
+        let sample = GraphKey { kind: sample, bucket: bucket_for(&self.sample_buckets, batch.logit_rows()) };
+        [Some(forward), (batch.logit_rows() > 0).then_some(sample)]
+    }
+
+    /// Every key that a batch can have.
+    pub(super) fn all_keys(&self) -> Vec<GraphKey> {
+        use GraphKind::*;
+        let of = |kinds: [GraphKind; 2], buckets: &[u32]| -> Vec<GraphKey> {
+            let pairs = kinds.into_iter().flat_map(|kind| buckets.iter().map(move |bucket| (kind, *bucket)));
+            pairs.map(|(kind, bucket)| GraphKey { kind, bucket }).collect()
+        };
+        let mut keys = of([ForwardDecode, ForwardMixed], &self.forward_buckets);
+        keys.extend(of([SamplePlain, SampleFull], &self.sample_buckets));
+        keys
+    }
+
+    pub(super) fn capture(
+        &mut self,
+        key: GraphKey,
+        device: &mut Device,
+        model: &Model,
+        buffers: &StepBuffers,
+    ) -> Result<GraphId, DeviceError> {
+        if let Some(found) = self.captured.iter().find(|count| count.key == key) {
+            return Ok(found.graph);
+        }
+        let nodes = match key.kind {
+            GraphKind::ForwardDecode | GraphKind::ForwardMixed => model.forward(&buffers.addresses),
+            GraphKind::SamplePlain | GraphKind::SampleFull => model.sample(&buffers.addresses),
+        };
+        let graph = device.capture(key, &nodes)?;
+        self.captured.push(ReplayCount { key, graph, replays: 0 });
+        Ok(graph)
+    }
+
+    pub(super) fn count(&mut self, graph: GraphId) {
+        if let Some(count) = self.captured.iter_mut().find(|count| count.graph == graph) {
+            count.replays += 1;
+        }
+    }
+
+    pub(super) fn counts(&self) -> &[ReplayCount] {
+        &self.captured
+    }
+}

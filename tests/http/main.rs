@@ -1,0 +1,11 @@
+//! The HTTP server over real sockets, with an engine that follows a script: what clients send, what they get back byte by
+//! byte, and what happens when either side misbehaves.
+
+mod answers;
+mod client;
+mod lifecycle;
+mod probes;
+mod profile;
+mod refusals;
+mod scripted;
+mod streams;

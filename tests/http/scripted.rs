@@ -1,0 +1,234 @@
+//! An engine that counts: the token after t is t + 1. And a server in front of it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vitrum::device::DeviceInfo;
+use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
+use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, SpoolSummary, Submission};
+use vitrum::http::{ProfileOptions, ServeOptions, Server};
+use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
+use vitrum::text::{ChatTemplate, Tokenizer};
+use vitrum::weights::{Architecture, ModelConfig};
+
+pub(crate) const VOCAB: usize = 1000;
+pub(crate) const EOS: u32 = 500;
+pub(crate) const MAX_MODEL_LEN: usize = 256;
+pub(crate) const MODEL: &str = "org/counting";
+
+/// What the engine does besides counting.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    /// Wait for one `()` before each token.
+    pub(crate) gate: Option<Gate>,
+    /// Keep requests in the waiting queue and never answer.
+    pub(crate) stuck: bool,
+    /// Fail every request after this many tokens.
+    pub(crate) fail_after: Option<u32>,
+    /// Pretend that the recorder is not compiled in, or that the folder cannot be written.
+    pub(crate) profile: ProfileScript,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ProfileScript {
+    #[default]
+    Works,
+    Absent,
+    Unwritable,
+    LosesRecords,
+}
+
+/// A request that the engine is done with.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) tokens: u32,
+    pub(crate) aborted: bool,
+}
+
+pub(crate) struct Harness {
+    pub(crate) address: SocketAddr,
+    pub(crate) engine: Engine,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    ended: mpsc::Receiver<Ended>,
+    shutdown: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+impl Harness {
+    pub(crate) async fn start() -> Harness {
+        Harness::with(Script::default(), options()).await
+    }
+
+    pub(crate) async fn script(script: Script) -> Harness {
+        Harness::with(script, options()).await
+    }
+
+    pub(crate) async fn with(script: Script, options: ServeOptions) -> Harness {
+        let (engine, ended) = engine(script);
+        let tokenizer = Arc::new(Tokenizer::numeric(VOCAB));
+        let template = Some(ChatTemplate::numeric());
+        let server = Server::bind(options, engine.clone(), tokenizer.clone(), template).await.unwrap();
+        let address = server.address();
+        let (shutdown, asked) = oneshot::channel::<()>();
+        let server = tokio::spawn(server.run(async { asked.await.unwrap_or_default() }));
+        Harness { address, engine, tokenizer, ended, shutdown: Some(shutdown), server }
+    }
+
+    /// The next request that the engine is done with.
+    pub(crate) fn ended(&self) -> Ended {
+        self.ended.recv_timeout(Duration::from_secs(10)).expect("the engine ends a request")
+    }
+
+    /// Text of the tokens from `first` to `last`.
+    pub(crate) fn text(&self, first: u32, last: u32) -> String {
+        self.tokenizer.decode(&(first..=last).map(TokenId).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn ask_to_end(&mut self) {
+        self.shutdown.take().expect("asked once").send(()).unwrap();
+    }
+
+    /// Waits for the server's end, which someone asked for.
+    pub(crate) async fn wait(self) {
+        tokio::time::timeout(Duration::from_secs(10), self.server).await.expect("the server ends").unwrap();
+    }
+}
+
+pub(crate) fn options() -> ServeOptions {
+    let profile = ProfileOptions { dir: "profiles".into(), bytes_max: 1 << 20, render };
+    let names = vec![MODEL.into(), "alias".into()];
+    ServeOptions { port: 0, ..ServeOptions::new(names, "/models/counting.gguf".into(), profile) }
+}
+
+fn render(spool: &Path) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {
+    Ok(vec![spool.with_extension("pt.trace.json.gz"), spool.with_extension("html")])
+}
+
+pub(crate) type Gate = Arc<Mutex<mpsc::Receiver<()>>>;
+
+pub(crate) fn gate() -> (mpsc::Sender<()>, Option<Gate>) {
+    let (sender, receiver) = mpsc::channel();
+    (sender, Some(Arc::new(Mutex::new(receiver))))
+}
+
+fn engine(script: Script) -> (Engine, mpsc::Receiver<Ended>) {
+    let info = EngineInfo {
+        model: ModelConfig {
+            architecture: Architecture::Llama,
+            name: "counting".into(),
+            layers: 1,
+            hidden: 16,
+            ffn: 16,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 16,
+            vocab: VOCAB,
+            max_position: MAX_MODEL_LEN,
+            rms_eps: 1e-5,
+            rope_theta: 1e4,
+            tied_embeddings: true,
+            eos_tokens: vec![EOS],
+        },
+        device: DeviceInfo { name: "none".into(), kind: "null", isa: "none", workers: 0, memory_bytes: 0 },
+        max_model_len: MAX_MODEL_LEN,
+        max_num_seqs: 64,
+        max_num_batched_tokens: 512,
+        max_waiting: 3,
+        kv_pages: 64,
+        page_tokens: 16,
+    };
+    let metrics = Arc::new(EngineMetrics::new(MODEL, CacheSizes { page_tokens: 16, pages: 64 }));
+    let (engine, inbox) = Engine::from_parts(info, metrics);
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || serve(inbox, script, sender));
+    (engine, ended)
+}
+
+fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
+    let mut stuck = Vec::new();
+    let mut session = None;
+    for command in inbox.commands.iter() {
+        match command {
+            Command::Submit(submission) if script.stuck => stuck.push(submission),
+            Command::Submit(submission) => {
+                let (script, ended) = (script.clone(), ended.clone());
+                thread::spawn(move || ended.send(count(submission, &script)));
+            }
+            Command::StartProfile { options, reply } => {
+                let path = options.dir.join(format!("{}.17.vtr", options.prefix));
+                let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+                let _ = reply.send(match (script.profile, &session) {
+                    (ProfileScript::Absent, _) => Err(ProfileError::NotCompiled),
+                    (ProfileScript::Unwritable, _) => Err(ProfileError::Spool { path, source: denied() }),
+                    (_, Some(_)) => Err(ProfileError::Running { id: "17".into() }),
+                    (_, None) => {
+                        session = Some(path.clone());
+                        Ok(SessionStarted { id: "17".into(), path })
+                    }
+                });
+            }
+            Command::StopProfile { reply } => {
+                let received = if script.profile == ProfileScript::LosesRecords { 9 } else { 10 };
+                let summary = session.take().map(|path| SpoolSummary {
+                    id: "17".into(),
+                    path,
+                    steps: 2,
+                    expected: 10,
+                    received,
+                    dropped: 10 - received,
+                    invalid: 0,
+                    bytes: 4096,
+                });
+                let _ = reply.send(summary.ok_or(ProfileError::NotRunning));
+            }
+            Command::Shutdown { .. } => return,
+        }
+    }
+}
+
+fn count(submission: Submission, script: &Script) -> Ended {
+    let Submission { prompt, sampling, events, slot, .. } = submission;
+    drop(slot);
+    let mut last = prompt[prompt.len() - 1].0;
+    let mut tokens = 0;
+    let aborted = loop {
+        if let Some(gate) = &script.gate {
+            gate.lock().unwrap().recv().unwrap();
+        }
+        if events.is_closed() {
+            break true;
+        }
+        if script.fail_after == Some(tokens) {
+            let error = RequestError::EngineStopped { reason: "the device caught fire".into() };
+            events.try_send(TokenEvent::Failed(error)).unwrap();
+            break false;
+        }
+        last += 1;
+        tokens += 1;
+        let logprobs = sampling.logprobs.map(|count| Box::new(logprobs(last, count)));
+        // Never full: a reader that stops reading does not stop the engine.
+        let sent = events.try_send(TokenEvent::Token { token: TokenId(last), logprobs });
+        assert!(!matches!(sent, Err(tokio::sync::mpsc::error::TrySendError::Full(_))), "a full stream");
+        let stop = last == EOS && !sampling.ignore_eos || sampling.stop_token_ids.contains(&TokenId(last));
+        if stop || tokens == sampling.max_tokens {
+            let (reason, stop_token) =
+                if stop { (FinishReason::Stop, Some(TokenId(last))) } else { (FinishReason::Length, None) };
+            let _ = events.try_send(TokenEvent::Finished { reason, stop_token });
+            break false;
+        }
+    };
+    Ended { prompt: prompt.iter().map(|token| token.0).collect(), sampling, tokens, aborted }
+}
+
+/// The token has −0.5; the alternatives are the tokens from it on, with −0.5, −1.5, …
+fn logprobs(token: u32, count: u32) -> TokenLogprobs {
+    let top = (0..count).map(|index| (TokenId(token + index), -0.5 - index as f32)).collect();
+    TokenLogprobs { chosen: -0.5, rank: 1, top }
+}

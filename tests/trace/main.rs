@@ -1,0 +1,35 @@
+//! From the recorder's calls to the files that users open, on sessions of which every nanosecond is known.
+
+mod acceptance;
+mod account;
+mod allocation;
+mod recorder;
+mod synthetic;
+mod trace_json;
+
+use std::path::{Path, PathBuf};
+
+use vitrum::trace::record::Recorder;
+use vitrum::trace::session::{SessionOptions, SpoolSummary};
+
+use self::synthetic::{Plan, header, options, play};
+
+/// An empty folder for a test.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{name}"));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a folder for the test");
+    path
+}
+
+fn record_with(plan: &Plan, options: &SessionOptions) -> SpoolSummary {
+    let graphs = plan.graphs();
+    let mut recorder = Recorder::start(options, &header(), &graphs.each_ref()).expect("a recorder");
+    let expected = play(plan, &mut recorder);
+    recorder.stop(expected).expect("a summary")
+}
+
+/// Records a plan into a test's folder.
+fn record(name: &str, plan: &Plan) -> SpoolSummary {
+    record_with(plan, &options(&folder(name)))
+}
