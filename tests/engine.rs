@@ -28,7 +28,8 @@ fn with_logprobs(max_tokens: u32) -> SamplingParams {
 
 /// Each request on an engine of its own: nothing else runs, prompts in one chunk.
 fn alone() -> Vec<Answer> {
-    let options = EngineOptions { limits: StepLimits { max_tokens: 512, ..limits() }, prompt_chunk: 512, ..engine_options() };
+    let options =
+        EngineOptions { limits: StepLimits { max_tokens: 512, ..limits() }, prompt_chunk: 512, ..engine_options() };
     let engine = engine(&options);
     requests().into_iter().map(|request| run_all(&engine, &[request]).remove(0)).collect()
 }
@@ -59,7 +60,8 @@ fn a_preempted_request_goes_on_as_if_nothing_had_happened() {
     let engine = engine(&EngineOptions { limits: scarce, ..engine_options() });
     assert_eq!(run_all(&engine, &long), expected);
     let metrics = engine.metrics().encode().expect("metrics are text");
-    let preemptions = metrics.lines().find(|line| line.starts_with("vllm:num_preemptions_total")).expect("it is counted");
+    let preemptions =
+        metrics.lines().find(|line| line.starts_with("vllm:num_preemptions_total")).expect("it is counted");
     assert!(!preemptions.ends_with(" 0"), "pages ran out: {preemptions}");
     assert_eq!(run_all(&engine, &long), expected, "and again: every page came back");
 }
@@ -68,7 +70,8 @@ fn a_preempted_request_goes_on_as_if_nothing_had_happened() {
 fn more_requests_than_slots_are_served_in_turn() {
     let many: Vec<_> = (0..33).map(|i| (prompt(3 + i as usize % 20, i), greedy(9))).collect();
     let engine = engine(&engine_options());
-    let expected: Vec<_> = many.iter().map(|request| run_all(&engine, std::slice::from_ref(request)).remove(0)).collect();
+    let expected: Vec<_> =
+        many.iter().map(|request| run_all(&engine, std::slice::from_ref(request)).remove(0)).collect();
     assert_eq!(run_all(&engine, &many), expected);
 }
 

@@ -19,9 +19,9 @@ use crate::trace::session::SessionOptions;
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
     /// Load a running server and report throughput and latency, as `vllm bench serve` does
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Measure one batch of requests in this process, as `vllm bench latency` does
-    Latency(LatencyCommand),
+    Latency(Box<LatencyCommand>),
 }
 
 #[derive(Args, Debug)]

@@ -177,7 +177,11 @@ impl EngineArgs {
         let kv_pages = self.kv_cache_memory_bytes / page_bytes;
         if kv_pages == 0 {
             let expected = format!("at least {page_bytes}, the bytes of one page");
-            return Err(FlagError::Range { flag: "--kv-cache-memory-bytes", value: self.kv_cache_memory_bytes, expected });
+            return Err(FlagError::Range {
+                flag: "--kv-cache-memory-bytes",
+                value: self.kv_cache_memory_bytes,
+                expected,
+            });
         }
         let max_model_len = match self.max_model_len {
             None => config.max_position.min(kv_pages * PAGE_TOKENS as usize),

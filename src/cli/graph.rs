@@ -88,13 +88,8 @@ fn as_text(table: &GraphTable) -> String {
     rows.set_header(["#", "layer", "op", "kernel", "choice", "barriers", "MB", "MFLOP"]);
     // For a step that fills the bucket with sequences of one row and 256 KV positions each.
     let bucket = u64::from(table.key.bucket);
-    let sizes = StepSizes {
-        tokens: bucket,
-        seqs: bucket,
-        logit_rows: bucket,
-        kv_tokens: bucket * 256,
-        qk_pairs: bucket * 256,
-    };
+    let sizes =
+        StepSizes { tokens: bucket, seqs: bucket, logit_rows: bucket, kv_tokens: bucket * 256, qk_pairs: bucket * 256 };
     let mega = |cost: &LinearCost| format!("{:.3}", cost.at(&sizes) / 1e6);
     for (ordinal, node) in table.nodes.iter().enumerate() {
         rows.add_row([

@@ -26,14 +26,14 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a model over the OpenAI API
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Complete one prompt and print the answer
-    Generate(generate::GenerateArgs),
+    Generate(Box<generate::GenerateArgs>),
     /// Measure: a running server, or an engine in this process
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     /// Print the captured graphs of a step: nodes, layers, kernels, costs
-    Graph(graph::GraphArgs),
+    Graph(Box<graph::GraphArgs>),
     /// Read recordings
     #[command(subcommand)]
     Profile(profile::ProfileCommand),

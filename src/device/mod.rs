@@ -20,8 +20,8 @@ use thiserror::Error;
 
 pub use self::clock::{monotonic_ns, thread_id};
 pub use self::pack::{PackSource, WeightFormat};
-pub use self::pod::{pod_bytes, read_pod};
 use self::params::*;
+pub use self::pod::{pod_bytes, read_pod};
 use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place};
 
 /// Which device to open.

@@ -9,8 +9,8 @@ use super::recording::Recording;
 use super::scheduler::{Plan, PlannedRows, Scheduler};
 use super::sequence::{Sequence, Times};
 use super::{Command, Engine, EngineOptions, Inbox, Submission};
-use crate::device::{STEPS_IN_FLIGHT, monotonic_ns};
 use crate::device::params::LogprobRow;
+use crate::device::{STEPS_IN_FLIGHT, monotonic_ns};
 use crate::request::{FinishReason, RequestError, RequestId, StepId, TokenEvent, TokenId, TokenLogprobs};
 use crate::step::{RowTokens, Rows, StepError, StepRunner, SubmittedStep};
 use crate::trace::schema::{MemberRecord, Phase, RequestMoment};
@@ -56,12 +56,7 @@ struct DrawnToken {
 }
 
 impl EngineLoop {
-    pub(super) fn new(
-        runner: StepRunner,
-        options: &EngineOptions,
-        inbox: Inbox,
-        engine: &Engine,
-    ) -> EngineLoop {
+    pub(super) fn new(runner: StepRunner, options: &EngineOptions, inbox: Inbox, engine: &Engine) -> EngineLoop {
         let info = engine.info();
         let seqs = options.limits.max_seqs;
         EngineLoop {
@@ -110,10 +105,9 @@ impl EngineLoop {
             self.recording.phase(Phase::Replay, self.next_step);
             self.submit(filled)?;
         }
-        if self.under_way.len() == STEPS_IN_FLIGHT || plan == Plan::Wait {
-            if let Some(step) = self.under_way.pop_front() {
-                self.finish_step(step)?;
-            }
+        let due = self.under_way.len() == STEPS_IN_FLIGHT || plan == Plan::Wait;
+        if due && let Some(step) = self.under_way.pop_front() {
+            self.finish_step(step)?;
         }
         self.recording.end_iteration();
         self.update_gauges();

@@ -76,7 +76,11 @@ impl Sequence {
     }
 
     /// Why the sequence ends with its last token, if it does.
-    pub(super) fn finish_reason(&self, eos: &[TokenId], max_model_len: usize) -> Option<(FinishReason, Option<TokenId>)> {
+    pub(super) fn finish_reason(
+        &self,
+        eos: &[TokenId],
+        max_model_len: usize,
+    ) -> Option<(FinishReason, Option<TokenId>)> {
         let last = *self.tokens.last()?;
         let is_eos = !self.sampling.ignore_eos && eos.contains(&last);
         if is_eos || self.sampling.stop_token_ids.contains(&last) {

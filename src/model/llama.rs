@@ -159,13 +159,8 @@ impl Model {
             max_pages: at.max_pages as usize,
             scale: 1.0 / (config.head_dim as f32).sqrt(),
         };
-        let out = LinearResidual {
-            shape: at.shape,
-            input: at.attention,
-            x: at.x,
-            scratch: at.scratch,
-            weight: layer.wo,
-        };
+        let out =
+            LinearResidual { shape: at.shape, input: at.attention, x: at.x, scratch: at.scratch, weight: layer.wo };
         let up = NormGateUp {
             shape: at.shape,
             x: at.x,
@@ -176,8 +171,7 @@ impl Model {
             up: layer.up,
             eps: config.rms_eps,
         };
-        let down =
-            LinearResidual { shape: at.shape, input: at.mlp, x: at.x, scratch: at.scratch, weight: layer.down };
+        let down = LinearResidual { shape: at.shape, input: at.mlp, x: at.x, scratch: at.scratch, weight: layer.down };
         [
             qkv.node(number),
             attention.node(number),

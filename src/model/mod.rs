@@ -22,7 +22,9 @@ pub enum ModelError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A tensor of another shape than the model's configuration says.
-    #[error("tensor {name} is {rows} × {cols}, and the model's configuration asks for {expected_rows} × {expected_cols}")]
+    #[error(
+        "tensor {name} is {rows} × {cols}, and the model's configuration asks for {expected_rows} × {expected_cols}"
+    )]
     Shape {
         /// The tensor.
         name: String,

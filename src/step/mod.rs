@@ -13,8 +13,8 @@ use thiserror::Error;
 
 pub use self::batch::{RowTokens, Rows, StepBatch};
 use self::buffers::StepBuffers;
-pub use self::graphs::ReplayCount;
 use self::graphs::GraphCache;
+pub use self::graphs::ReplayCount;
 use crate::device::params::{LogprobRow, PAGE_TOKENS};
 use crate::device::{Activations, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, Submission, Ticket};
 use crate::model::{KvFormat, Model, ModelError};

@@ -33,7 +33,8 @@ impl Decoder {
     /// An empty sequence of up to 512 tokens.
     pub fn new(precision: Precision) -> Decoder {
         let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None };
-        let limits = StepLimits { max_tokens: 512, max_seqs: 1, max_model_len: 512, kv_pages: 512 / PAGE_TOKENS as usize };
+        let limits =
+            StepLimits { max_tokens: 512, max_seqs: 1, max_model_len: 512, kv_pages: 512 / PAGE_TOKENS as usize };
         let device = Device::open(&options).expect("the CPU is there");
         let runner = StepRunner::open(device, weights(), &limits, precision).expect("the model fits");
         // Not in order: the page table has to be followed.

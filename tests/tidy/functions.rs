@@ -4,14 +4,14 @@ use super::source::Source;
 
 /// A function: where it begins, and its lines from `fn` to the closing brace.
 #[derive(Debug, PartialEq)]
-pub struct Function {
-    pub name: String,
-    pub offset: usize,
-    pub lines: usize,
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) offset: usize,
+    pub(crate) lines: usize,
 }
 
 /// The functions of a Rust or C file that have a body.
-pub fn functions(source: &Source) -> Vec<Function> {
+pub(crate) fn functions(source: &Source) -> Vec<Function> {
     if source.is_rust() { rust(source) } else { c(source) }
 }
 

@@ -33,7 +33,7 @@ const NAME_NO_BACKEND: &[&str] = &["engine", "step", "model", "ops"];
 const BACKENDS: &[&str] = &["device::cpu", "device::null", "device::cuda"];
 
 /// Names that break the order.
-pub fn violations(source: &Source) -> Vec<String> {
+pub(crate) fn violations(source: &Source) -> Vec<String> {
     let Some(module) = source.module().filter(|module| *module != "lib") else { return Vec::new() };
     let Some((_, below)) = ORDER.iter().find(|(name, _)| *name == module) else {
         return vec![format!("{}: `{module}` has no place in the import order of tests/tidy/imports.rs", source.path)];

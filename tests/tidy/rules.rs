@@ -3,10 +3,10 @@
 use super::functions::functions;
 use super::source::Source;
 
-pub const FILE_LINES_MAX: usize = 500;
-pub const FUNCTION_LINES_MAX: usize = 70;
-pub const KERNEL_LINES_MAX: usize = 150;
-pub const COLUMNS_MAX: usize = 120;
+pub(crate) const FILE_LINES_MAX: usize = 500;
+pub(crate) const FUNCTION_LINES_MAX: usize = 70;
+pub(crate) const KERNEL_LINES_MAX: usize = 150;
+pub(crate) const COLUMNS_MAX: usize = 120;
 
 /// Where `unsafe` may stand.
 const UNSAFE_ALLOWED: &[&str] = &["src/device/", "src/weights/", "xtask/src/process.rs"];
@@ -19,9 +19,9 @@ const GENERATED: &[&str] = &["src/device/params.rs"];
 const NAMES_BANNED: &[&str] = &["utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"];
 
 /// A rule and its name.
-pub type Rule = (&'static str, fn(&Source) -> Vec<String>);
+pub(crate) type Rule = (&'static str, fn(&Source) -> Vec<String>);
 
-pub const RULES: &[Rule] = &[
+pub(crate) const RULES: &[Rule] = &[
     ("length", length),
     ("header", header),
     ("unsafe", unsafe_place),

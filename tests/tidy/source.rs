@@ -1,43 +1,43 @@
 //! A source file with its comments and literals blanked out, so that rules see code only.
 
 /// A text file of the tree.
-pub struct Source {
+pub(crate) struct Source {
     /// From the tree's root, with `/`.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
     /// `text` with the insides of comments, strings and character literals as spaces; as long, line for line.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 impl Source {
-    pub fn new(path: &str, text: &str) -> Source {
+    pub(crate) fn new(path: &str, text: &str) -> Source {
         Source { path: path.to_owned(), text: text.to_owned(), code: blank(text) }
     }
 
-    pub fn is_rust(&self) -> bool {
+    pub(crate) fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }
 
-    pub fn is_c(&self) -> bool {
+    pub(crate) fn is_c(&self) -> bool {
         [".h", ".cu", ".cuh"].iter().any(|end| self.path.ends_with(end))
     }
 
     /// The top-level module of a file in src/: `src/http/sse.rs` and `src/http.rs` are in `http`.
-    pub fn module(&self) -> Option<&str> {
+    pub(crate) fn module(&self) -> Option<&str> {
         self.path.strip_prefix("src/").map(|rest| rest.split(['/', '.']).next().unwrap_or(rest))
     }
 
     /// `path:line`, for a byte offset.
-    pub fn at(&self, offset: usize) -> String {
+    pub(crate) fn at(&self, offset: usize) -> String {
         format!("{}:{}", self.path, self.line(offset))
     }
 
-    pub fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         self.text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count() + 1
     }
 
     /// Where `word` stands in the code, not as a part of a longer name.
-    pub fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    pub(crate) fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
         let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         let bytes = self.code.as_bytes();
         self.code.match_indices(word).map(|(offset, _)| offset).filter(move |&offset| {
