@@ -1,17 +1,15 @@
 //! The process's command line and environment, read once and handed down as values. Nothing else reads either.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Parser;
-
-use crate::cli::Args;
 use crate::weights::hub;
 
 /// What the process was started with.
 #[derive(Debug)]
 pub struct Config {
     /// The command line.
-    pub args: Args,
+    pub args: Vec<OsString>,
     /// Where fetched model files are kept: `VITRUM_CACHE_DIR`, else `vitrum` in the user's cache folder.
     pub cache_dir: PathBuf,
     /// Which log lines are printed: `VITRUM_LOG`, in the syntax of `tracing_subscriber::EnvFilter`; else `info`.
@@ -21,12 +19,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the command line and the environment. Prints usage and exits if the command line is wrong.
+    /// Reads the command line and the environment.
     pub fn from_process() -> Config {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let user_cache = || hub::cache_dir_below(&std::env::home_dir().unwrap_or_else(|| PathBuf::from(".")));
         Config {
-            args: Args::parse(),
+            args: std::env::args_os().collect(),
             cache_dir: variable("VITRUM_CACHE_DIR").map_or_else(user_cache, PathBuf::from),
             log_filter: variable("VITRUM_LOG").and_then(|filter| filter.into_string().ok()).unwrap_or("info".into()),
             profile_dir: variable("VITRUM_PROFILE_DIR").map(PathBuf::from),

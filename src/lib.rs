@@ -28,10 +28,10 @@
 //! # The life of a request
 //!
 //! 1. A route in [`http`] parses the body, refuses what it cannot honour, tokenises the prompt.
-//! 2. [`engine::Engine::submit`] checks it against the model's limits, takes a place in the waiting queue and sends it to
-//!    the engine's thread. The answer is a stream; dropping it ends the request.
-//! 3. The scheduler (`src/engine/scheduler.rs`) gives it a slot and KV pages, and rows in a step: prompt rows in chunks,
-//!    beside the decode rows of others.
+//! 2. [`engine::Engine::submit`] checks it against the model's limits, takes a place in the waiting queue and sends it
+//!    to the engine's thread. The answer is a stream; dropping it ends the request.
+//! 3. The scheduler (`src/engine/scheduler.rs`) gives it a slot and KV pages, and rows in a step: prompt rows in
+//!    chunks, beside the decode rows of others.
 //! 4. [`step::StepRunner`] copies the batch to fixed addresses (one upload) and replays two captured graphs: *forward*,
 //!    whose bucket is a number of rows, and *sample*, whose bucket is a number of rows that draw a token.
 //! 5. The token is written into the sequence's slot on the device, where the next step, submitted before this one has
@@ -48,8 +48,8 @@
 //! 5. A parameter is honoured or refused by name.
 //! 6. Without feature `profiling` the binary has no recorder in it (`cargo xtask verify-off`).
 //! 7. Every node of every graph has a place and a cost.
-//! 8. The order of every reduction depends on the shape of one row, never on the batch: a request's logits are bit-equal
-//!    alone, among others and in any chunking of its prompt, on one device and instruction set.
+//! 8. The order of every reduction depends on the shape of one row, never on the batch: a request's logits are
+//!    bit-equal alone, among others and in any chunking of its prompt, on one device and instruction set.
 //!
 //! # Deliberately absent
 //!

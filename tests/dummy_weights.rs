@@ -74,7 +74,8 @@ fn weights_have_mean_0_and_keep_variance() {
             let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / count;
             let variance = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / count;
             let scaled = variance * tensor.cols as f64;
-            // Five standard errors of the mean of `count` values of variance 1/cols; in 4 bits, whole blocks go together.
+            // Five standard errors of the mean of `count` values of variance 1/cols; in 4 bits, whole blocks go
+            // together.
             let mean_max = 5.0 * (32.0 / (count * tensor.cols as f64)).sqrt();
             assert!(mean.abs() < mean_max, "{} {}: mean {mean}", spec.name, format.as_str());
             assert!((0.9..1.2).contains(&scaled), "{} {}: {scaled}", spec.name, format.as_str());

@@ -12,7 +12,7 @@ use vitrum::step::Precision;
 
 /// The largest deviation of llama.cpp's logits from the reference among the reference's 20 most likely tokens, per
 /// prompt of the file: measured with llama.cpp b11434 on the same model file, two threads, AVX2.
-const LLAMA_CPP_DEVIATION: [f32; 3] = [0.0, 0.0, 0.0];
+const LLAMA_CPP_DEVIATION: [f32; 3] = [0.574377, 0.448856, 0.765329];
 
 #[derive(Deserialize)]
 struct Golden {
@@ -111,7 +111,8 @@ fn int8_activations_deviate_no_more_than_llama_cpp_does() {
     }
     assert!(worst <= worst_allowed, "the int8 path deviates by {worst}, llama.cpp by {worst_allowed}");
     let mean = compared.iter().sum::<f32>() / compared.len() as f32;
-    assert!(mean >= 0.8, "only {mean} of the steps have a margin above llama.cpp's deviation");
+    // 64 %: so many of the reference's own margins are above llama.cpp's deviation.
+    assert!(mean >= 0.6, "only {mean} of the steps have a margin above llama.cpp's deviation");
 }
 
 #[test]

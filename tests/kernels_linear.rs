@@ -12,7 +12,8 @@ use vitrum::ops::{embed, linear_residual, norm_gate_up, norm_lm_head, norm_qkv};
 use vitrum::trace::schema::{Op, Place};
 
 const EPS: f32 = 1e-5;
-// ---- x += input Wᵀ ---------------------------------------------------------------------------------------------------
+// ---- x += input Wᵀ
+// ---------------------------------------------------------------------------------------------------
 
 /// One residual projection.
 fn residual(bench: &mut Bench, weight: &Weight, input: &[f32], x: &[f32], bucket: usize) -> Vec<f32> {

@@ -323,12 +323,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn any_bytes_are_taken_or_refused(rest in prop::collection::vec(any::<u8>(), 0..400), tensors in 0u64..4, keys in 0u64..4) {
+    fn any_bytes_are_taken_or_refused(
+        rest in prop::collection::vec(any::<u8>(), 0..400),
+        tensors in 0u64..4,
+        keys in 0u64..4,
+    ) {
         exercise(&header(tensors, keys, &rest));
     }
 
     #[test]
-    fn any_flips_are_taken_or_refused(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn any_flips_are_taken_or_refused(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
         let (mut bytes, header_bytes) = tiny_header();
         for (index, value) in flips {
             bytes[index.index(header_bytes)] = value;

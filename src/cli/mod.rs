@@ -39,7 +39,9 @@ enum Command {
     Profile(profile::ProfileCommand),
 }
 
-/// Runs the command. An error is printed with its causes; the exit code is 1.
+/// Runs the command. An error is printed with its causes; the exit code is 1. Prints usage and exits if the command
+/// line
+/// is wrong.
 pub fn run(config: Config) -> ExitCode {
     let filter = match EnvFilter::try_new(&config.log_filter) {
         Ok(filter) => filter,
@@ -50,7 +52,7 @@ pub fn run(config: Config) -> ExitCode {
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
     let Config { args, cache_dir, profile_dir, .. } = config;
-    let result = match args.command {
+    let result = match Args::parse_from(args).command {
         Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir),
         Command::Generate(args) => generate::run(&args, &cache_dir),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir),

@@ -107,7 +107,7 @@ impl NullDevice {
         let nodes = submission.graphs.iter().map(|id| self.graph(*id).nodes.len()).sum();
         tickets::assert_within_limits(submission, nodes, &self.buffers);
         let ticket = self.tickets.take();
-        let stamped = submission.traced && cfg!(feature = "profiling");
+        let stamped = submission.traced && crate::trace::record::ENABLED;
         self.under_way.push_back(Step {
             download_bytes: submission.downloads.iter().map(|download| download.bytes).sum(),
             stamped_nodes: if stamped { nodes } else { 0 },

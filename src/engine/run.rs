@@ -301,7 +301,8 @@ impl EngineLoop {
                 _ if left => self.end(index, FinishReason::Abort),
                 None => {}
                 Some((reason, stop_token)) => {
-                    let _ = sequence.events.try_send(TokenEvent::Finished { reason, stop_token }); // left: nothing to tell
+                    // An error: the client has left, and there is nobody to tell.
+                    let _ = sequence.events.try_send(TokenEvent::Finished { reason, stop_token });
                     self.end(index, reason);
                 }
             }

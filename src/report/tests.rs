@@ -111,7 +111,9 @@ fn spool(records: &[Any], toggled: bool, expected: ExpectedGraph) -> Vec<u8> {
 proptest! {
     #[test]
     fn no_record_makes_a_report_panic(
-        records in prop::collection::vec(any_record(), 1..60), toggled: bool, counts in prop::collection::vec(number(), 3),
+        records in prop::collection::vec(any_record(), 1..60),
+        toggled: bool,
+        counts in prop::collection::vec(number(), 3),
     ) {
         let expected =
             ExpectedGraph { graph: 1, replays: counts[0], traced_replays: counts[1], nodes: counts[2] };

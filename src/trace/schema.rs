@@ -208,7 +208,8 @@ pub struct NodeStamp {
 }
 
 impl NodeStamp {
-    /// Whether the node wrote it: a stamp that begins at 0 was never written, one that ends before it begins is no time.
+    /// Whether the node wrote it: a stamp that begins at 0 was never written, one that ends before it begins is no
+    /// time.
     pub fn is_valid(&self) -> bool {
         self.start_ns != 0 && self.end_ns >= self.start_ns
     }

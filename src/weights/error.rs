@@ -121,7 +121,10 @@ pub enum WeightsError {
         type_name: &'static str,
     },
     /// Rows that do not consist of whole blocks.
-    #[error("{}: tensor {name} in {} needs rows of a multiple of 32 values, and they have {cols}", path.display(), format.as_str())]
+    #[error(
+        "{}: tensor {name} in {} needs rows of a multiple of 32 values, and they have {cols}",
+        path.display(), format.as_str()
+    )]
     TensorBlocks {
         /// The file.
         path: PathBuf,

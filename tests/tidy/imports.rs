@@ -23,7 +23,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("ops", &["device"]),
     ("text", &["weights", "request"]),
     ("weights", &["device", "request"]),
-    ("device", &["request"]),
+    ("device", &["request", "trace::record"]),
     ("trace", &["request", "trace::record"]),
     ("request", &[]),
 ];

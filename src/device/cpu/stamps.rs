@@ -7,7 +7,7 @@ use crate::device::{DeviceError, STEP_NODES_MAX};
 use crate::trace::schema::NodeStamp;
 
 /// Whether this build can stamp nodes.
-pub(super) const ENABLED: bool = cfg!(feature = "profiling");
+pub(super) const ENABLED: bool = crate::trace::record::ENABLED;
 
 /// When one worker ran one node.
 #[derive(Clone, Copy, Debug, Default)]

@@ -179,7 +179,7 @@ fn completeness_notes(report: &Report) -> Vec<String> {
     let dropped = &all.dropped_records;
     if dropped.total() > 0 {
         notes.push(format!(
-            "INCOMPLETE: records left out: {} node times, {} replays, {} steps, {} batch rows, {} host phases, {} request moments.",
+            "INCOMPLETE: left out: {} node times, {} replays, {} steps, {} batch rows, {} spans, {} request moments.",
             dropped.nodes, dropped.replays, dropped.steps, dropped.members, dropped.spans, dropped.requests
         ));
     }

@@ -8,7 +8,8 @@
 //! record  tag u8 · fields, little endian, each kind of a fixed length; node times as a run of one replay's nodes
 //! ```
 //!
-//! The engine's thread encodes into [`Block`]s of fixed size; a writer's thread seals and writes them. The [`Reader`] is
+//! The engine's thread encodes into [`Block`]s of fixed size; a writer's thread seals and writes them. The [`Reader`]
+//! is
 //! pure and holds one block: a file that ends early reads up to its last whole block and says so, a damaged block is
 //! an error with its offset, and no bytes make it panic.
 
