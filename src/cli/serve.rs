@@ -81,12 +81,7 @@ pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBu
         start.elapsed().as_secs_f64()
     );
     drop(model.weights);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let served = runtime.block_on(async {
-        let shutdown = http::termination()?;
-        http::serve(options, engine.clone(), model.tokenizer, template, shutdown).await?;
-        Ok(())
-    });
+    let served = http::run(options, engine.clone(), model.tokenizer, template);
     engine.shutdown();
-    served
+    Ok(served?)
 }

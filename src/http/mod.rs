@@ -110,6 +110,9 @@ pub enum HttpError {
     /// A model has to have a name.
     #[error("no name to serve the model under")]
     NoModelName,
+    /// The threads or the signals that a server needs.
+    #[error("could not start the server's runtime: {0}")]
+    Runtime(#[source] io::Error),
 }
 
 /// A server that listens and does not yet answer.
@@ -155,6 +158,21 @@ impl Server {
             tracing::warn!(connections = left, "not finished within {:?}", state.options.drain_timeout);
         }
     }
+}
+
+/// Serves until SIGTERM or SIGINT, on a runtime of its own.
+pub fn run(
+    options: ServeOptions,
+    engine: Engine,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+) -> Result<(), HttpError> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().map_err(HttpError::Runtime)?;
+    runtime.block_on(async {
+        let shutdown = termination().map_err(HttpError::Runtime)?;
+        serve(options, engine, tokenizer, template, shutdown).await
+    })
 }
 
 /// Listens, says where on standard output, and answers until `shutdown`: see [`Server`] and [`termination`].

@@ -25,9 +25,11 @@ pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
         install(&["python3", "python3-venv"])?;
         create_environment(&folder)?;
     }
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
-    run("pip install", pip, io::sink())?;
+    if !packages.is_empty() {
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
+        run("pip install", pip, io::sink())?;
+    }
     fs::write(&marker, wanted).map_err(|error| format!("{}: {error}", marker.display()))?;
     Ok(python)
 }
