@@ -26,7 +26,7 @@ impl Config {
         Config {
             args: std::env::args_os().collect(),
             cache_dir: variable("VITRUM_CACHE_DIR").map_or_else(user_cache, PathBuf::from),
-            log_filter: variable("VITRUM_LOG").and_then(|filter| filter.into_string().ok()).unwrap_or("info".into()),
+            log_filter: variable("VITRUM_LOG").map_or("info".into(), |filter| filter.to_string_lossy().into_owned()),
             profile_dir: variable("VITRUM_PROFILE_DIR").map(PathBuf::from),
         }
     }

@@ -184,7 +184,7 @@ pub const STAGING_BYTES: usize = 8 << 20;
 pub const STEP_PARTS_MAX: usize = 64;
 
 /// The most nodes that the graphs of one step may add up to.
-pub const STEP_NODES_MAX: usize = 4096;
+pub const STEP_NODES_MAX: usize = 8192;
 
 /// A finished step.
 #[derive(Debug)]

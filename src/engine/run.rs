@@ -93,7 +93,7 @@ impl EngineLoop {
 
     /// One turn: submit a step if there is one, read the tokens of the step before it.
     fn iterate(&mut self) -> Result<bool, StepError> {
-        if !self.receive() {
+        if !self.receive()? {
             return Ok(false);
         }
         self.recording.phase(Phase::Schedule, self.next_step);
@@ -115,43 +115,49 @@ impl EngineLoop {
     }
 
     /// Takes in what came; blocks when there is nothing else to do. False: the end.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self) -> Result<bool, StepError> {
         self.recording.begin_iteration(self.next_step);
         let idle = self.under_way.is_empty() && self.scheduler.running.is_empty() && self.scheduler.waiting.is_empty();
         if idle {
             if !self.shutdowns.is_empty() {
-                return false;
+                return Ok(false);
             }
             self.recording.pause();
             match self.inbox.commands.recv() {
-                Ok(command) => self.take(command),
-                Err(_) => return false, // every handle is gone
+                Ok(command) => self.take(command)?,
+                Err(_) => return Ok(false), // every handle is gone
             }
             self.recording.begin_iteration(self.next_step);
         }
         while let Ok(command) = self.inbox.commands.try_recv() {
-            self.take(command);
+            self.take(command)?;
         }
         self.drop_abandoned();
-        true
+        Ok(true)
     }
 
-    fn take(&mut self, command: Command) {
+    /// An error is the device's: the command's answer is then that the engine has stopped.
+    fn take(&mut self, command: Command) -> Result<(), StepError> {
         match command {
             Command::Submit(submission) => self.enqueue(submission),
             Command::StartProfile { options, reply } => {
+                self.finish_steps()?; // the device is measured with nothing under way
                 let _ = reply.send(self.recording.start(&options, &mut self.runner)); // the asker may have left
             }
             Command::StopProfile { reply } => {
-                while let Some(step) = self.under_way.pop_front() {
-                    if let Err(error) = self.finish_step(step) {
-                        tracing::error!("a step failed while the profile was stopped: {error}");
-                    }
-                }
+                self.finish_steps()?; // every step that was counted is in the recording
                 let _ = reply.send(self.recording.stop());
             }
             Command::Shutdown { done } => self.shutdowns.push(done),
         }
+        Ok(())
+    }
+
+    fn finish_steps(&mut self) -> Result<(), StepError> {
+        while let Some(step) = self.under_way.pop_front() {
+            self.finish_step(step)?;
+        }
+        Ok(())
     }
 
     fn enqueue(&mut self, request: Submission) {

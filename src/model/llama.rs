@@ -72,7 +72,7 @@ impl Model {
             false => loader.matrix("output.weight", config.vocab, hidden)?,
         };
         let factors = match weights.has("rope_freqs.weight") {
-            true => Some(loader.values("rope_freqs.weight", config.head_dim / 2)?),
+            true => Some(loader.rope_factors(config.head_dim / 2)?),
             false => None,
         };
         let table = rope::table(&config, max_positions, factors.as_deref());
@@ -203,6 +203,14 @@ impl Loader<'_> {
         let mut values = vec![0.0; len];
         tensor.format.dequantise_row(&tensor.data, &mut values);
         Ok(values)
+    }
+
+    fn rope_factors(&mut self, pairs: usize) -> Result<Vec<f32>, ModelError> {
+        let factors = self.values("rope_freqs.weight", pairs)?;
+        match factors.iter().position(|factor| !(factor.is_finite() && *factor > 0.0)) {
+            Some(index) => Err(ModelError::RopeFactor { index, value: factors[index] }),
+            None => Ok(factors),
+        }
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<u64, ModelError> {

@@ -21,6 +21,14 @@ pub enum ModelError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A factor that no frequency can be divided by.
+    #[error("tensor rope_freqs.weight: factor {index} is {value}, and has to be finite and above 0")]
+    RopeFactor {
+        /// The pair.
+        index: usize,
+        /// Its factor.
+        value: f32,
+    },
     /// A tensor of another shape than the model's configuration says.
     #[error(
         "tensor {name} is {rows} × {cols}, and the model's configuration asks for {expected_rows} × {expected_cols}"

@@ -63,6 +63,11 @@ impl InputLayout {
     }
 }
 
+/// Bytes of the input buffer: the most that one step uploads.
+pub(super) fn input_bytes(limits: &StepLimits) -> usize {
+    InputLayout::at(0, limits).1
+}
+
 impl StepBuffers {
     pub(super) fn allocate(
         device: &mut Device,
@@ -72,8 +77,7 @@ impl StepBuffers {
     ) -> Result<StepBuffers, DeviceError> {
         let (tokens, seqs) = (limits.max_tokens, limits.max_seqs);
         let config = model.config();
-        let input_bytes = InputLayout::at(0, limits).1;
-        let inputs = InputLayout::at(device.alloc(input_bytes, "step inputs")?.addr, limits).0;
+        let inputs = InputLayout::at(device.alloc(input_bytes(limits), "step inputs")?.addr, limits).0;
         let f32s = |count: usize| count * size_of::<f32>();
         let widest = config.ffn.max(config.hidden).max(config.heads * config.head_dim);
         let stride = config.vocab.next_multiple_of(16);

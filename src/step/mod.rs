@@ -16,7 +16,9 @@ use self::buffers::StepBuffers;
 use self::graphs::GraphCache;
 pub use self::graphs::ReplayCount;
 use crate::device::params::{LogprobRow, PAGE_TOKENS};
-use crate::device::{Activations, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, Submission, Ticket};
+use crate::device::{
+    Activations, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, STAGING_BYTES, Submission, Ticket,
+};
 use crate::model::{KvFormat, Model, ModelError};
 use crate::request::TokenId;
 use crate::trace::schema::{GraphKey, GraphTable, NodeStamp, StepSizes};
@@ -60,6 +62,21 @@ pub enum StepError {
     /// The model does not fit the engine.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A full step would not fit the staging memory.
+    #[error(
+        "{max_seqs} sequences of up to {max_model_len} tokens take {bytes} bytes of inputs a step, at most {limit}: \
+         lower --max-num-seqs, --max-num-batched-tokens or --max-model-len"
+    )]
+    InputsTooLarge {
+        /// Sequences of one step.
+        max_seqs: usize,
+        /// The longest sequence.
+        max_model_len: usize,
+        /// What a full step uploads.
+        bytes: usize,
+        /// [`STAGING_BYTES`].
+        limit: usize,
+    },
 }
 
 /// A step under way.
@@ -115,6 +132,11 @@ impl StepRunner {
         limits: &StepLimits,
         precision: Precision,
     ) -> Result<StepRunner, StepError> {
+        let bytes = buffers::input_bytes(limits);
+        if bytes > STAGING_BYTES {
+            let (max_seqs, max_model_len) = (limits.max_seqs, limits.max_model_len);
+            return Err(StepError::InputsTooLarge { max_seqs, max_model_len, bytes, limit: STAGING_BYTES });
+        }
         let model = Model::load(&mut device, weights, limits.max_model_len, precision.activations)?;
         let buffers = StepBuffers::allocate(&mut device, &model, limits, precision.kv)?;
         let batch = StepBatch::with_limits(limits, model.config().kv_heads, device.info().workers);
