@@ -40,8 +40,8 @@
 //!
 //! # Invariants
 //!
-//! 1. After the engine has started nothing allocates device memory but a first capture: the graph, and scratch memory if
-//!    its kernels need more than those before.
+//! 1. After the engine has started nothing allocates device memory but a first capture: the graph, and scratch
+//!    memory if its kernels need more than those before.
 //! 2. Only `http` and `bench` are async; only `device` and `weights` hold `unsafe`, each block with the fact relied on;
 //!    only [`config`] reads the command line and the environment (three variables).
 //! 3. `engine` and `step` name no backend; `device` names no model.

@@ -74,7 +74,7 @@ fn a_recording_starts_and_stops_under_load() {
         .iter()
         .map(|(prompt, sampling)| engine.submit(prompt.clone(), sampling.clone()).expect("a good request"))
         .collect();
-    // The first session measures the device, which takes about a second: the steps under way have to be finished before.
+    // The first session measures the device, which takes about a second: steps under way are finished before.
     for _ in 0..3 {
         let report = record(&engine, dir.path(), || std::thread::sleep(std::time::Duration::from_millis(20)));
         assert!(report.completeness.complete);
