@@ -31,11 +31,13 @@ static const uint32_t VITRUM_FORMAT_Q8_0 = 3;
 static const uint32_t VITRUM_FORMAT_Q4_0 = 4;
 static const uint32_t VITRUM_FORMAT_Q4_1 = 5;
 
-// How a linear layer reads its input: as it is, quantised to int8 with one scale per 32 values, or
-// rounded to bf16 (bf16 weights, where the processor has a bf16 dot product).
+// How a linear layer reads its input: as it is; quantised to int8 with one scale per 32 values; rounded to bf16 (bf16
+// weights, where the processor has a bf16 dot product); or quantised to int8 twice, the second time what the first
+// rounding left, in steps of scale / 254: about 16 bits.
 static const uint32_t VITRUM_ACTIVATIONS_F32 = 0;
 static const uint32_t VITRUM_ACTIVATIONS_INT8 = 1;
 static const uint32_t VITRUM_ACTIVATIONS_BF16 = 2;
+static const uint32_t VITRUM_ACTIVATIONS_INT8X2 = 3;
 
 // ---- pieces ---------------------------------------------------------------------------------------------------------
 

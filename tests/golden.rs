@@ -1,5 +1,5 @@
 //! SmolLM2-135M-Instruct (Q4_1) against reference logits and tokens (tests/data/golden): the exact path within rounding
-//! of the reference, the int8 path about as far from it as llama.cpp is on the same file.
+//! of the reference, the reduced path nearer to it than llama.cpp is on the same file.
 
 mod support;
 
@@ -98,24 +98,19 @@ fn exact_activations_are_within_rounding_of_the_reference() {
 }
 
 #[test]
-fn int8_activations_deviate_about_as_much_as_llama_cpp_does() {
+fn reduced_activations_deviate_less_than_llama_cpp_does() {
     let precision = Precision { activations: Activations::Reduced, kv: KvFormat::F16 };
-    let (mut compared, mut worst, mut worst_allowed) = (Vec::new(), 0f32, 0f32);
-    for (prompt, allowed) in golden().iter().zip(LLAMA_CPP_DEVIATION) {
+    let mut compared = Vec::new();
+    for (prompt, llama_cpp) in golden().iter().zip(LLAMA_CPP_DEVIATION) {
         let logits = Decoder::new(precision).prefill(&tokens(&prompt.token_ids), 512);
         let deviation = prompt.f32_dequant_weights.deviation(&logits);
-        println!("{}: int8 path deviates by {deviation}, llama.cpp by {allowed}", prompt.name);
-        worst = worst.max(deviation);
-        worst_allowed = worst_allowed.max(allowed);
-        compared.push(compare_steps(&mut Decoder::new(precision), prompt, allowed));
+        println!("{}: the reduced path deviates by {deviation}, llama.cpp by {llama_cpp}", prompt.name);
+        assert!(deviation <= llama_cpp, "{}: deviates by {deviation}, llama.cpp by {llama_cpp}", prompt.name);
+        compared.push(compare_steps(&mut Decoder::new(precision), prompt, deviation));
     }
-    // Measured: 0.38, 0.43, 1.09 here; 0.57, 0.45, 0.77 there. Both are the noise of int8 activations, which differs by
-    // prompt: the bound is there to find wrong kernels.
-    let bound = 1.5 * worst_allowed;
-    assert!(worst <= bound, "the int8 path deviates by {worst}, llama.cpp by {worst_allowed}");
     let mean = compared.iter().sum::<f32>() / compared.len() as f32;
-    // 64 %: so many of the reference's own margins are above llama.cpp's deviation.
-    assert!(mean >= 0.6, "only {mean} of the steps have a margin above llama.cpp's deviation");
+    println!("{mean} of the steps have a margin above the deviation, and its token");
+    assert!(mean >= 0.8, "only {mean} of the steps have a margin above the deviation: {compared:?}");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn rows_do_not_depend_on_their_batch() {
 #[test]
 fn instruction_sets_agree() {
     for format in FORMATS {
-        for activations in [Activations::F32, Activations::Reduced] {
+        for activations in ACTIVATIONS {
             let mut first: Option<Vec<f32>> = None;
             for isa in isas() {
                 let mut bench = Bench::new(isa, format, activations);
@@ -395,6 +395,9 @@ fn references_do_what_they_say() {
     let rounded = round_activations(&row, ACTIVATIONS_INT8);
     let worst = row.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(worst <= 16.0 / 127.0 / 2.0 && worst > 0.0 && rounded[0] == -16.0, "{worst}");
+    let rounded = round_activations(&row, ACTIVATIONS_INT8X2);
+    let worst = row.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst <= 16.0 / 127.0 / 254.0 / 2.0 + 1e-12 && worst > 0.0 && rounded[0] == -16.0, "{worst}");
     let matrix = Matrix { values: &[1.0, 2.0, 3.0, 4.0], rows: 2, cols: 2 };
     assert_eq!(product(&matrix, &[10.0, 1.0]), [12.0, 34.0]);
 }

@@ -39,8 +39,9 @@ pub(super) struct EngineArgs {
     /// Instruction set of the CPU device [default: the best that this machine has]
     #[arg(long, value_enum)]
     isa: Option<IsaArg>,
-    /// How linear layers read their input: `reduced` = int8 for quantised weights, bf16 for bf16 weights where the
-    /// machine has a bf16 dot product; `f32` = as it is (quantised weights are expanded: slow, exact)
+    /// How linear layers read their input: `reduced` = for quantised weights about 16 bits (int8 twice), in the MLP's
+    /// gate and up 8 bits; bf16 for bf16 weights where the machine has a bf16 dot product; `f32` = as it is (quantised
+    /// weights are expanded: slow, exact)
     #[arg(long, value_enum, default_value_t = ActivationsArg::Reduced)]
     activations: ActivationsArg,
     /// How keys and values are kept [default: f16; f32 with --activations f32]

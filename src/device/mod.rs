@@ -63,6 +63,19 @@ pub enum Activations {
     /// For quantised weights: quantised to int8, one scale per 32 values. For bf16 weights, where the machine has a
     /// bf16 dot product: rounded to bf16. Other weights: as it is.
     Reduced,
+    /// The same, but for quantised weights to int8 twice, the second time what the first rounding left: about 16 bits,
+    /// for twice the arithmetic. For layers that are small or whose error weighs most.
+    ReducedFine,
+}
+
+impl Activations {
+    /// The finer form of a reduced one.
+    pub fn finer(self) -> Activations {
+        match self {
+            Activations::F32 => Activations::F32,
+            Activations::Reduced | Activations::ReducedFine => Activations::ReducedFine,
+        }
+    }
 }
 
 /// What a device says about itself.
@@ -346,6 +359,7 @@ const ACTIVATION_ROW_PADDING_BYTES: usize = 64;
 
 /// Bytes of scratch for the activations of one node: `rows` rows of `cols` values.
 pub fn activation_scratch_bytes(rows: usize, cols: usize) -> usize {
-    // f32 values, or int8 values with an f32 scale and two sums per 32: the f32 row is the larger.
+    // f32 values, or int8 values (twice at most) with an f32 scale and up to three sums per 32: the f32 row is the
+    // largest.
     rows * (cols.next_multiple_of(QUANT_BLOCK as usize) * size_of::<f32>() + ACTIVATION_ROW_PADDING_BYTES)
 }

@@ -14,6 +14,7 @@ pub const FORMAT_Q4_1: u32 = 5;
 pub const ACTIVATIONS_F32: u32 = 0;
 pub const ACTIVATIONS_INT8: u32 = 1;
 pub const ACTIVATIONS_BF16: u32 = 2;
+pub const ACTIVATIONS_INT8X2: u32 = 3;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
 pub struct StepShape {

@@ -60,17 +60,27 @@ pub fn rms_norm(x: &[f32], gamma: &[f32], eps: f32) -> Vec<f64> {
 /// A row as the linear layer reads it, for each of `ACTIVATIONS_*`.
 pub fn round_activations(row: &[f64], activations: u32) -> Vec<f64> {
     match activations {
-        ACTIVATIONS_INT8 => row.chunks(QUANT_BLOCK as usize).flat_map(quantise).collect(),
+        ACTIVATIONS_INT8 => {
+            row.chunks(QUANT_BLOCK as usize).flat_map(|block| quantise(block, f64::round_ties_even)).collect()
+        }
+        ACTIVATIONS_INT8X2 => row.chunks(QUANT_BLOCK as usize).flat_map(|block| quantise(block, round_twice)).collect(),
         ACTIVATIONS_BF16 => row.iter().map(|x| half::bf16::from_f64(*x).to_f64()).collect(),
         _ => row.to_vec(),
     }
 }
 
-fn quantise(block: &[f64]) -> Vec<f64> {
+/// A block in steps of its largest magnitude / 127.
+fn quantise(block: &[f64], round: impl Fn(f64) -> f64) -> Vec<f64> {
     let amax = block.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
     // Blocks below 1e-30 are zero: kernels compute 127 / amax in f32.
     let scale = if amax > 1e-30 { amax / 127.0 } else { return vec![0.0; block.len()] };
-    block.iter().map(|x| (x / scale).round_ties_even() * scale).collect()
+    block.iter().map(|x| round(x / scale) * scale).collect()
+}
+
+/// To an integer, and what that left in steps of 1/254: within ±127 of them.
+fn round_twice(x: f64) -> f64 {
+    let nearest = x.round_ties_even();
+    nearest + ((x - nearest) * 254.0).round_ties_even() / 254.0
 }
 
 /// The product of a weight matrix with one row.

@@ -151,9 +151,9 @@ impl Checker<'_> {
         let Some(format) = WeightFormat::from_u32(weight.format) else {
             return require(false, what, weight.format.into(), "in a known weight format");
         };
-        let known = [ACTIVATIONS_F32, ACTIVATIONS_INT8, ACTIVATIONS_BF16].contains(&weight.activations);
+        let int8 = [ACTIVATIONS_INT8, ACTIVATIONS_INT8X2].contains(&weight.activations);
+        let known = int8 || [ACTIVATIONS_F32, ACTIVATIONS_BF16].contains(&weight.activations);
         require(known, what, weight.activations.into(), "a known way to read activations")?;
-        let int8 = weight.activations == ACTIVATIONS_INT8;
         let multiple = if int8 { QUANT_BLOCK } else { format.block_values() as u32 };
         require(cols.is_multiple_of(multiple), what, cols.into(), "whole quantisation blocks of 32 columns")
     }

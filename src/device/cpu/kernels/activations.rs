@@ -3,7 +3,9 @@
 //! A prepared row is one of
 //! - `ACTIVATIONS_F32`: f32 values, padded with a zero to an even number;
 //! - `ACTIVATIONS_BF16`: the same in bf16;
-//! - `ACTIVATIONS_INT8`: (cols) int8, (cols / 32) f32 scales, (cols / 32) f32 scale·Σq, (cols / 32) i32 Σq.
+//! - `ACTIVATIONS_INT8`: (cols) int8 q, (cols / 32) f32 scales s, (cols / 32) f32 s·Σq, (cols / 32) i32 Σq;
+//! - `ACTIVATIONS_INT8X2`: (2, cols) int8 q and r, (cols / 32) f32 scales s, (cols / 32) f32 s·Σ(q + r/254),
+//!   (2, cols / 32) i32 Σq and Σr. A value is s·(q + r/254): q is the nearest int8, r what that rounding left.
 
 use crate::device::cpu::isa::{Body, Isa, LANES};
 use crate::device::params::*;
@@ -45,10 +47,11 @@ impl Activations {
         self.base.wrapping_add(row * self.row_bytes)
     }
 
-    /// The scales of a row of int8 values; the row's scale·Σq follow after `cols / 32`, its Σq after twice that.
+    /// The scales of a row of int8 values in `planes`; the row's sums with scale follow after `cols / 32`, its integer
+    /// sums after twice that.
     #[inline(always)]
-    pub(super) fn scales(&self, row: usize) -> *mut f32 {
-        self.row(row).wrapping_add(self.cols).cast()
+    pub(super) fn scales(&self, row: usize, planes: usize) -> *mut f32 {
+        self.row(row).wrapping_add(planes * self.cols).cast()
     }
 }
 
@@ -56,6 +59,7 @@ impl Activations {
 fn row_bytes(cols: usize, kind: u32) -> usize {
     let bytes = match kind {
         ACTIVATIONS_INT8 => cols + cols / QUANT * 12,
+        ACTIVATIONS_INT8X2 => 2 * cols + cols / QUANT * 16,
         ACTIVATIONS_BF16 => cols.next_multiple_of(2) * 2,
         _ => cols.next_multiple_of(2) * 4,
     };
@@ -87,7 +91,8 @@ impl Body for PrepareRow {
         unsafe {
             let input = Input::<I>::new(&self);
             match self.to.kind {
-                ACTIVATIONS_INT8 => quantise_row(&input, &self.to, self.row),
+                ACTIVATIONS_INT8 => quantise_row::<I, 1>(&input, &self.to, self.row),
+                ACTIVATIONS_INT8X2 => quantise_row::<I, 2>(&input, &self.to, self.row),
                 ACTIVATIONS_BF16 => bf16_row(&input, self.to.row(self.row).cast()),
                 _ => f32_row(&input, self.to.row(self.row).cast()),
             }
@@ -151,26 +156,42 @@ unsafe fn load_first<I: Isa>(from: *const f32, count: usize) -> I::F32 {
     }
 }
 
+/// What is left of rounding to the nearest integer is within ±½: times this it fills an int8.
+pub(super) const RESIDUAL_STEPS: f32 = 254.0;
+
+/// Quantises a row to int8, and with two planes what that rounding left.
 #[inline(always)]
-unsafe fn quantise_row<I: Isa>(input: &Input<I>, to: &Activations, row: usize) {
+unsafe fn quantise_row<I: Isa, const PLANES: usize>(input: &Input<I>, to: &Activations, row: usize) {
     let blocks = input.cols / QUANT;
     // SAFETY: the caller gives room for the row; cols is a multiple of 32.
     unsafe {
         let integers = to.row(row).cast::<i8>();
-        let scales = to.scales(row);
+        let scales = to.scales(row, PLANES);
+        let sums = scales.add(2 * blocks).cast::<i32>();
         for block in 0..blocks {
             let k = block * QUANT;
             let (a, b) = (input.values(k), input.values(k + LANES));
             let amax = I::max_lane(I::max(magnitude::<I>(a), magnitude::<I>(b)));
             let (scale, inverse) = if amax > SMALLEST_AMAX { (amax / 127.0, 127.0 / amax) } else { (0.0, 0.0) };
             let inverse = I::splat(inverse);
-            let (a, b) = (I::round(I::mul(a, inverse)), I::round(I::mul(b, inverse)));
-            I::store_i8(integers.add(k), a);
-            I::store_i8(integers.add(k + LANES), b);
-            let sum = I::sum_lanes(I::add(a, b));
+            let (a, b) = (I::mul(a, inverse), I::mul(b, inverse));
+            let (qa, qb) = (I::round(a), I::round(b));
+            I::store_i8(integers.add(k), qa);
+            I::store_i8(integers.add(k + LANES), qb);
+            let mut sum = I::sum_lanes(I::add(qa, qb));
+            sums.add(block).write(sum as i32);
+            if PLANES == 2 {
+                let steps = I::splat(RESIDUAL_STEPS);
+                let ra = I::round(I::mul(I::sub(a, qa), steps));
+                let rb = I::round(I::mul(I::sub(b, qb), steps));
+                I::store_i8(integers.add(input.cols + k), ra);
+                I::store_i8(integers.add(input.cols + k + LANES), rb);
+                let left = I::sum_lanes(I::add(ra, rb));
+                sums.add(blocks + block).write(left as i32);
+                sum += left / RESIDUAL_STEPS;
+            }
             scales.add(block).write(scale);
             scales.add(blocks + block).write(scale * sum);
-            scales.add(2 * blocks + block).cast::<i32>().write(sum as i32);
         }
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn choose(
     formats.dedup();
     let activations = match weights[0].activations {
         ACTIVATIONS_INT8 => "int8",
+        ACTIVATIONS_INT8X2 => "int8x2",
         ACTIVATIONS_BF16 => "bf16",
         _ => "f32",
     };

@@ -35,9 +35,11 @@ pub(in crate::device) fn pack(
     assert_eq!(data.len(), rows * format.row_bytes(cols), "{name}: ({rows}, {cols}) {}", format.as_str());
     let quantised = format.block_values() > 1;
     let (packed_format, activations) = match (activations, format) {
-        (Activations::Reduced, _) if quantised => (format, ACTIVATIONS_INT8),
-        (Activations::Reduced, WeightFormat::Bf16) if device.isa.has_bf16_dot() => (format, ACTIVATIONS_BF16),
         (Activations::F32, _) if quantised => (WeightFormat::F32, ACTIVATIONS_F32),
+        (Activations::F32, _) => (format, ACTIVATIONS_F32),
+        (Activations::Reduced, _) if quantised => (format, ACTIVATIONS_INT8),
+        (Activations::ReducedFine, _) if quantised => (format, ACTIVATIONS_INT8X2),
+        (_, WeightFormat::Bf16) if device.isa.has_bf16_dot() => (format, ACTIVATIONS_BF16),
         _ => (format, ACTIVATIONS_F32),
     };
     let block_bytes = block_bytes(packed_format, cols);

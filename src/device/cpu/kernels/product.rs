@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::activations::Activations;
+use super::activations::{Activations, RESIDUAL_STEPS};
 use super::pack::{NIBBLES_BYTES, OCTETS_BYTES, SCALES_BYTES, format_of};
 use crate::device::WeightFormat;
 use crate::device::cpu::isa::{Body, Isa, LANES};
@@ -37,9 +37,12 @@ impl Body for Product {
         // SAFETY: the caller gives a packed weight, its blocks, rows prepared for it, and room for the results.
         unsafe {
             match (format_of(&self.weight), self.activations.kind) {
-                (WeightFormat::Q4_0, _) => self.quantised::<I, Q40>(),
-                (WeightFormat::Q4_1, _) => self.quantised::<I, Q41>(),
-                (WeightFormat::Q8_0, _) => self.quantised::<I, Q80>(),
+                (WeightFormat::Q4_0, ACTIVATIONS_INT8X2) => self.quantised::<I, Q40, 2>(),
+                (WeightFormat::Q4_1, ACTIVATIONS_INT8X2) => self.quantised::<I, Q41, 2>(),
+                (WeightFormat::Q8_0, ACTIVATIONS_INT8X2) => self.quantised::<I, Q80, 2>(),
+                (WeightFormat::Q4_0, _) => self.quantised::<I, Q40, 1>(),
+                (WeightFormat::Q4_1, _) => self.quantised::<I, Q41, 1>(),
+                (WeightFormat::Q8_0, _) => self.quantised::<I, Q80, 1>(),
                 (WeightFormat::F32, _) => self.float::<I, F32Columns>(),
                 (WeightFormat::F16, _) => self.float::<I, F16Columns>(),
                 (WeightFormat::Bf16, ACTIVATIONS_BF16) => self.float::<I, Bf16Dots>(),
@@ -87,7 +90,7 @@ impl Product {
     }
 
     #[inline(always)]
-    unsafe fn quantised<I: Isa, W: QuantisedWeights>(&self) {
+    unsafe fn quantised<I: Isa, W: QuantisedWeights, const PLANES: usize>(&self) {
         let columns = self.activations.cols / QUANT;
         for block in self.blocks.clone() {
             let weights = (self.weight.data as *const u8).wrapping_add(block * columns * W::BYTES);
@@ -95,7 +98,7 @@ impl Product {
                 let out = self.out(block, rows.start);
                 // SAFETY: see `run`.
                 with_rows!(rows.len(), I::INT8_ROWS, M => unsafe {
-                    quantised_tile::<I, W, M>(weights, &self.activations, rows.start, out)
+                    quantised_tile::<I, W, PLANES, M>(weights, &self.activations, rows.start, out)
                 });
             }
         }
@@ -166,9 +169,9 @@ unsafe fn prefetch<I: Isa>(from: *const u8, bytes: usize) {
     }
 }
 
-/// 16 weight rows × M activation rows, from `row` on; `out` is (M, 16).
+/// 16 weight rows × M activation rows in 1 or 2 planes of int8, from `row` on; `out` is (M, 16).
 #[inline(always)]
-unsafe fn quantised_tile<I: Isa, W: QuantisedWeights, const M: usize>(
+unsafe fn quantised_tile<I: Isa, W: QuantisedWeights, const PLANES: usize, const M: usize>(
     weights: *const u8,
     activations: &Activations,
     row: usize,
@@ -179,7 +182,7 @@ unsafe fn quantised_tile<I: Isa, W: QuantisedWeights, const M: usize>(
     let mut scales = [std::ptr::null::<f32>(); M];
     for m in 0..M {
         a[m] = activations.row(row + m).cast_const().cast();
-        scales[m] = activations.scales(row + m);
+        scales[m] = activations.scales(row + m, PLANES);
     }
     // SAFETY: the caller gives `columns` blocks of weights, M prepared rows, and room for M × 16 results.
     unsafe {
@@ -189,11 +192,23 @@ unsafe fn quantised_tile<I: Isa, W: QuantisedWeights, const M: usize>(
             if M <= 2 {
                 prefetch::<I>(block.wrapping_add(PREFETCH_BYTES), W::BYTES);
             }
-            let mut sums = [0; M];
-            for m in 0..M {
-                sums[m] = scales[m].add(2 * columns + column).cast::<i32>().read();
+            let mut dots = [I::splat(0.0); M];
+            // What rounding left first, so that the larger part is added to it.
+            for plane in (0..PLANES).rev() {
+                let (mut values, mut sums) = (a, [0; M]);
+                for m in 0..M {
+                    values[m] = a[m].add(plane * activations.cols);
+                    sums[m] = scales[m].add((2 + plane) * columns + column).cast::<i32>().read();
+                }
+                let products = W::dot::<I, M>(block, values, sums);
+                for m in 0..M {
+                    dots[m] = match (PLANES, plane) {
+                        (1, _) => products[m],
+                        (_, 1) => I::mul(products[m], I::splat(1.0 / RESIDUAL_STEPS)),
+                        _ => I::add(dots[m], products[m]),
+                    };
+                }
             }
-            let dots = W::dot::<I, M>(block, a, sums);
             let (d, minimum) = W::scales::<I>(block);
             for m in 0..M {
                 let scale = I::splat(scales[m].add(column).read());
