@@ -16,6 +16,9 @@ use crate::text::{TextError, Tokenizer};
 use crate::trace::schema::{Op, Place};
 use crate::weights::{Weights, WeightsError, hub};
 
+/// More tokens than the inputs of any step can hold, and so few that no size computed from them overflows.
+const STEP_TOKENS_MAX: usize = 1 << 20;
+
 /// Which model, and how to run it.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArgs {
@@ -193,6 +196,10 @@ impl EngineArgs {
             }
         };
         let max_tokens = at_least_1("--max-num-batched-tokens", self.max_num_batched_tokens)?;
+        if max_tokens > STEP_TOKENS_MAX {
+            let expected = format!("at most {STEP_TOKENS_MAX}");
+            return Err(FlagError::Range { flag: "--max-num-batched-tokens", value: max_tokens, expected });
+        }
         let max_seqs = at_least_1("--max-num-seqs", self.max_num_seqs)?;
         if max_seqs > max_tokens {
             let expected = format!("at most --max-num-batched-tokens, {max_tokens}");

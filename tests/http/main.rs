@@ -2,6 +2,7 @@
 //! by byte, and what happens when either side misbehaves.
 
 mod answers;
+#[path = "../support/client.rs"]
 mod client;
 mod lifecycle;
 mod metrics;

@@ -1,8 +1,10 @@
 //! What several tests share. Each test is a crate of its own and uses a part of it.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it, and every test is a crate of its own")]
 
+pub mod client;
 pub mod decoder;
 pub mod gguf_writer;
+pub mod server;
 pub mod smollm2;
 pub mod temp;
 pub mod tiny_engine;

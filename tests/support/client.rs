@@ -31,14 +31,19 @@ impl Reply {
 
     /// The data of the events of a stream, which are exactly separated by blank lines; the last is `[DONE]`.
     pub(crate) fn events(&self) -> Vec<Value> {
+        self.event_texts().into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+
+    /// As [`Reply::events`], as they were sent.
+    pub(crate) fn event_texts<'a>(&'a self) -> Vec<&'a str> {
         assert_eq!(self.header("content-type"), Some("text/event-stream; charset=utf-8"));
         let mut frames: Vec<&str> = self.text().split("\n\n").collect();
         assert_eq!(frames.pop(), Some(""), "the last frame is closed");
         assert_eq!(frames.pop(), Some("data: [DONE]"));
-        let data = |frame: &str| {
+        let data = |frame: &'a str| {
             let data = frame.strip_prefix("data: ").unwrap_or_else(|| panic!("{frame:?}"));
             assert!(!data.contains('\n'), "{data:?}");
-            serde_json::from_str(data).unwrap()
+            data
         };
         frames.into_iter().map(data).collect()
     }
