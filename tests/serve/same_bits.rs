@@ -14,8 +14,8 @@ const MAX_TOKENS: usize = 8;
 /// The most that a request may ask for.
 const LOGPROBS: usize = 20;
 
-/// A step's most likely token is the reference's if it leads by this: see `LLAMA_CPP_DEVIATION` in tests/golden.rs.
-const SAFE_MARGIN: f32 = 1.0;
+/// A step's most likely token is the reference's if it leads by this: tests/golden.rs measures deviations below it.
+const SAFE_MARGIN: f32 = 0.3;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -128,14 +128,16 @@ async fn steps(server: &Server) -> f64 {
 async fn a_prompt_alone_has_the_references_tokens_and_the_same_bits_in_every_process() {
     let server = smollm2(&[]);
     let first = alone(&server).await;
+    let mut compared = 0;
     for (prompt, answer) in golden().iter().zip(&first) {
         let Reference { greedy_ids, step_margin } = &prompt.f32_dequant_weights;
         let sure = step_margin.iter().take(MAX_TOKENS).take_while(|margin| **margin > SAFE_MARGIN).count();
-        assert!(sure > 0, "{}", prompt.name);
+        compared += sure;
         let body = json!({"tokens": greedy_ids[..sure]});
         let expected = server.post("/detokenize", body).await.json()["prompt"].as_str().unwrap().to_owned();
         assert!(answer.text.starts_with(&expected), "{}: {:?} is not {expected:?}", prompt.name, answer.text);
     }
+    assert!(compared >= 8, "only {compared} tokens have a margin");
     assert_eq!(alone(&server).await, first, "a second time");
     assert_eq!(alone(&smollm2(&["--threads", "1"])).await, first, "one worker instead of one per core");
 }
