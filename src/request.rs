@@ -67,11 +67,11 @@ pub struct TokenLogprobs {
 /// Why a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FinishReason {
-    /// An end-of-sequence token, or one of the request's stop tokens.
+    /// An end-of-sequence token, a stop token or a stop string.
     Stop,
     /// `max_tokens` or the model's length limit.
     Length,
-    /// The client left, or asked for the end.
+    /// The client left before that.
     Abort,
 }
 

@@ -3,8 +3,8 @@
 
 mod support;
 
-use serde::Deserialize;
 use support::decoder::{self, Decoder};
+use support::golden::{Prompt, golden};
 use vitrum::device::Activations;
 use vitrum::model::KvFormat;
 use vitrum::request::TokenId;
@@ -13,40 +13,6 @@ use vitrum::step::Precision;
 /// The largest deviation of llama.cpp's logits from the reference among the reference's 20 most likely tokens, per
 /// prompt of the file: measured with llama.cpp b11434 on the same model file, two threads, AVX2.
 const LLAMA_CPP_DEVIATION: [f32; 3] = [0.574377, 0.448856, 0.765329];
-
-#[derive(Deserialize)]
-struct Golden {
-    prompts: Vec<Prompt>,
-}
-
-#[derive(Deserialize)]
-struct Prompt {
-    name: String,
-    text: String,
-    token_ids: Vec<u32>,
-    f32_dequant_weights: Reference,
-}
-
-#[derive(Deserialize)]
-struct Reference {
-    top20_ids: Vec<usize>,
-    top20_logits: Vec<f32>,
-    greedy_ids: Vec<u32>,
-    step_margin: Vec<f32>,
-}
-
-impl Reference {
-    /// The largest deviation among the reference's 20 most likely tokens.
-    fn deviation(&self, logits: &[f32]) -> f32 {
-        let pairs = self.top20_ids.iter().zip(&self.top20_logits);
-        pairs.map(|(id, expected)| (logits[*id] - expected).abs()).fold(0.0, f32::max)
-    }
-}
-
-fn golden() -> Vec<Prompt> {
-    let text = include_str!("data/golden/smollm2-135m-q4_1.json");
-    serde_json::from_str::<Golden>(text).expect("the reference file is ours").prompts
-}
 
 fn tokens(ids: &[u32]) -> Vec<TokenId> {
     ids.iter().copied().map(TokenId).collect()

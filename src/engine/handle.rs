@@ -9,13 +9,12 @@ use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 
 use thiserror::Error;
-use tokio::sync::mpsc::Sender;
 
 use super::metrics::EngineMetrics;
-use super::stream::{self, TokenStream};
+use super::stream::{self, TokenSender, TokenStream};
 use crate::device::params::MAX_LOGPROBS;
 use crate::device::{DeviceError, DeviceInfo, monotonic_ns};
-use crate::request::{RequestError, RequestId, SamplingParams, TokenEvent, TokenId};
+use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
 use crate::trace::session::{RecordError, SessionOptions, SpoolSummary};
 use crate::weights::ModelConfig;
@@ -78,8 +77,8 @@ pub struct Submission {
     pub prompt: Vec<TokenId>,
     /// How to draw.
     pub sampling: SamplingParams,
-    /// Takes the tokens. Never full: it has room for every event of the request. Closed: the client left.
-    pub events: Sender<TokenEvent>,
+    /// Takes the tokens.
+    pub events: TokenSender,
     /// When it arrived, by the monotonic clock.
     pub queued_ns: u64,
     /// The place in the waiting queue; dropped when the request is scheduled for the first time.

@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use self::handle::{Command, Engine, EngineInfo, Inbox, ProfileError, QueueSlot, SessionStarted, Submission};
 use self::metrics::{CacheSizes, EngineMetrics};
 use self::run::EngineLoop;
-pub use self::stream::TokenStream;
+pub use self::stream::{TokenSender, TokenStream};
 use crate::device::params::PAGE_TOKENS;
 use crate::device::{Device, DeviceOptions};
 use crate::step::{Precision, StepError, StepLimits, StepRunner};

@@ -183,15 +183,17 @@ impl EngineLoop {
     fn drop_abandoned(&mut self) {
         let mut index = 0;
         while index < self.scheduler.running.len() {
-            if self.scheduler.running[index].is_abandoned() {
-                self.end(index, FinishReason::Abort);
+            let sequence = &self.scheduler.running[index];
+            if sequence.is_abandoned() {
+                let reason = sequence.leaving_reason();
+                self.end(index, reason);
             } else {
                 index += 1;
             }
         }
         while let Some(index) = self.scheduler.waiting.iter().position(Sequence::is_abandoned) {
             if let Some(sequence) = self.scheduler.waiting.remove(index) {
-                self.ended(&sequence, FinishReason::Abort);
+                self.ended(&sequence, sequence.leaving_reason());
             }
         }
     }
@@ -301,14 +303,15 @@ impl EngineLoop {
                 self.metrics.on_token(Duration::from_nanos(now - times.last_token_ns));
             }
             times.last_token_ns = now;
-            // The channel has room for every event of the request: an error means that the client has left.
-            let left = sequence.events.try_send(event).is_err();
+            let is_there = sequence.events.send(event);
             match finish {
-                _ if left => self.end(index, FinishReason::Abort),
+                _ if !is_there => {
+                    let reason = sequence.leaving_reason();
+                    self.end(index, reason);
+                }
                 None => {}
                 Some((reason, stop_token)) => {
-                    // An error: the client has left, and there is nobody to tell.
-                    let _ = sequence.events.try_send(TokenEvent::Finished { reason, stop_token });
+                    sequence.events.send(TokenEvent::Finished { reason, stop_token });
                     self.end(index, reason);
                 }
             }
@@ -325,7 +328,7 @@ impl EngineLoop {
     fn ended(&mut self, sequence: &Sequence, reason: FinishReason) {
         let now = monotonic_ns();
         let moment = if reason == FinishReason::Abort { RequestMoment::Aborted } else { RequestMoment::Finished };
-        self.recording.request(sequence.id, moment, now, sequence.generated());
+        self.recording.request(sequence.id, moment, now, sequence.delivered());
         self.metrics.on_finish(&sequence.summary(reason, now));
     }
 
@@ -340,11 +343,11 @@ impl EngineLoop {
         let error = RequestError::EngineStopped { reason: reason.to_owned() };
         let sequences = self.scheduler.running.drain(..).chain(self.scheduler.waiting.drain(..));
         sequences.for_each(|sequence| {
-            let _ = sequence.events.try_send(TokenEvent::Failed(error.clone())); // left: nothing to tell
+            sequence.events.send(TokenEvent::Failed(error.clone()));
         });
         while let Ok(command) = self.inbox.commands.try_recv() {
             if let Command::Submit(request) = command {
-                let _ = request.events.try_send(TokenEvent::Failed(error.clone()));
+                request.events.send(TokenEvent::Failed(error.clone()));
             }
         }
     }

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc::Sender;
-
 use super::QueueSlot;
 use super::metrics::FinishedRequest;
+use super::stream::TokenSender;
 use crate::device::params::SampleRow;
-use crate::request::{FinishReason, RequestId, SamplingParams, TokenEvent, TokenId};
+use crate::request::{FinishReason, RequestId, SamplingParams, TokenId};
 
 /// A request with its tokens, its place in the KV cache and its client.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
     pub(super) sampling: SamplingParams,
-    pub(super) events: Sender<TokenEvent>,
+    pub(super) events: TokenSender,
     /// The prompt, then every token read back from the device.
     pub(super) tokens: Vec<TokenId>,
     pub(super) prompt_len: usize,
@@ -48,6 +47,11 @@ impl Sequence {
     /// Tokens generated and read.
     pub(super) fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_len
+    }
+
+    /// Tokens that the client has: not those drawn while it was leaving with what it asked for.
+    pub(super) fn delivered(&self) -> usize {
+        self.events.enough().unwrap_or_else(|| self.generated())
     }
 
     /// KV positions that are not written yet but whose token is there, on the host or in the slot.
@@ -103,9 +107,14 @@ impl Sequence {
             decode: between(first, last_token_ns),
             e2e: between(queued_ns, now_ns),
             prompt_tokens: self.prompt_len as u32,
-            generation_tokens: self.generated() as u32,
+            generation_tokens: self.delivered() as u32,
             max_tokens: self.sampling.max_tokens,
         }
+    }
+
+    /// Why a request ends whose client is gone.
+    pub(super) fn leaving_reason(&self) -> FinishReason {
+        if self.events.enough().is_some() { FinishReason::Stop } else { FinishReason::Abort }
     }
 
     /// The client is gone.

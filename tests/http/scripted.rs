@@ -233,20 +233,20 @@ fn count(submission: Submission, script: &Script) -> Ended {
         }
         if script.fail_after == Some(tokens) {
             let error = RequestError::EngineStopped { reason: "the device caught fire".into() };
-            let _ = events.try_send(TokenEvent::Failed(error));
+            events.send(TokenEvent::Failed(error));
             break false;
         }
         last += 1;
         tokens += 1;
         let logprobs = sampling.logprobs.map(|count| Box::new(logprobs(last, count)));
         // Never full: a reader that stops reading does not stop the engine.
-        let sent = events.try_send(TokenEvent::Token { token: TokenId(last), logprobs });
-        assert!(!matches!(sent, Err(tokio::sync::mpsc::error::TrySendError::Full(_))), "a full stream");
+        let sent = events.send(TokenEvent::Token { token: TokenId(last), logprobs });
+        assert!(sent || events.is_closed(), "a full stream");
         let stop = last == EOS && !sampling.ignore_eos || sampling.stop_token_ids.contains(&TokenId(last));
         if stop || tokens == sampling.max_tokens {
             let (reason, stop_token) =
                 if stop { (FinishReason::Stop, Some(TokenId(last))) } else { (FinishReason::Length, None) };
-            let _ = events.try_send(TokenEvent::Finished { reason, stop_token });
+            events.send(TokenEvent::Finished { reason, stop_token });
             break false;
         }
     };

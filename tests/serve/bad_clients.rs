@@ -95,7 +95,7 @@ async fn what_is_no_http_is_answered_with_an_error_or_closed() {
         ("no method", b"/v1/completions\r\n\r\n".to_vec(), &[400]),
         ("another protocol", b"EHLO example.org\r\n\r\n".to_vec(), &[400]),
         ("another version", b"GET /health HTTP/9.9\r\n\r\n".to_vec(), &[400]),
-        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), &[400]),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), &[]), // closed without a word
         ("a header without a colon", b"GET /health HTTP/1.1\r\nhost\r\n\r\n".to_vec(), &[400]),
         ("a negative length", b"POST /ping HTTP/1.1\r\ncontent-length: -1\r\n\r\n".to_vec(), &[400]),
         ("two lengths", b"POST /ping HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na".to_vec(), &[400]),
@@ -111,9 +111,10 @@ async fn what_is_no_http_is_answered_with_an_error_or_closed() {
         let closed = reading.unwrap_or_else(|_| panic!("{name}: the connection stays open"));
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
-        // Closed without an answer: the preface of HTTP/2, and where a reset overtakes the answer to something long.
-        let is_silent = answer.is_empty();
-        assert!(is_silent || status.is_some_and(|status| statuses.contains(&status)), "{name}: {answer:?}, {closed:?}");
+        // A reset may overtake the answer to something long that was not read to its end.
+        let is_silent = answer.is_empty() && (statuses.is_empty() || closed.is_err());
+        let is_known = status.is_some_and(|status| statuses.contains(&status));
+        assert!(is_silent || is_known, "{name}: {answer:?}, {closed:?}");
         server.assert_answers().await;
     }
 }

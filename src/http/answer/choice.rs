@@ -117,7 +117,9 @@ impl Choice {
     fn pass(&mut self, drawn: Drawn) -> Generated {
         let piece = self.detokenizer.push(drawn.token);
         let finish = piece.stopped.map(|stop| {
-            self.stream = None;
+            if let Some(stream) = self.stream.take() {
+                stream.stop(self.completion_tokens);
+            }
             Finish { reason: FinishReason::Stop, stop: Some(StopReason::Text(stop)) }
         });
         self.generated(Some(drawn), piece.text, finish)

@@ -270,6 +270,7 @@ unsafe fn add_products<const M: usize>(
 
 /// The end of a loop, which the compiler does not get to know. Where it unrolls the loops of a tile it reorders the
 /// whole tile row by row, and spills the weights and activations, which takes 1.6 times as long.
+/// A single row has nothing to reorder.
 #[inline(always)]
 fn not_unrolled(mut end: usize) -> usize {
     // SAFETY: no instruction.
