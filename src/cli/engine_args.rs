@@ -195,6 +195,13 @@ impl EngineArgs {
                 return Err(FlagError::Range { flag: "--max-model-len", value, expected });
             }
         };
+        if let Some(delay) = self.test_delay
+            && delay.place.layer >= config.layers as i32
+        {
+            let expected = format!("below the model's {}", config.layers);
+            let value = delay.place.layer as usize;
+            return Err(FlagError::Range { flag: "the layer of --test-delay", value, expected });
+        }
         let max_tokens = at_least_1("--max-num-batched-tokens", self.max_num_batched_tokens)?;
         if max_tokens > STEP_TOKENS_MAX {
             let expected = format!("at most {STEP_TOKENS_MAX}");

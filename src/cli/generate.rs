@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::CommandResult;
 use super::engine_args::EngineArgs;
 use crate::engine;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
 use crate::text::{ChatMessage, ChatTemplate, Detokenizer};
+
+const MAX_TOKENS_DEFAULT: u32 = 128;
 
 /// Completes one prompt.
 #[derive(Args, Debug)]
@@ -23,9 +26,9 @@ pub(super) struct GenerateArgs {
     /// Put the prompt into the model's chat template, as the user's message
     #[arg(long)]
     chat: bool,
-    /// The most tokens to generate
-    #[arg(long, default_value_t = 128)]
-    max_tokens: u32,
+    /// The most tokens to generate [default: 128, or less if the model has room for less]
+    #[arg(long)]
+    max_tokens: Option<u32>,
     /// 0: the most likely token each time
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
@@ -39,7 +42,7 @@ pub(super) struct GenerateArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// End the answer before this text
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Go on past the end-of-sequence token
     #[arg(long)]
@@ -58,12 +61,19 @@ pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
         (false, _) => model.tokenizer.encode(&args.prompt, true)?,
     };
     let engine = engine::start(&model.weights, &args.engine.options(&model.weights, &args.engine.model)?)?;
+    let room = engine.info().limits.max_model_len.saturating_sub(prompt.len());
+    if let Some(max_tokens) = args.max_tokens.filter(|max_tokens| *max_tokens as usize > room) {
+        let tokens = prompt.len();
+        return Err(
+            format!("--max-tokens is {max_tokens}, and behind a prompt of {tokens} there is room for {room}").into()
+        );
+    }
     let sampling = SamplingParams {
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
         seed: args.seed,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT.min(room.max(1) as u32)),
         ignore_eos: args.ignore_eos,
         ..SamplingParams::default()
     };

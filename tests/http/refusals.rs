@@ -58,6 +58,12 @@ async fn wrong_values_are_refused_by_name() {
     }
     let options = json!({"prompt": [1], "stream": true, "stream_options": {"include_everything": true}});
     refused(&server, COMPLETIONS, options, 400, json!("stream_options.include_everything"), "not a parameter").await;
+    let options = json!({"prompt": [1], "stream": true, "stream_options": {"continuous_usage_stats": true}});
+    let param = json!("stream_options.continuous_usage_stats");
+    refused(&server, COMPLETIONS, options, 400, param, "include_usage").await;
+    let messages = json!([{"role": "user", "content": "5"}]);
+    let body = json!({"messages": messages, "max_completion_tokens": 3, "max_tokens": 4});
+    refused(&server, "/v1/chat/completions", body, 400, json!("max_tokens"), "the same value").await;
     let options = json!({"prompt": [1], "stream": true, "stream_options": 3});
     refused(&server, COMPLETIONS, options, 400, json!("stream_options"), "an object").await;
 }

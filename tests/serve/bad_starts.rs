@@ -179,6 +179,7 @@ fn a_flag_with_an_unknown_value_is_named() {
     ] {
         fails(&model, &[&format!("{flag}={value}")], &[flag, value]);
     }
+    fails(&model, &["--test-delay=attn.core:2:200"], &["the layer of --test-delay is 2", "below the model's 2"]);
     fails(&model, &["--colour"], &["--colour"]);
 }
 

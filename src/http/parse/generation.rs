@@ -105,10 +105,16 @@ impl Generation {
 }
 
 fn max_tokens(fields: &mut Fields<'_>, names: &[&'static str]) -> Result<Option<MaxTokens>, ApiError> {
-    let mut chosen = None;
+    let mut chosen: Option<MaxTokens> = None;
     for &name in names {
-        let value = fields.whole(name, 1..=i64::from(u32::MAX))?;
-        chosen = chosen.or(value.map(|value| MaxTokens { name, value: value as u32 }));
+        let Some(value) = fields.whole(name, 1..=i64::from(u32::MAX))? else { continue };
+        match &chosen {
+            Some(first) if i64::from(first.value) != value => {
+                return Err(ApiError::Needs { param: name, needs: "the same value under its other name" });
+            }
+            Some(_) => {}
+            None => chosen = Some(MaxTokens { name, value: value as u32 }),
+        }
     }
     Ok(chosen)
 }
@@ -172,7 +178,11 @@ fn delivery(fields: &mut Fields<'_>) -> Result<Delivery, ApiError> {
             let (at_end, always) = (options.flag("include_usage")?, options.flag("continuous_usage_stats")?);
             options.finish(&[])?;
             match (at_end, always) {
-                (false, _) => UsageChunks::Never, // as vLLM: include_usage decides
+                (false, false) => UsageChunks::Never,
+                (false, true) => {
+                    let param = "stream_options.continuous_usage_stats";
+                    return Err(ApiError::Needs { param, needs: "stream_options.include_usage to be true" });
+                }
                 (true, false) => UsageChunks::AtEnd,
                 (true, true) => UsageChunks::Always,
             }

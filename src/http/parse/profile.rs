@@ -1,7 +1,7 @@
 //! The bodies of POST /start_profile and POST /stop_profile.
 
 use super::fields::{Fields, invalid};
-use super::neutral;
+use super::neutral::{self, Neutral};
 use crate::http::error::ApiError;
 
 /// How to record.
@@ -16,31 +16,32 @@ pub(crate) struct StartProfileRequest {
 impl StartProfileRequest {
     /// Parses a body, which may be empty.
     pub(crate) fn parse(body: &[u8]) -> Result<StartProfileRequest, ApiError> {
-        let Some(mut fields) = own_fields(body)? else {
+        let Some(mut fields) = fields(body)? else {
             return Ok(StartProfileRequest { prefix: None, toggle: false });
         };
         let request = StartProfileRequest { prefix: prefix(&mut fields)?, toggle: fields.flag("toggle")? };
-        fields.finish(&[neutral::PROFILE])?;
+        finish(fields, &[neutral::PROFILE])?;
         Ok(request)
     }
 }
 
 /// Checks a body of /stop_profile, which has no parameters.
 pub(crate) fn check_stop(body: &[u8]) -> Result<(), ApiError> {
-    match own_fields(body)? {
-        Some(fields) => fields.finish(&[]),
+    match fields(body)? {
+        Some(fields) => finish(fields, &[]),
         None => Ok(()),
     }
 }
 
-/// The fields of a body that is about profiling. Older `vllm bench serve` posts a whole generation request to these
-/// routes and means nothing by it.
-fn own_fields(body: &[u8]) -> Result<Option<Fields<'_>>, ApiError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let fields = Fields::parse(body)?;
-    Ok((!fields.has("prompt") && !fields.has("messages")).then_some(fields))
+fn fields(body: &[u8]) -> Result<Option<Fields<'_>>, ApiError> {
+    if body.trim_ascii().is_empty() { Ok(None) } else { Fields::parse(body).map(Some) }
+}
+
+/// Refuses what is left of a body. Older `vllm bench serve` posts a whole generation request to these routes and means
+/// nothing by it: the parameters of one are passed over.
+fn finish(fields: Fields<'_>, neutral: &[&[Neutral]]) -> Result<(), ApiError> {
+    const GENERATION: [&str; 2] = ["prompt", "messages"];
+    if GENERATION.iter().any(|field| fields.has(field)) { Ok(()) } else { fields.finish(neutral) }
 }
 
 /// The prefix becomes a file's name: nothing that could lead out of the folder.
