@@ -60,12 +60,11 @@ pub(super) fn run(args: &GraphArgs, cache_dir: &Path) -> CommandResult {
         runner.capture(key)?;
     }
     let tables = runner.tables();
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&tables)?);
-    } else {
-        tables.iter().for_each(|table| println!("{}\n", as_text(table)));
-    }
-    Ok(())
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&tables)? + "\n",
+        false => tables.iter().map(|table| format!("{}\n\n", as_text(table))).collect(),
+    };
+    super::print(&text)
 }
 
 fn keys(args: &GraphArgs, all: &[GraphKey]) -> Result<Vec<GraphKey>, String> {

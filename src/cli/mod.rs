@@ -8,6 +8,7 @@ mod profile;
 mod serve;
 
 use std::error::Error;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -40,8 +41,7 @@ enum Command {
 }
 
 /// Runs the command. An error is printed with its causes; the exit code is 1. Prints usage and exits if the command
-/// line
-/// is wrong.
+/// line is wrong.
 pub fn run(config: Config) -> ExitCode {
     let filter = match EnvFilter::try_new(&config.log_filter) {
         Ok(filter) => filter,
@@ -70,6 +70,14 @@ pub fn run(config: Config) -> ExitCode {
 
 /// What a command can fail with: it is only printed.
 type CommandResult = Result<(), Box<dyn Error>>;
+
+/// Prints to standard output. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> CommandResult {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
 
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();

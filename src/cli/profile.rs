@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::CommandResult;
 use crate::report::stats::Table;
-use crate::report::{self, Format, Report};
+use crate::report::{self, Completeness, Format, Report};
 
 /// Reads recordings.
 #[derive(Debug, Subcommand)]
@@ -39,15 +39,24 @@ pub(super) struct ExportArgs {
 pub(super) fn run(command: &ProfileCommand) -> CommandResult {
     match command {
         ProfileCommand::Stats(args) => {
-            print!("{}", report::stats(&args.file, args.report, args.format)?);
+            let report = Report::load(&args.file)?;
+            let mut text = report::stats(&report, args.report, args.format);
             if args.report.is_none() && args.format == Format::Text {
-                println!("{}", report::dominates(&Report::load(&args.file)?));
+                text += &format!("{}\n", report::dominates(&report));
             }
+            super::print(&text)?;
+            check(&report.completeness)
         }
         ProfileCommand::Export(args) => {
             let rendered = report::render(&args.file)?;
-            rendered.files.iter().for_each(|file| println!("{}", file.display()));
+            let files: String = rendered.files.iter().map(|file| format!("{}\n", file.display())).collect();
+            super::print(&files)?;
+            check(&rendered.completeness)
         }
     }
-    Ok(())
+}
+
+/// A shortfall is an error, after what there is has been printed.
+fn check(completeness: &Completeness) -> CommandResult {
+    if completeness.complete { Ok(()) } else { Err(completeness.to_string().into()) }
 }

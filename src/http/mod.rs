@@ -145,8 +145,8 @@ impl Server {
         self.address
     }
 
-    /// Answers requests until `shutdown`; then takes no more, and lets those that run finish within the drain timeout.
-    /// The engine goes on: whoever started it ends it.
+    /// Answers requests until `shutdown`; then takes no more, lets those that run finish within the drain timeout, and
+    /// ends a recording. The engine goes on: whoever started it ends it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Server { listener, state, .. } = self;
         let mut connections = Connections::new(routes::router(state.clone()), state.options.connections_max);
@@ -157,6 +157,8 @@ impl Server {
         if left > 0 {
             tracing::warn!(connections = left, "not finished within {:?}", state.options.drain_timeout);
         }
+        drop(connections); // ends those that are left
+        profile::finish_at_exit(&state).await;
     }
 }
 

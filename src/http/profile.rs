@@ -12,6 +12,7 @@ use super::answer::{json, to_json};
 use super::error::ApiError;
 use super::parse::profile::{StartProfileRequest, check_stop};
 use super::state::{State, blocking};
+use crate::engine::ProfileError;
 use crate::trace::session::{SessionOptions, SpoolSummary};
 
 /// The prefix of file names unless the client gives one.
@@ -37,6 +38,18 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
 /// not stop the render.
 pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
     check_stop(&state.body(body).await?)?;
+    Ok(json(to_json(&finish(&state).await?)))
+}
+
+/// Ends a recording that still runs when the server ends, so that it is whole and rendered.
+pub(super) async fn finish_at_exit(state: &State) {
+    match finish(state).await {
+        Ok(_) | Err(ApiError::Profile(ProfileError::NotRunning) | ApiError::NoRecorder) => {}
+        Err(error) => tracing::error!(%error, "the recording that was running"),
+    }
+}
+
+async fn finish(state: &State) -> Result<Stopped, ApiError> {
     let (engine, render) = (state.engine.clone(), state.options.profile.render);
     let stopped = blocking(move || -> Result<Stopped, ApiError> {
         let stop_start = Instant::now();
@@ -53,8 +66,13 @@ pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Re
         })
     })
     .await?;
-    tracing::info!(id = stopped.summary.id, render_ms = stopped.render_ms, complete = stopped.complete, "recorded");
-    Ok(json(to_json(&stopped)))
+    let Stopped { summary, render_ms, .. } = &stopped;
+    let SpoolSummary { id, expected, received, .. } = summary;
+    match stopped.complete {
+        true => tracing::info!(id, render_ms, nodes = received, "recorded"),
+        false => tracing::error!(id, render_ms, expected, received, "recorded, but node times are missing"),
+    }
+    Ok(stopped)
 }
 
 #[derive(Serialize)]

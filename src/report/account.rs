@@ -37,9 +37,10 @@ pub struct Parts {
     pub node_gaps_ns: u64,
     /// Between the two graphs.
     pub graph_gap_ns: u64,
-    /// Submitted, and the first node had not begun.
+    /// Submitted, and the first node had not begun. Of a step that was submitted while the one before it ran, all the
+    /// time between their nodes: what the device did in it (download, upload, waking workers) has no times of its own.
     pub launch_gap_ns: u64,
-    /// Before the submission: the engine's thread was in this phase, in the order of [`Phase::ALL`].
+    /// Before the submission, the device idle: the engine's thread was in this phase, in the order of [`Phase::ALL`].
     pub phases_ns: [u64; Phase::ALL.len()],
     /// Nothing of the above.
     pub unattributed_ns: u64,

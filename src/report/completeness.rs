@@ -1,6 +1,8 @@
 //! Is every node time there? Expected comes from the engine's own count in the closing block, received from counting
 //! what is in the file; the recorder only says what it left out, and why.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use super::model::Recording;
@@ -58,6 +60,17 @@ pub struct GraphCompleteness {
     pub dropped: u64,
     /// No times.
     pub invalid: u64,
+}
+
+impl fmt::Display for Completeness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let received = self.received;
+        match self.expected {
+            _ if self.complete => write!(f, "the recording is complete: {received} node times"),
+            Some(expected) => write!(f, "the recording is incomplete: {received} of {expected} node times"),
+            None => write!(f, "the recording was cut off: {received} node times, and not how many there should be"),
+        }
+    }
 }
 
 impl Completeness {

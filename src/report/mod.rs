@@ -84,11 +84,10 @@ pub fn render(spool: &Path) -> Result<Rendered, ReportError> {
 }
 
 /// One table of a recording, or all of them, as text, CSV or JSON.
-pub fn stats(spool: &Path, table: Option<Table>, format: Format) -> Result<String, ReportError> {
-    let report = Report::load(spool)?;
+pub fn stats(report: &Report, table: Option<Table>, format: Format) -> String {
     let sheets: Vec<Sheet> = match table {
-        Some(table) => vec![table.of(&report)],
-        None => Table::ALL.iter().map(|table| table.of(&report)).collect(),
+        Some(table) => vec![table.of(report)],
+        None => Table::ALL.iter().map(|table| table.of(report)).collect(),
     };
-    Ok(sheet::print(&sheets, format))
+    sheet::print(&sheets, format)
 }

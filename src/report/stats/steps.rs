@@ -107,6 +107,9 @@ pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
                 account.steps.len(),
                 100.0 * total.unattributed_share()
             ),
+            "Host parts are times in which the device waited for the engine's thread. A step submitted while the one \
+             before it ran has none: from the device's last node to its next one is then launch gap."
+                .to_owned(),
             format!(
                 "Without an account: {} not traced, {} behind a step without node times, {} with node times missing.",
                 left_out.untraced, left_out.after_untraced, left_out.incomplete
