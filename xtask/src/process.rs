@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_child_that_ends_early_is_noticed_and_its_last_lines_kept() {
-        let mut group = Group::spawn(shell("seq 30; echo broken >&2; exit 3"), io::sink()).unwrap();
+        let mut group = Group::spawn(shell("seq 30 >&2; echo broken >&2; exit 3"), io::sink()).unwrap();
         assert_eq!(group.line(END_TIMEOUT, |line| line.strip_prefix("listening").map(str::len), |_| {}), None);
         assert_eq!(group.wait().unwrap().code(), Some(3));
         let tail = group.tail();
