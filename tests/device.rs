@@ -7,7 +7,7 @@ use vitrum::device::cpu::Worker;
 use vitrum::device::cpu::kernels::{Choice, KernelFn};
 use vitrum::device::params::{AttentionParams, EmbedParams};
 use vitrum::device::*;
-use vitrum::trace::schema::{Cost, GraphKey, GraphKind, Op, Place};
+use vitrum::trace::schema::{Cost, GraphKey, GraphKind, Op, Place, StepCopies};
 
 const KEY: GraphKey = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
 
@@ -250,15 +250,16 @@ fn traced_steps_are_stamped_in_builds_that_profile() {
     for traced in [true, false, true] {
         let before_ns = monotonic_ns();
         let ticket = device.submit(&submission(&[graph, graph], &[], traced)).unwrap();
-        let stamps = device.wait(ticket).unwrap().stamps;
+        let Completion { stamps, copies, .. } = device.wait(ticket).unwrap();
         let after_ns = monotonic_ns();
         assert!(after_ns - before_ns > 2 * 1_000 * u64::from(DELAY_MICROS), "the delay is there, traced or not");
         if !cfg!(feature = "profiling") || !traced {
-            assert!(stamps.is_empty());
+            assert!(stamps.is_empty() && copies == StepCopies::default());
             continue;
         }
         assert_eq!(stamps.len(), 8);
-        let mut last_end_ns = before_ns;
+        assert!(before_ns <= copies.upload.start_ns && copies.upload.is_valid() && copies.upload.bytes == 0);
+        let mut last_end_ns = copies.upload.end_ns;
         for (ordinal, stamp) in stamps.iter().enumerate() {
             assert!(last_end_ns <= stamp.start_ns && stamp.start_ns <= stamp.end_ns, "{ordinal}: {stamps:?}");
             last_end_ns = stamp.end_ns;
@@ -267,7 +268,8 @@ fn traced_steps_are_stamped_in_builds_that_profile() {
             assert!(took_ns >= least_ns, "node {ordinal} took {took_ns} ns of at least {least_ns}");
             assert!(stamp.wait_ns <= took_ns, "one worker waits at most for the whole node: {stamp:?}");
         }
-        assert!(last_end_ns <= after_ns);
+        assert!(last_end_ns <= copies.download.start_ns && copies.download.is_valid());
+        assert!(copies.download.end_ns <= after_ns);
     }
 }
 

@@ -22,7 +22,7 @@ pub use self::clock::{monotonic_ns, thread_id};
 pub use self::pack::{PackSource, WeightFormat};
 use self::params::*;
 pub use self::pod::{pod_bytes, read_pod};
-use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place};
+use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place, StepCopies};
 
 /// Which device to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +206,8 @@ pub struct Completion<'a> {
     pub data: &'a [u8],
     /// Node times of all its graphs, in order of replay and node; empty unless traced.
     pub stamps: &'a [NodeStamp],
+    /// When its bytes were copied; zero unless traced.
+    pub copies: StepCopies,
 }
 
 /// What went wrong on a device.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::buffers::Buffers;
 use super::tickets::Tickets;
 use super::*;
-use crate::trace::schema::NodeInfo;
+use crate::trace::schema::{CopyStamp, NodeInfo};
 
 /// The space between buffers: no address is in two of them, and one behind the end of a buffer is in none.
 const BUFFER_GAP_BYTES: u64 = 64;
@@ -29,8 +29,10 @@ pub struct NullDevice {
 /// What is kept of a step until it is waited for.
 #[derive(Debug)]
 struct Step {
+    upload_bytes: usize,
     download_bytes: usize,
-    stamped_nodes: usize,
+    nodes: usize,
+    stamped: bool,
     submitted_ns: u64,
 }
 
@@ -110,7 +112,9 @@ impl NullDevice {
         let stamped = submission.traced && crate::trace::record::ENABLED;
         self.under_way.push_back(Step {
             download_bytes: submission.downloads.iter().map(|download| download.bytes).sum(),
-            stamped_nodes: if stamped { nodes } else { 0 },
+            upload_bytes: submission.uploads.iter().map(|upload| upload.data.len()).sum(),
+            nodes,
+            stamped,
             submitted_ns: monotonic_ns(),
         });
         Ok(ticket)
@@ -123,7 +127,10 @@ impl NullDevice {
         self.done.resize(step.download_bytes, 0);
         let (start_ns, end_ns) = (step.submitted_ns, step.submitted_ns);
         self.stamps.clear();
-        self.stamps.resize(step.stamped_nodes, NodeStamp { start_ns, end_ns, wait_ns: 0 });
-        Ok(Completion { data: &self.done, stamps: &self.stamps })
+        self.stamps.resize(if step.stamped { step.nodes } else { 0 }, NodeStamp { start_ns, end_ns, wait_ns: 0 });
+        let copy = |bytes| CopyStamp { start_ns, end_ns, bytes };
+        let copies = StepCopies { upload: copy(step.upload_bytes as u64), download: copy(self.done.len() as u64) };
+        let copies = if step.stamped { copies } else { StepCopies::default() };
+        Ok(Completion { data: &self.done, stamps: &self.stamps, copies })
     }
 }

@@ -135,9 +135,9 @@ impl Recording {
     }
 
     /// A step's tokens have been read.
-    pub(super) fn finished(&mut self, id: StepId, stamps: &[NodeStamp], done_ns: u64) {
+    pub(super) fn finished(&mut self, id: StepId, stamps: &[NodeStamp], copies: StepCopies, done_ns: u64) {
         if let Some(session) = &mut self.session {
-            session.finished(id, stamps, done_ns);
+            session.finished(id, stamps, copies, done_ns);
         }
     }
 
@@ -208,6 +208,7 @@ impl Session {
                 sizes: step.sizes,
                 prefill_tokens,
                 traced: step.traced,
+                copies: StepCopies::default(),
             },
             replays: [None; 2],
         };
@@ -245,12 +246,13 @@ impl Session {
         expected.nodes += if traced { nodes } else { 0 };
     }
 
-    fn finished(&mut self, id: StepId, mut stamps: &[NodeStamp], done_ns: u64) {
+    fn finished(&mut self, id: StepId, mut stamps: &[NodeStamp], copies: StepCopies, done_ns: u64) {
         if self.steps.front().is_none_or(|open| open.record.step != id.0) {
             return; // submitted before the session began
         }
         let Some(mut open) = self.steps.pop_front() else { return };
         open.record.done_ns = done_ns;
+        open.record.copies = copies;
         self.recorder.step(&open.record);
         for (replay, nodes) in open.replays.iter().flatten() {
             let (own, rest) = stamps.split_at(stamps.len().min(*nodes));

@@ -279,7 +279,7 @@ impl EngineLoop {
             let finish = sequence.finish_reason(&self.eos, self.max_model_len);
             self.drawn.push(DrawnToken { request: *request, event: TokenEvent::Token { token, logprobs }, finish });
         }
-        self.recording.finished(id, finished.stamps, now);
+        self.recording.finished(id, finished.stamps, finished.copies, now);
         self.scheduler.step_completed(id);
         self.metrics.step(filled.prefill_tokens as usize, self.drawn.len());
         self.recording.phase(Phase::Emit, id);

@@ -1,21 +1,24 @@
 //! Where each step's time went, to the nanosecond.
 //!
-//! The window of step N begins at the end of step N−1's last node, and ends at the end of step N's last node, so that a
+//! The window of step N begins when the device was done with step N−1, and ends when it is done with step N, so that a
 //! busy engine's windows leave nothing out. If the engine waited for requests in between, it begins where step N's loop
 //! iteration does. It is cut into parts that sum up to it:
 //!
 //! ```text
-//! |<- before the first node ------------------------->|<- from the first node on ---------------->|
-//! | host phases, by name · unattributed | launch gap  | nodes · gaps in a graph · between graphs  |
+//! |<- the device has not begun ---------------------->|<- the device is at it ------------------------>|
+//! | host phases, by name · unattributed | launch gap  | upload · nodes · download · the gaps between   |
 //!                                       ^ the submission has returned
 //! ```
+//!
+//! Every part is measured but the gaps, which are what lies between: a large gap says that something is not accounted
+//! for as well as an unattributed share does.
 
 use std::ops::AddAssign;
 
 use serde::Serialize;
 
 use super::model::{NodeTime, Recording, Replay};
-use crate::trace::schema::{HostSpan, Phase, StepRecord};
+use crate::trace::schema::{CopyStamp, HostSpan, Phase, StepRecord};
 
 /// A step whose iteration begins this much after the last one's end did not wait for requests in between.
 const BACK_TO_BACK_NS: u64 = 100_000;
@@ -31,14 +34,19 @@ pub(super) fn follows(last: &StepRecord, step: &StepRecord) -> bool {
 pub struct Parts {
     /// The whole.
     pub wall_ns: u64,
+    /// The device copied the step's inputs in.
+    pub upload_ns: u64,
     /// A node ran.
     pub nodes_ns: u64,
+    /// The device copied the step's tokens out.
+    pub download_ns: u64,
     /// Between two nodes of one graph.
     pub node_gaps_ns: u64,
     /// Between the two graphs.
     pub graph_gap_ns: u64,
-    /// Submitted, and the first node had not begun. Of a step that was submitted while the one before it ran, all the
-    /// time between their nodes: what the device did in it (download, upload, waking workers) has no times of its own.
+    /// Between a copy and the node behind or before it: the device's threads begin and end a step.
+    pub copy_gaps_ns: u64,
+    /// Submitted, and the device had not begun: it woke up, or came from the step before.
     pub launch_gap_ns: u64,
     /// Before the submission, the device idle: the engine's thread was in this phase, in the order of [`Phase::ALL`].
     pub phases_ns: [u64; Phase::ALL.len()],
@@ -53,9 +61,12 @@ impl Parts {
         let rest = [
             ("unattributed", self.unattributed_ns),
             ("launch gap", self.launch_gap_ns),
+            ("upload", self.upload_ns),
             ("nodes", self.nodes_ns),
+            ("download", self.download_ns),
             ("gaps between nodes", self.node_gaps_ns),
             ("gap between graphs", self.graph_gap_ns),
+            ("gaps around copies", self.copy_gaps_ns),
         ];
         phases.chain(rest).collect()
     }
@@ -83,9 +94,12 @@ impl AddAssign<&Parts> for Parts {
     fn add_assign(&mut self, other: &Parts) {
         let add = |sum: &mut u64, ns: u64| *sum = sum.saturating_add(ns);
         add(&mut self.wall_ns, other.wall_ns);
+        add(&mut self.upload_ns, other.upload_ns);
         add(&mut self.nodes_ns, other.nodes_ns);
+        add(&mut self.download_ns, other.download_ns);
         add(&mut self.node_gaps_ns, other.node_gaps_ns);
         add(&mut self.graph_gap_ns, other.graph_gap_ns);
+        add(&mut self.copy_gaps_ns, other.copy_gaps_ns);
         add(&mut self.launch_gap_ns, other.launch_gap_ns);
         self.phases_ns.iter_mut().zip(other.phases_ns).for_each(|(sum, ns)| add(sum, ns));
         add(&mut self.unattributed_ns, other.unattributed_ns);
@@ -132,7 +146,7 @@ impl Account {
     pub fn of(recording: &Recording) -> Account {
         let mut account = Account::default();
         let replays_by_step = by_step(recording);
-        // The step before, and the end of its last node.
+        // The step before, and when the device was done with it.
         let mut before: Option<(&StepRecord, Option<u64>)> = None;
         for step in &recording.steps {
             let from = replays_by_step.partition_point(|replay| replay.record.step < step.step);
@@ -153,7 +167,7 @@ impl Account {
                 (true, true, None) => account.unaccounted.after_untraced += 1,
                 (true, true, Some(start_ns)) => account.push(account_step(recording, step, replays, start_ns)),
             }
-            before = Some((step, last_end(recording, replays).filter(|_| step.traced && complete)));
+            before = Some((step, device_end(recording, step, replays).filter(|_| step.traced && complete)));
         }
         account
     }
@@ -175,37 +189,66 @@ fn is_complete(recording: &Recording, replay: &Replay) -> bool {
     replay.record.traced && replay.nodes.len() == recording.graphs[replay.graph].nodes.len()
 }
 
-fn last_end(recording: &Recording, replays: &[&Replay]) -> Option<u64> {
-    replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).map(|node| node.end_ns).max()
+/// When the device was done with a step.
+fn device_end(recording: &Recording, step: &StepRecord, replays: &[&Replay]) -> Option<u64> {
+    let nodes = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).map(|node| node.end_ns);
+    let download = Some(step.copies.download).filter(CopyStamp::is_valid).map(|copy| copy.end_ns);
+    nodes.chain(download).max()
+}
+
+/// What the device does in a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Upload,
+    /// A node of the replay with this index.
+    Node(u32),
+    Download,
+}
+
+/// What the device did in a step, by begin.
+fn device_work(recording: &Recording, step: &StepRecord, replays: &[&Replay]) -> Vec<(Work, u64, u64)> {
+    let nodes = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]);
+    let nodes = nodes.map(|node: &NodeTime| (Work::Node(node.replay), node.start_ns, node.end_ns));
+    let copies = [(Work::Upload, step.copies.upload), (Work::Download, step.copies.download)];
+    let copies = copies.into_iter().filter(|(_, copy)| copy.is_valid());
+    let mut work: Vec<_> = nodes.chain(copies.map(|(work, copy)| (work, copy.start_ns, copy.end_ns))).collect();
+    work.sort_by_key(|(_, start_ns, _)| *start_ns);
+    work
 }
 
 fn account_step(recording: &Recording, step: &StepRecord, replays: &[&Replay], start_ns: u64) -> StepAccount {
-    let mut nodes: Vec<&NodeTime> = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).collect();
-    nodes.sort_by_key(|node| node.start_ns);
     let mut parts = Parts::default();
-    let (mut at_ns, mut last_replay) = (start_ns, None);
-    for node in nodes {
-        let gap_ns = node.start_ns.saturating_sub(at_ns);
-        match last_replay {
-            None => before_first_node(recording, node, at_ns, gap_ns, &mut parts),
-            Some(replay) if replay == node.replay => parts.node_gaps_ns += gap_ns,
-            Some(_) => parts.graph_gap_ns += gap_ns,
+    let (mut at_ns, mut last) = (start_ns, None);
+    for (work, work_start_ns, work_end_ns) in device_work(recording, step, replays) {
+        let gap_ns = work_start_ns.saturating_sub(at_ns);
+        match (last, work) {
+            (None, _) => {
+                let launched_ns = replays.first().map_or(at_ns, |replay| replay.record.launch_end_ns);
+                before_device(&recording.spans, (at_ns, launched_ns, at_ns + gap_ns), &mut parts);
+            }
+            (Some(Work::Node(before)), Work::Node(replay)) if before == replay => parts.node_gaps_ns += gap_ns,
+            (Some(Work::Node(_)), Work::Node(_)) => parts.graph_gap_ns += gap_ns,
+            _ => parts.copy_gaps_ns += gap_ns,
         }
         at_ns += gap_ns;
-        let busy_ns = node.end_ns.saturating_sub(at_ns);
-        parts.nodes_ns += busy_ns;
+        let busy_ns = work_end_ns.saturating_sub(at_ns);
+        match work {
+            Work::Upload => parts.upload_ns += busy_ns,
+            Work::Node(_) => parts.nodes_ns += busy_ns,
+            Work::Download => parts.download_ns += busy_ns,
+        }
         at_ns += busy_ns;
-        last_replay = Some(node.replay);
+        last = Some(work);
     }
     parts.wall_ns = at_ns - start_ns;
     StepAccount { step: step.step, start_ns, parts }
 }
 
-fn before_first_node(recording: &Recording, first: &NodeTime, from_ns: u64, gap_ns: u64, parts: &mut Parts) {
-    let to_ns = from_ns + gap_ns;
-    let launched_ns = recording.replays[first.replay as usize].record.launch_end_ns.clamp(from_ns, to_ns);
+/// From the window's begin over the submission's return to the device's begin.
+fn before_device(spans: &[HostSpan], (from_ns, launched_ns, to_ns): (u64, u64, u64), parts: &mut Parts) {
+    let launched_ns = launched_ns.clamp(from_ns, to_ns);
     parts.launch_gap_ns = to_ns - launched_ns;
-    parts.phases_ns = phases_within(&recording.spans, from_ns, launched_ns);
+    parts.phases_ns = phases_within(spans, from_ns, launched_ns);
     parts.unattributed_ns = launched_ns - from_ns - parts.phases_ns.iter().sum::<u64>();
 }
 

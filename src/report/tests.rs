@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::trace::schema::{
-    Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeStamp, Op, Phase, Place,
-    ReplayRecord, RequestMoment, RequestRecord, StepRecord, StepSizes,
+    CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeStamp, Op,
+    Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
 use crate::trace::session::{ClockAnchor, Closing, Expected, ExpectedGraph, SessionDevice, SessionHeader};
 use crate::trace::spool::{Block, Reader, SpoolHeader, closing_block, file_header};
@@ -35,6 +35,10 @@ fn any_record() -> impl Strategy<Value = Any> {
             sizes: StepSizes { tokens: n[4], seqs: n[5], logit_rows: n[6], kv_tokens: n[7], qk_pairs: n[8] },
             prefill_tokens: n[9],
             traced,
+            copies: StepCopies {
+                upload: CopyStamp { start_ns: n[10], end_ns: n[11], bytes: n[12] },
+                download: CopyStamp { start_ns: n[13], end_ns: n[14], bytes: n[15] },
+            },
         }),
         1 => Any::Member(MemberRecord {
             step: n[0],

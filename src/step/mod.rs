@@ -17,11 +17,12 @@ use self::graphs::GraphCache;
 pub use self::graphs::ReplayCount;
 use crate::device::params::{LogprobRow, PAGE_TOKENS};
 use crate::device::{
-    Activations, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, STAGING_BYTES, Submission, Ticket,
+    Activations, Completion, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, STAGING_BYTES,
+    Submission, Ticket,
 };
 use crate::model::{KvFormat, Model, ModelError};
 use crate::request::TokenId;
-use crate::trace::schema::{GraphKey, GraphTable, NodeStamp, StepSizes};
+use crate::trace::schema::{GraphKey, GraphTable, NodeStamp, StepCopies, StepSizes};
 use crate::weights::Weights;
 
 /// The sizes that a runner's memory is made for.
@@ -99,6 +100,8 @@ pub struct FinishedStep<'a> {
     logit_rows: usize,
     /// Node times of all its graphs, in order of replay and node; empty unless traced.
     pub stamps: &'a [NodeStamp],
+    /// When the device copied its inputs and tokens; zero unless traced.
+    pub copies: StepCopies,
 }
 
 impl FinishedStep<'_> {
@@ -203,8 +206,8 @@ impl StepRunner {
 
     /// Waits for a step, in the order of submission.
     pub fn wait(&mut self, step: SubmittedStep) -> Result<FinishedStep<'_>, DeviceError> {
-        let completion = self.device.wait(step.ticket)?;
-        Ok(FinishedStep { data: completion.data, logit_rows: step.logit_rows, stamps: completion.stamps })
+        let Completion { data, stamps, copies } = self.device.wait(step.ticket)?;
+        Ok(FinishedStep { data, logit_rows: step.logit_rows, stamps, copies })
     }
 
     /// The logits of the last finished step with draws, one row after the other: for tests, with no step under way.

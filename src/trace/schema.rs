@@ -215,6 +215,33 @@ impl NodeStamp {
     }
 }
 
+/// When a step's inputs were copied to the device, or its tokens back. Nanoseconds of the machine's monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStamp {
+    /// Begin.
+    pub start_ns: u64,
+    /// End.
+    pub end_ns: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+}
+
+impl CopyStamp {
+    /// Whether it was measured, as [`NodeStamp::is_valid`].
+    pub fn is_valid(&self) -> bool {
+        self.start_ns != 0 && self.end_ns >= self.start_ns
+    }
+}
+
+/// The device's own part of a step besides its nodes. All zero unless the step was traced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepCopies {
+    /// Before the first replay.
+    pub upload: CopyStamp,
+    /// After the last one.
+    pub download: CopyStamp,
+}
+
 /// What the engine's thread does in one iteration of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -284,6 +311,8 @@ pub struct StepRecord {
     pub prefill_tokens: u64,
     /// Whether its nodes were recorded (a toggled recording leaves steps out, to compare).
     pub traced: bool,
+    /// Its upload and its download on the device.
+    pub copies: StepCopies,
 }
 
 /// One replay of one graph.

@@ -79,7 +79,8 @@ def lint_nodes(trace, slices, error):
     nodes = [event for event in slices if event["cat"] in NODE_CATEGORIES]
     for event in nodes:
         args = event.get("args", {})
-        for key in ("device", "context", "stream", "correlation", "graph id", "graph node id"):
+        of_graph = ("graph id", "graph node id") if event["cat"] == "kernel" else ("bytes",)
+        for key in ("device", "context", "stream", "correlation", *of_graph):
             if key not in args:
                 error(f"a node without args.{key}")
         if args.get("stream", 1) < 1:

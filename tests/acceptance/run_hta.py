@@ -27,13 +27,13 @@ logging.disable(logging.CRITICAL)
 logger.setLevel(100)
 
 
-def own_sums_ns(path):
-    """Total duration by kernel name, in exact nanoseconds."""
+def own_sums_ns(path, categories):
+    """Total duration by name of the slices of these categories, in exact nanoseconds."""
     with (gzip.open(path, "rt") if path.endswith(".gz") else open(path)) as file:
         trace = json.load(file, parse_float=Decimal)
     sums = defaultdict(int)
     for event in trace["traceEvents"]:
-        if event["ph"] == "X" and event["cat"] == "kernel":
+        if event["ph"] == "X" and event["cat"] in categories:
             sums[event["name"]] += int(event["dur"] * 1000)
     return dict(sums)
 
@@ -81,12 +81,12 @@ def main():
     # HTA leaves out the last step unless it is told not to.
     analysis = TraceAnalysis(trace_files={0: path}, trace_dir="/", include_last_profiler_step=True)
     failures = run_analyses(analysis)
-    ours = own_sums_ns(path)
+    ours = own_sums_ns(path, ("kernel", "gpu_memcpy"))
     failures += compare(ours, hta_sums_ns(analysis), "HTA against the trace")
     if len(sys.argv) == 3:
         with open(sys.argv[2]) as file:
             table = {row["Name"]: row["Total Time (ns)"] for row in json.load(file)}
-        failures += compare(ours, table, "vitrum's table against the trace")
+        failures += compare(own_sums_ns(path, ("kernel",)), table, "vitrum's table against the trace")
     sys.exit(1 if failures else 0)
 
 

@@ -5,7 +5,8 @@ use vitrum::trace::schema::{Op, Phase};
 use vitrum::trace::session::SessionOptions;
 
 use super::synthetic::{
-    APPLY_NS, EMIT_NS, GRAPH_GAP_NS, LAUNCH_GAP_NS, LOOP_NS, NODE_GAP_NS, PHASES_NS, Plan, READ_NS, options,
+    APPLY_NS, COPIES_NS, COPY_GAP_NS, EMIT_NS, GRAPH_GAP_NS, LAUNCH_GAP_NS, LOOP_NS, NODE_GAP_NS, PHASES_NS, Plan,
+    READ_NS, options,
 };
 use super::{folder, record, record_with};
 
@@ -28,9 +29,11 @@ fn the_account_closes_with_known_parts() {
         assert_eq!(parts.nodes_ns, nodes_ns(&plan));
         assert_eq!(parts.node_gaps_ns, (plan.step_nodes() - 2) * NODE_GAP_NS);
         assert_eq!(parts.graph_gap_ns, GRAPH_GAP_NS);
+        assert_eq!([parts.upload_ns, parts.download_ns], COPIES_NS);
+        assert_eq!(parts.copy_gaps_ns, 2 * COPY_GAP_NS);
         // The first graph's submission returns in the middle of the phase.
         assert_eq!(parts.launch_gap_ns, LAUNCH_GAP_NS + replay_ns.div_ceil(2));
-        // A step's window begins at the end of the last step's nodes, the first one's at its iteration's begin.
+        // A step's window begins where the device was done with the last step, the first one's at its iteration's begin.
         let first = at == 0;
         for (phase, ns) in PHASES_NS {
             let expected = if phase == Phase::Replay { ns / 2 } else { ns };
@@ -43,7 +46,7 @@ fn the_account_closes_with_known_parts() {
     }
     assert!(account.total.unattributed_share() < 0.01);
     let last = &account.steps[plan.steps as usize - 1];
-    let end_ns = report.recording.nodes.iter().map(|node| node.end_ns).max().expect("nodes");
+    let end_ns = report.recording.steps.iter().map(|step| step.copies.download.end_ns).max().expect("steps");
     assert_eq!(last.start_ns + last.parts.wall_ns, end_ns);
     assert_eq!(account.total.wall_ns, end_ns - account.steps[0].start_ns, "windows follow each other");
 }
@@ -140,7 +143,8 @@ fn the_cost_of_recording_is_found() {
     // A step's time, apart from its nodes, is what the host does between the tokens of two steps.
     let host_ns =
         READ_NS + APPLY_NS + EMIT_NS + LOOP_NS + LAUNCH_GAP_NS + PHASES_NS.iter().map(|(_, ns)| ns).sum::<u64>();
-    let other_ns = host_ns + (plan.step_nodes() - 2) * NODE_GAP_NS + GRAPH_GAP_NS;
+    let copies_ns = COPIES_NS.iter().sum::<u64>() + 2 * COPY_GAP_NS;
+    let other_ns = host_ns + copies_ns + (plan.step_nodes() - 2) * NODE_GAP_NS + GRAPH_GAP_NS;
     let added_ns: u64 = (0..plan.forward_nodes()).map(|ordinal| plan.node_ns(1, ordinal) * 30 / 1000).sum::<u64>()
         + (0..2).map(|ordinal| plan.node_ns(2, ordinal) * 30 / 1000).sum::<u64>();
     let untraced_ns = nodes_ns(&plan) + other_ns;

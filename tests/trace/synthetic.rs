@@ -6,8 +6,8 @@ use std::time::Duration;
 use vitrum::request::StepId;
 use vitrum::trace::record::Recorder;
 use vitrum::trace::schema::{
-    Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeStamp, Op, Phase, Place,
-    ReplayRecord, RequestMoment, RequestRecord, StepRecord, StepSizes,
+    CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeStamp, Op,
+    Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
 use vitrum::trace::session::{
     ClockAnchor, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionOptions, SessionPeaks,
@@ -19,13 +19,17 @@ pub(crate) const START_NS: u64 = 86_400_000_000_123;
 /// How long the parts of a step's loop iteration take.
 pub(crate) const PHASES_NS: [(Phase, u64); 4] =
     [(Phase::Receive, 1_001), (Phase::Schedule, 5_003), (Phase::Upload, 2_007), (Phase::Replay, 4_009)];
-/// From the submission's return to the first node.
+/// From the submission's return to the device's upload.
 pub(crate) const LAUNCH_GAP_NS: u64 = 1_503;
 /// Between two nodes of a graph.
 pub(crate) const NODE_GAP_NS: u64 = 37;
 /// Between the two graphs.
 pub(crate) const GRAPH_GAP_NS: u64 = 511;
-/// From the last node's end to the host's having the tokens.
+/// The upload, and the download.
+pub(crate) const COPIES_NS: [u64; 2] = [701, 303];
+/// Between the upload and the first node, and between the last node and the download.
+pub(crate) const COPY_GAP_NS: u64 = 97;
+/// From the download's end to the host's having the tokens.
 pub(crate) const READ_NS: u64 = 3_001;
 /// Applying and emitting.
 pub(crate) const APPLY_NS: u64 = 6_007;
@@ -149,6 +153,13 @@ pub(crate) fn play(plan: &Plan, recorder: &mut Recorder) -> Expected {
     play.expected
 }
 
+/// A copy at a moment, which moves on; not measured unless traced.
+fn copy(now_ns: &mut u64, ns: u64, traced: bool) -> CopyStamp {
+    let start_ns = *now_ns;
+    *now_ns += ns;
+    if traced { CopyStamp { start_ns, end_ns: *now_ns, bytes: 1000 + ns } } else { CopyStamp::default() }
+}
+
 struct Play<'a> {
     plan: &'a Plan,
     graphs: [GraphTable; 2],
@@ -177,10 +188,14 @@ impl Play<'_> {
             launch = self.phase(recorder, phase, step, ns);
         }
         let mut device_ns = launch.end_ns + LAUNCH_GAP_NS;
+        let upload = copy(&mut device_ns, COPIES_NS[0], traced);
+        device_ns += COPY_GAP_NS;
         for at in 0..2 {
             device_ns += if at == 1 { GRAPH_GAP_NS } else { 0 };
             device_ns = self.replay(recorder, at, &launch, (step, traced), device_ns);
         }
+        device_ns += COPY_GAP_NS;
+        let download = copy(&mut device_ns, COPIES_NS[1], traced);
         let done_ns = device_ns + READ_NS;
         self.phase(recorder, Phase::Download, step, done_ns - launch.end_ns);
         self.phase(recorder, Phase::Apply, step, APPLY_NS);
@@ -195,7 +210,16 @@ impl Play<'_> {
             recorder.member(&MemberRecord { step, request, tokens: 1, prefill_tokens: 0, kv_len: step as u32 });
         }
         let sizes = StepSizes { tokens: 2, seqs: 2, logit_rows: 2, kv_tokens: 2 * step, qk_pairs: 2 * step };
-        recorder.step(&StepRecord { step, start_ns, end_ns: self.now_ns, done_ns, sizes, prefill_tokens: 0, traced });
+        recorder.step(&StepRecord {
+            step,
+            start_ns,
+            end_ns: self.now_ns,
+            done_ns,
+            sizes,
+            prefill_tokens: 0,
+            traced,
+            copies: StepCopies { upload, download },
+        });
         self.now_ns += LOOP_NS;
     }
 

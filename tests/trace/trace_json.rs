@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use vitrum::report;
 
-use super::synthetic::{Plan, START_NS};
+use super::synthetic::{COPIES_NS, Plan, START_NS};
 use super::{folder, record};
 
 /// Parses a gzipped trace.
@@ -64,7 +64,17 @@ fn every_node_is_there_once_with_its_numbers() {
     assert_eq!(launches.clone().count(), by_replay.len());
     assert!(launches.clone().all(|launch| launch["name"] == "replay"));
     assert_eq!(events(&trace, "s", "ac2g").count(), by_replay.len());
-    assert_eq!(events(&trace, "f", "ac2g").filter(|flow| flow["bp"] == "e").count() as u64, rendered.nodes);
+    let copies: Vec<&Value> = events(&trace, "X", "gpu_memcpy").collect();
+    assert_eq!(copies.len() as u64, 2 * plan.steps);
+    for (at, copy) in copies.iter().enumerate() {
+        assert_eq!(copy["name"], ["Memcpy HtoD", "Memcpy DtoH"][at % 2]);
+        assert_eq!(ns(&copy["dur"]), COPIES_NS[at % 2]);
+        // The upload was launched with the step's first graph, the download with its second.
+        assert_eq!(copy["args"]["correlation"].as_u64(), Some(at as u64 + 1));
+        assert_eq!(copy["args"]["bytes"].as_u64(), Some(1000 + COPIES_NS[at % 2]));
+    }
+    let flow_ends = events(&trace, "f", "ac2g").filter(|flow| flow["bp"] == "e");
+    assert_eq!(flow_ends.count() as u64, rendered.nodes + copies.len() as u64);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use self::graph::{Graph, Scratch};
 pub use self::isa::IsaChoice;
 use self::kernels::Choice;
 use self::memory::Memory;
-use self::pool::Pool;
+use self::pool::{Completed, Pool};
 use self::topology::Topology;
 pub use self::worker::Worker;
 use super::params::WeightRef;
@@ -167,11 +167,11 @@ impl CpuDevice {
 
     pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
         self.tickets.give_back(&ticket);
-        let (addr, bytes) = self.pool.wait(ticket.0, &mut self.stamps).data;
+        let Completed { data: (addr, bytes), copies } = self.pool.wait(ticket.0, &mut self.stamps);
         // SAFETY: the step has completed, so its downloads are written; the borrow of the device keeps the next
         // submission away for as long as they are looked at.
         let data = unsafe { std::slice::from_raw_parts(addr, bytes) };
-        Ok(Completion { data, stamps: &self.stamps })
+        Ok(Completion { data, stamps: &self.stamps, copies })
     }
 
     /// Runs a job on every worker and waits for it, while no step is under way: a panic in it ends the process.

@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use super::graph::Recording;
 use super::memory::Memory;
 use super::signal::{Counter, Patience};
-use super::stamps::{self, StampTable, WorkerStamp};
+use super::stamps::{self, COPIES, StampTable, WorkerStamp};
 use super::topology::{Topology, pin_this_thread};
 use super::worker::{Crew, Worker};
-use crate::device::{DeviceError, Download, STAGING_BYTES, STEP_PARTS_MAX, STEPS_IN_FLIGHT, Submission};
-use crate::trace::schema::NodeStamp;
+use crate::device::{DeviceError, Download, STAGING_BYTES, STEP_PARTS_MAX, STEPS_IN_FLIGHT, Submission, monotonic_ns};
+use crate::trace::schema::{NodeStamp, StepCopies};
 
 /// Slots of steps: one more than may be under way. A slot is filled again only after a later step has completed; by
 /// then every worker has crossed a barrier of that later step, so none still looks at the earlier one.
@@ -93,6 +93,8 @@ impl std::fmt::Debug for Job {
 pub(super) struct Completed {
     /// The downloads, one after the other: address and length.
     pub(super) data: (*const u8, usize),
+    /// When they and the uploads were copied, if the step was stamped.
+    pub(super) copies: StepCopies,
 }
 
 impl Pool {
@@ -179,15 +181,18 @@ impl Pool {
         let slot = &self.shared.slots[at];
         // SAFETY: this thread alone writes slots, and it is here.
         let step = unsafe { &*slot.step.get() };
+        let bytes: usize = step.downloads.iter().map(|download| download.bytes).sum();
+        let mut copies = StepCopies::default();
         stamps.clear();
         if stamps::ENABLED && step.traced {
             let nodes = step.graphs.iter().map(|graph| graph.nodes()).sum();
             // SAFETY: the step has completed, so every worker has crossed the barrier after its last stamp, and the
             // slot is not used again before the next submission.
-            unsafe { self.shared.stamps.combine(at, nodes, stamps) };
+            let [upload, download] = unsafe { self.shared.stamps.combine(at, nodes, stamps) };
+            let upload_bytes: usize = step.uploads.iter().map(|(_, bytes)| bytes).sum();
+            copies = StepCopies { upload: upload.copied(upload_bytes), download: download.copied(bytes) };
         }
-        let bytes = step.downloads.iter().map(|download| download.bytes).sum();
-        Completed { data: (slot.staging.down_addr as *const u8, bytes) }
+        Completed { data: (slot.staging.down_addr as *const u8, bytes), copies }
     }
 
     /// The slot for the next step, emptied.
@@ -272,14 +277,21 @@ impl Step {
     /// # Safety
     /// All workers of the pool run this step now; its addresses are valid and in no one else's use; `stamps` is this
     /// worker's row for it.
-    unsafe fn run(&self, worker: &Worker, staging: &Staging, mut stamps: *mut WorkerStamp) {
+    unsafe fn run(&self, worker: &Worker, staging: &Staging, stamps: *mut WorkerStamp) {
+        let stamped = stamps::ENABLED && self.traced;
+        let (copies, mut stamps) = (stamps, stamps.wrapping_add(COPIES));
         if worker.index() == 0 {
+            let start_ns = if stamped { monotonic_ns() } else { 0 };
             let mut staged = staging.up_addr as *const u8;
             for (addr, bytes) in &self.uploads {
                 // SAFETY: the bytes were staged at submission. No worker runs a node: those of the step before are
                 // done, those of this one wait at the barrier below.
                 unsafe { std::ptr::copy_nonoverlapping(staged, *addr as *mut u8, *bytes) };
                 staged = staged.wrapping_add(*bytes);
+            }
+            if stamped {
+                // SAFETY: a row begins with room for the copies' stamps, and this one is this worker's.
+                unsafe { copies.write(WorkerStamp { start_ns, arrival_ns: monotonic_ns() }) };
             }
         }
         worker.barrier();
@@ -290,20 +302,20 @@ impl Step {
         }
         for graph in &self.graphs {
             // SAFETY: this function's contract; at most STEP_NODES_MAX nodes are in a step within its limits.
-            stamps = unsafe {
-                if stamps::ENABLED && self.traced {
-                    graph.run::<true>(worker, stamps)
-                } else {
-                    graph.run::<false>(worker, stamps)
-                }
-            };
+            stamps =
+                unsafe { if stamped { graph.run::<true>(worker, stamps) } else { graph.run::<false>(worker, stamps) } };
         }
         if worker.index() == 0 {
+            let start_ns = if stamped { monotonic_ns() } else { 0 };
             let mut staged = staging.down_addr as *mut u8;
             for download in &self.downloads {
                 // SAFETY: the last node is done on all workers, and the next step begins with this thread's uploads.
                 unsafe { std::ptr::copy_nonoverlapping(download.addr as *const u8, staged, download.bytes) };
                 staged = staged.wrapping_add(download.bytes);
+            }
+            if stamped {
+                // SAFETY: as above.
+                unsafe { copies.add(1).write(WorkerStamp { start_ns, arrival_ns: monotonic_ns() }) };
             }
         }
     }

@@ -1,12 +1,13 @@
 //! The device's lanes: nodes, and above them layers and steps.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
 use super::{DEVICE, LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
 use crate::report::{NodeTime, Recording, Replay, Report};
-use crate::trace::schema::{Cost, GraphTable, NodeInfo, StepSizes};
+use crate::trace::schema::{CopyStamp, Cost, GraphTable, NodeInfo, StepSizes};
 
 pub(super) fn write<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
     let recording = &report.recording;
@@ -47,22 +48,17 @@ struct ReplayText {
     stream: Vec<u8>,
     /// Behind the place, up to the exclusive time.
     replay: Vec<u8>,
-    /// The arrow from the launch, between its moment and its lane.
-    flow: Vec<u8>,
     sizes: Option<StepSizes>,
 }
 
-fn replay_text(recording: &Recording, layout: &Layout, replay: &Replay) -> ReplayText {
+fn replay_text(recording: &Recording, replay: &Replay) -> ReplayText {
     let record = &replay.record;
     let mut stream = Vec::new();
     stream.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
     stream.raw(r#","correlation":"#).int(record.replay);
     let mut text = Vec::new();
     text.raw(r#","step":"#).int(record.step).raw(r#","replay":"#).int(record.replay).raw(r#","excl_us":"#);
-    let mut flow = Vec::new();
-    flow.raw(r#"{"ph":"f","id":"#).int(record.replay).raw(r#","cat":"ac2g","name":"ac2g","bp":"e","pid":"#);
-    flow.int(layout.device_pid).raw(r#","tid":"#);
-    ReplayText { stream, replay: text, flow, sizes: recording.step(record.step).map(|step| step.sizes) }
+    ReplayText { stream, replay: text, sizes: recording.step(record.step).map(|step| step.sizes) }
 }
 
 fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
@@ -73,26 +69,82 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
         .collect();
     let mut lanes = Lanes::new(Nesting::Disjoint);
     let mut current: Option<(u32, ReplayText)> = None;
+    let mut copies = copies_by_start(recording).into_iter().peekable();
     for at in &recording.nodes_by_start {
         let node = &recording.nodes[*at as usize];
+        while let Some(copy) = copies.next_if(|copy| copy.stamp.start_ns <= node.start_ns) {
+            write_copy(&copy, layout, &mut lanes, events)?;
+        }
         let replay = &recording.replays[node.replay as usize];
         if current.as_ref().is_none_or(|(of, _)| *of != node.replay) {
-            current = Some((node.replay, replay_text(recording, layout, replay)));
+            current = Some((node.replay, replay_text(recording, replay)));
         }
         let Some((_, replay_text)) = &current else { continue };
-        let lane = lanes.place(node.start_ns, node.end_ns);
-        let tid = if lane == 0 { STREAM } else { OVERLAP_TID + lane as u64 - 1 };
+        let tid = node_tid(&mut lanes, node.start_ns, node.end_ns);
         let start_ns = layout.at(node.start_ns);
         write_node(node, &texts[replay.graph][node.ordinal as usize], replay_text, (tid, start_ns), events.event()?);
-        let out = events.event()?;
-        out.extend_from_slice(&replay_text.flow);
-        out.int(tid).raw(r#","ts":"#).us(start_ns).raw("}");
+        write_flow_end(replay.record.replay, (layout.device_pid, tid), start_ns, events.event()?);
+    }
+    for copy in copies {
+        write_copy(&copy, layout, &mut lanes, events)?;
     }
     for lane in 1..lanes.count() as u64 {
         let name = format!("stream {STREAM} (overlap {lane})");
         super::host::name_lane(layout.device_pid, OVERLAP_TID + lane - 1, &name, 3 + lane, events)?;
     }
     Ok(())
+}
+
+/// The lane of the next node or copy by begin.
+fn node_tid(lanes: &mut Lanes, start_ns: u64, end_ns: u64) -> u64 {
+    let lane = lanes.place(start_ns, end_ns);
+    if lane == 0 { STREAM } else { OVERLAP_TID + lane as u64 - 1 }
+}
+
+/// A step's upload or download: `gpu_memcpy` in the words of PyTorch's tools, launched with the nearest replay.
+struct Copy {
+    name: &'static str,
+    step: u64,
+    replay: u64,
+    stamp: CopyStamp,
+}
+
+/// The copies of all steps that have replays, without which nothing launched them.
+fn copies_by_start(recording: &Recording) -> Vec<Copy> {
+    let mut replays_of: HashMap<u64, (u64, u64)> = HashMap::new();
+    for replay in recording.replays.iter().filter(|replay| !replay.nodes.is_empty()) {
+        let number = replay.record.replay;
+        let (first, last) = replays_of.entry(replay.record.step).or_insert((number, number));
+        (*first, *last) = ((*first).min(number), (*last).max(number));
+    }
+    let copies = recording.steps.iter().filter_map(|step| {
+        let (first, last) = *replays_of.get(&step.step)?;
+        let copy = |name, replay, stamp| Copy { name, step: step.step, replay, stamp };
+        Some([copy("Memcpy HtoD", first, step.copies.upload), copy("Memcpy DtoH", last, step.copies.download)])
+    });
+    let mut copies: Vec<Copy> = copies.flatten().filter(|copy| copy.stamp.is_valid()).collect();
+    copies.sort_by_key(|copy| copy.stamp.start_ns);
+    copies
+}
+
+fn write_copy<W: Write>(copy: &Copy, layout: &Layout, lanes: &mut Lanes, events: &mut Events<W>) -> io::Result<()> {
+    let CopyStamp { start_ns, end_ns, bytes } = copy.stamp;
+    let tid = node_tid(lanes, start_ns, end_ns);
+    let out = events.event()?;
+    out.raw(r#"{"ph":"X","cat":"gpu_memcpy","name":"#).string(copy.name);
+    out.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#).int(tid);
+    out.raw(r#","ts":"#).us(layout.at(start_ns)).raw(r#","dur":"#).us(end_ns - start_ns);
+    out.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
+    out.raw(r#","correlation":"#).int(copy.replay).raw(r#","step":"#).int(copy.step);
+    out.raw(r#","bytes":"#).int(bytes).raw("}}");
+    write_flow_end(copy.replay, (layout.device_pid, tid), layout.at(start_ns), events.event()?);
+    Ok(())
+}
+
+/// The arrow from a launch to what it launched.
+fn write_flow_end(replay: u64, (pid, tid): (u64, u64), at_ns: u64, out: &mut Vec<u8>) {
+    out.raw(r#"{"ph":"f","id":"#).int(replay).raw(r#","cat":"ac2g","name":"ac2g","bp":"e","pid":"#);
+    out.int(pid).raw(r#","tid":"#).int(tid).raw(r#","ts":"#).us(at_ns).raw("}");
 }
 
 fn write_node(

@@ -46,7 +46,7 @@ pub(super) fn step_sum(name: &'static str, report: &Report) -> Sheet {
         ],
         rows: classes.into_iter().map(|(keys, class)| class.row(&keys)).collect(),
         notes: vec![
-            "Times are those of accounted steps: end of the last step's nodes to end of the step's own.".into(),
+            "Times are those of accounted steps: from the device's being done with the step before to its being done with this.".into(),
         ],
     }
 }
@@ -107,8 +107,8 @@ pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
                 account.steps.len(),
                 100.0 * total.unattributed_share()
             ),
-            "Host parts are times in which the device waited for the engine's thread. A step submitted while the one \
-             before it ran has none: from the device's last node to its next one is then launch gap."
+            "Host parts are times in which the device waited for the engine's thread: a step that was submitted while \
+             the one before it ran has none. Gaps are what lies between measured times."
                 .to_owned(),
             format!(
                 "Without an account: {} not traced, {} behind a step without node times, {} with node times missing.",

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::trace::schema::{
-    Cost, GraphKey, GraphKind, HostSpan, MemberRecord, NodeInfo, NodeStamp, Op, Phase, Place, ReplayRecord,
-    RequestMoment, RequestRecord, StepRecord, StepSizes,
+    CopyStamp, Cost, GraphKey, GraphKind, HostSpan, MemberRecord, NodeInfo, NodeStamp, Op, Phase, Place, ReplayRecord,
+    RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
 use crate::trace::session::{ClockAnchor, Closing, SessionDevice};
 
@@ -34,6 +34,10 @@ fn header() -> SpoolHeader {
     SpoolHeader { id: "17".into(), toggle_seed: Some(3), session, graphs: vec![table(1, 2)] }
 }
 
+fn copy(base: u64) -> CopyStamp {
+    CopyStamp { start_ns: base + 1, end_ns: base + 2, bytes: base + 3 }
+}
+
 fn fill(block: &mut Block, base: u64) {
     let sizes = StepSizes { tokens: base, seqs: 2, logit_rows: 3, kv_tokens: 4, qk_pairs: 5 };
     let times = (base + 1, base + 2);
@@ -45,6 +49,7 @@ fn fill(block: &mut Block, base: u64) {
         sizes,
         prefill_tokens: 6,
         traced: true,
+        copies: StepCopies { upload: copy(base), download: copy(base + 7) },
     }));
     assert!(block.push(&MemberRecord { step: base, request: 1, tokens: 2, prefill_tokens: 3, kv_len: 4 }));
     assert!(block.push(&HostSpan { phase: Phase::Emit, step: base, start_ns: times.0, end_ns: times.1 }));

@@ -1,7 +1,8 @@
 //! Each record's bytes: what is put and what is taken, side by side.
 
 use crate::trace::schema::{
-    HostSpan, MemberRecord, NodeStamp, Phase, ReplayRecord, RequestMoment, RequestRecord, StepRecord, StepSizes,
+    CopyStamp, HostSpan, MemberRecord, NodeStamp, Phase, ReplayRecord, RequestMoment, RequestRecord, StepCopies,
+    StepRecord, StepSizes,
 };
 use crate::trace::session::Counts;
 
@@ -24,7 +25,7 @@ const NONE: Counts = Counts { steps: 0, members: 0, spans: 0, requests: 0, repla
 
 impl Wire for StepRecord {
     const TAG: u8 = 1;
-    const BYTES: usize = 10 * 8 + 1;
+    const BYTES: usize = 10 * 8 + 1 + 2 * 3 * 8;
     const ONE: Counts = Counts { steps: 1, ..NONE };
 
     fn put(&self, out: &mut Encoder<'_>) {
@@ -37,6 +38,9 @@ impl Wire for StepRecord {
         }
         out.put_u64(self.prefill_tokens);
         out.put_u8(self.traced.into());
+        for copy in [self.copies.upload, self.copies.download] {
+            [copy.start_ns, copy.end_ns, copy.bytes].into_iter().for_each(|value| out.put_u64(value));
+        }
     }
 
     fn take(from: &mut Decoder<'_>) -> Option<StepRecord> {
@@ -54,8 +58,13 @@ impl Wire for StepRecord {
             },
             prefill_tokens: from.take_u64()?,
             traced: from.take_bool()?,
+            copies: StepCopies { upload: take_copy(from)?, download: take_copy(from)? },
         })
     }
+}
+
+fn take_copy(from: &mut Decoder<'_>) -> Option<CopyStamp> {
+    Some(CopyStamp { start_ns: from.take_u64()?, end_ns: from.take_u64()?, bytes: from.take_u64()? })
 }
 
 impl Wire for MemberRecord {
