@@ -27,12 +27,12 @@ pub(super) struct EngineArgs {
     /// Where weights come from
     #[arg(long, value_enum, default_value_t = LoadFormat::Gguf)]
     load_format: LoadFormat,
-    /// How the random weights of --load-format dummy are stored
-    #[arg(long, value_enum, default_value_t = DummyFormat::Bf16)]
-    dummy_weights: DummyFormat,
-    /// Seed of the random weights
-    #[arg(long, default_value_t = 0)]
-    dummy_seed: u64,
+    /// How the random weights of --load-format dummy are stored [default: bf16]
+    #[arg(long, value_enum)]
+    dummy_weights: Option<DummyFormat>,
+    /// Seed of the random weights [default: 0]
+    #[arg(long)]
+    dummy_seed: Option<u64>,
     /// The device
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     device: DeviceArg,
@@ -84,7 +84,7 @@ enum LoadFormat {
     Dummy,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum DeviceArg {
     /// This machine's CPU
     Cpu,
@@ -129,6 +129,8 @@ enum DummyFormat {
 pub(super) enum FlagError {
     #[error("{flag} is {value}, and has to be {expected}")]
     Range { flag: &'static str, value: usize, expected: String },
+    #[error("{flag} is for {needs} only")]
+    Unused { flag: &'static str, needs: &'static str },
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
@@ -148,6 +150,7 @@ pub(super) struct LoadedModel {
 impl EngineArgs {
     /// Finds and opens the model's file, and builds its tokenizer.
     pub(super) fn load(&self, cache_dir: &Path) -> Result<LoadedModel, FlagError> {
+        self.check_unused()?;
         let (weights, root) = match self.load_format {
             LoadFormat::Gguf => {
                 let path = hub::resolve(&self.model, cache_dir)?;
@@ -156,7 +159,8 @@ impl EngineArgs {
             LoadFormat::Dummy => {
                 let given = PathBuf::from(&self.model);
                 let path = if given.is_dir() { given.join("config.json") } else { given };
-                (Weights::dummy(&path, self.dummy_weights.into(), self.dummy_seed)?, path)
+                let format = self.dummy_weights.unwrap_or(DummyFormat::Bf16).into();
+                (Weights::dummy(&path, format, self.dummy_seed.unwrap_or(0))?, path)
             }
         };
         let tokenizer = match weights.tokenizer() {
@@ -164,6 +168,21 @@ impl EngineArgs {
             None => Tokenizer::numeric(weights.config().vocab),
         };
         Ok(LoadedModel { weights, tokenizer: Arc::new(tokenizer), root })
+    }
+
+    /// Refuses flags that would have no effect.
+    fn check_unused(&self) -> Result<(), FlagError> {
+        let (is_dummy, is_cpu) = (self.load_format == LoadFormat::Dummy, self.device == DeviceArg::Cpu);
+        let flags = [
+            ("--dummy-weights", self.dummy_weights.is_some() && !is_dummy, "--load-format dummy"),
+            ("--dummy-seed", self.dummy_seed.is_some() && !is_dummy, "--load-format dummy"),
+            ("--threads", self.threads.is_some() && !is_cpu, "--device cpu"),
+            ("--isa", self.isa.is_some() && !is_cpu, "--device cpu"),
+        ];
+        match flags.into_iter().find(|(_, unused, _)| *unused) {
+            Some((flag, _, needs)) => Err(FlagError::Unused { flag, needs }),
+            None => Ok(()),
+        }
     }
 
     /// The engine's options for a model.

@@ -124,10 +124,10 @@ impl Answer {
 
     fn report(&self, prompt_tokens: usize) {
         let Some(first) = self.first else { return };
-        let decode_s = first.elapsed().as_secs_f64();
-        let rate = (self.tokens - 1) as f64 / decode_s;
+        let later = self.tokens - 1;
+        let rate = if later > 0 { format!("{:.1}", later as f64 / first.elapsed().as_secs_f64()) } else { "no".into() };
         tracing::info!(
-            "{prompt_tokens} prompt tokens, first token {:.3} s after the start, then {rate:.1} tokens/s",
+            "{prompt_tokens} prompt tokens, first token {:.3} s after the start, {later} more at {rate} tokens/s",
             first.duration_since(self.loaded).as_secs_f64()
         );
     }

@@ -8,7 +8,7 @@ mod profile;
 mod serve;
 
 use std::error::Error;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -50,7 +50,9 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    lines.with_writer(std::io::stderr).init();
     let Config { args, cache_dir, profile_dir, .. } = config;
     let result = match Args::parse_from(args).command {
         Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir),

@@ -59,6 +59,9 @@ pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBu
         bytes_max: args.profile_max_bytes,
         render: |spool| Ok(report::render(spool)?.files),
     };
+    if !profile.dir.is_dir() {
+        tracing::warn!("there is no folder {}: /start_profile will fail until there is", profile.dir.display());
+    }
     let options = ServeOptions {
         host: args.host.clone(),
         port: args.port,

@@ -20,6 +20,14 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: Request) -> Result<Response, ApiError> {
     let CompletionRequest { prompts, generation } = CompletionRequest::parse(&state.body(body).await?, state.vocab())?;
     let head = state.head("cmpl", &tag.0.0, state.model(generation.model.as_deref())?);
+    let waiting_max = state.engine.info().max_waiting;
+    if prompts.len() > waiting_max {
+        return Err(ApiError::Invalid {
+            param: "prompt".into(),
+            expected: format!("at most {waiting_max} prompts, as many as may wait").into(),
+            given: format!("a list of {}", prompts.len()),
+        });
+    }
     let in_flight = state.admit()?;
     let mut tokens = Vec::with_capacity(prompts.len());
     for prompt in prompts {

@@ -1,6 +1,7 @@
 //! What a client is told when its request is refused, in the words of the OpenAI API.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -51,8 +52,11 @@ pub(crate) enum ApiError {
     NoRecorder,
     #[error("{0}")]
     Profile(ProfileError),
-    #[error("could not render {spool}: {source}")]
-    Render { spool: String, source: super::RenderError },
+    #[error(
+        "the recording {} holds {received} of {expected} node times, and could not be rendered: {source}; \
+         `vitrum profile export` renders it", spool.display()
+    )]
+    Render { spool: PathBuf, received: u64, expected: u64, source: super::RenderError },
     #[error("the metrics could not be written: {0}")]
     Metrics(#[from] std::fmt::Error),
 }

@@ -55,8 +55,13 @@ async fn finish(state: &State) -> Result<Stopped, ApiError> {
         let stop_start = Instant::now();
         let summary = engine.stop_profile()?;
         let render_start = Instant::now();
-        let rendered = render(&summary.path)
-            .map_err(|source| ApiError::Render { spool: summary.path.display().to_string(), source })?;
+        let SpoolSummary { received, expected, .. } = summary;
+        let rendered = render(&summary.path).map_err(|source| ApiError::Render {
+            spool: summary.path.clone(),
+            received,
+            expected,
+            source,
+        })?;
         Ok(Stopped {
             complete: summary.is_complete(),
             files: [vec![summary.path.clone()], rendered].concat(),

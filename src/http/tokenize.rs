@@ -34,7 +34,7 @@ pub(super) async fn detokenize(Shared(state): Shared<Arc<State>>, body: Request)
     let request = DetokenizeRequest::parse(&state.body(body).await?, state.vocab())?;
     state.model(request.model.as_deref())?;
     let tokenizer = state.tokenizer.clone();
-    let prompt = blocking(move || tokenizer.decode(&request.tokens)).await;
+    let prompt = blocking(move || tokenizer.decode_with_special(&request.tokens)).await;
     Ok(json(to_json(&Text { prompt })))
 }
 

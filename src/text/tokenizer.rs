@@ -174,8 +174,16 @@ impl Tokenizer {
 
     /// Turns tokens into text, without control tokens. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, tokens: &[TokenId]) -> String {
-        let shown = tokens.iter().filter(|token| !self.is_special(**token));
-        let bytes: Vec<u8> = shown.flat_map(|token| self.token_bytes(*token)).copied().collect();
+        self.join(tokens.iter().filter(|token| !self.is_special(**token)))
+    }
+
+    /// The same with control tokens.
+    pub fn decode_with_special(&self, tokens: &[TokenId]) -> String {
+        self.join(tokens.iter())
+    }
+
+    fn join<'a>(&self, tokens: impl Iterator<Item = &'a TokenId>) -> String {
+        let bytes: Vec<u8> = tokens.flat_map(|token| self.token_bytes(*token)).copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         // SentencePiece's decoding takes the space away that encoding put there; byte-level BPE's does not.
         let strips = self.space_prefix && !matches!(self.algorithm, Algorithm::ByteLevel { .. });

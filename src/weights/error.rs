@@ -153,7 +153,7 @@ pub enum Malformed {
         version: u32,
     },
     /// The file ends within a field.
-    #[error("{field} at byte {offset} needs {bytes} bytes, and the file ends at byte {file_bytes}")]
+    #[error("{field} at byte {offset} needs {bytes} bytes, and the file ends at byte {file_bytes}: it is incomplete")]
     Truncated {
         /// Where the field begins.
         offset: u64,
@@ -219,7 +219,9 @@ pub enum Malformed {
         alignment: u64,
     },
     /// Data that reach beyond the file.
-    #[error("data of tensor {name}: {bytes} bytes at byte {offset}, and the file ends at byte {file_bytes}")]
+    #[error(
+        "tensor {name}: {bytes} bytes at byte {offset}, and the file ends at byte {file_bytes}: it is incomplete"
+    )]
     OutsideFile {
         /// The tensor.
         name: String,

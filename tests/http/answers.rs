@@ -139,6 +139,18 @@ async fn a_stop_string_ends_the_answer_and_the_engines_request() {
 }
 
 #[tokio::test]
+async fn tokens_that_are_parts_of_a_character_have_names_and_places() {
+    let server = Harness::of_bytes().await;
+    let body = json!({"prompt": [1], "max_tokens": 3, "logprobs": 2});
+    let answer = post(server.address, "/v1/completions", body).await.json();
+    assert_eq!(answer["choices"][0]["text"], "é\u{fffd}");
+    let logprobs = &answer["choices"][0]["logprobs"];
+    assert_eq!(logprobs["tokens"], json!(["bytes:\\xc3", "bytes:\\xa9", "bytes:\\xe2"]));
+    assert_eq!(logprobs["text_offset"], json!([0, 0, 1]));
+    assert_eq!(logprobs["top_logprobs"][2], json!({"bytes:\\xe2": -0.5, "bytes:\\xe3": -1.5}));
+}
+
+#[tokio::test]
 async fn completions_have_log_probabilities_in_four_lists() {
     let server = Harness::start().await;
     let answer = post(server.address, "/v1/completions", json!({"prompt": [1], "max_tokens": 2, "logprobs": 2})).await;

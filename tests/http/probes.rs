@@ -61,6 +61,9 @@ async fn texts_become_tokens_and_back() {
     assert_eq!(answer["token_strs"][0], server.text(12, 12));
     let answer = post(server.address, "/detokenize", json!({"model": MODEL, "tokens": [12, 13]})).await.json();
     assert_eq!(answer, json!({"prompt": server.tokenizer.decode(&[TokenId(12), TokenId(13)])}));
+    let bytes = Harness::of_bytes().await;
+    let answer = post(bytes.address, "/detokenize", json!({"tokens": [7, 6, 2, 3]})).await.json();
+    assert_eq!(answer, json!({"prompt": "t7<|end|>é"}), "as vLLM does, with control tokens");
     for (path, body) in [
         ("/tokenize", json!({})),
         ("/tokenize", json!({"prompt": 3})),

@@ -56,6 +56,8 @@ async fn wrong_values_are_refused_by_name() {
     ] {
         refused(&server, COMPLETIONS, json!({"prompt": [1], field: value}), 400, json!(field), words).await;
     }
+    let four = json!({"prompt": [[1], [1], [1], [1]]});
+    refused(&server, COMPLETIONS, four, 400, json!("prompt"), "at most 3 prompts").await;
     let options = json!({"prompt": [1], "stream": true, "stream_options": {"include_everything": true}});
     refused(&server, COMPLETIONS, options, 400, json!("stream_options.include_everything"), "not a parameter").await;
     let options = json!({"prompt": [1], "stream": true, "stream_options": {"continuous_usage_stats": true}});

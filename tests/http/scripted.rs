@@ -16,7 +16,7 @@ use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, To
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatTemplate, Tokenizer};
 use vitrum::trace::session::{Counts, RecordError, SpoolSummary};
-use vitrum::weights::{Architecture, ModelConfig, StringTable, TokenizerSpec};
+use vitrum::weights::{Architecture, ModelConfig, TokenKind, TokenizerSpec};
 
 pub(crate) const VOCAB: usize = 1000;
 pub(crate) const EOS: u32 = 500;
@@ -73,8 +73,33 @@ impl Harness {
     }
 
     pub(crate) async fn with(script: Script, options: ServeOptions) -> Harness {
+        Harness::tokenizing(Tokenizer::numeric(VOCAB), script, options).await
+    }
+
+    /// Tokens that are bytes: 2 and 3 are the two of é, 4 and 5 the first of others, and 6 is a control token.
+    pub(crate) async fn of_bytes() -> Harness {
+        let texts = (0..VOCAB).map(|id| match id {
+            2 => "Ã".into(),
+            3 => "©".into(),
+            4 => "â".into(),
+            5 => "ã".into(),
+            6 => "<|end|>".into(),
+            _ => format!("t{id}"),
+        });
+        let texts: Vec<String> = texts.collect();
+        let kind = |id| if id == 6 { TokenKind::Control } else { TokenKind::Normal };
+        let spec = TokenizerSpec {
+            model: "gpt2".into(),
+            tokens: texts.iter().map(String::as_str).collect(),
+            kinds: (0..VOCAB).map(kind).collect(),
+            ..TokenizerSpec::default()
+        };
+        Harness::tokenizing(Tokenizer::from_spec(&spec).unwrap(), Script::default(), options()).await
+    }
+
+    async fn tokenizing(tokenizer: Tokenizer, script: Script, options: ServeOptions) -> Harness {
         let (engine, ended) = engine(script);
-        let tokenizer = Arc::new(Tokenizer::numeric(VOCAB));
+        let tokenizer = Arc::new(tokenizer);
         let template = Some(template());
         let server = Server::bind(options, engine.clone(), tokenizer.clone(), template).await.unwrap();
         let address = server.address();
@@ -117,23 +142,7 @@ fn render(spool: &Path) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {
 fn template() -> ChatTemplate {
     let source =
         "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}1{% endif %}";
-    let spec = TokenizerSpec {
-        model: "gpt2".into(),
-        pre_tokenizer: None,
-        tokens: StringTable::default(),
-        scores: Vec::new(),
-        kinds: Vec::new(),
-        merges: StringTable::default(),
-        bos: None,
-        eos: None,
-        end_of_turn: None,
-        end_of_message: None,
-        unknown: None,
-        add_bos: None,
-        add_eos: None,
-        add_space_prefix: None,
-        chat_template: Some(source.into()),
-    };
+    let spec = TokenizerSpec { model: "gpt2".into(), chat_template: Some(source.into()), ..TokenizerSpec::default() };
     ChatTemplate::from_spec(&spec).unwrap()
 }
 

@@ -74,7 +74,7 @@ fn a_cut_gguf_is_refused() {
     }
     // Within the tensors' data: a half, all but a row, all but a byte.
     for length in [bytes.len() / 2, bytes.len() - 64, bytes.len() - 1] {
-        fails(&model(length), &[], &["cut.gguf", "data of tensor", &format!("ends at byte {length}")]);
+        fails(&model(length), &[], &["cut.gguf", "tensor ", "incomplete", &format!("ends at byte {length}")]);
     }
     let whole = run_within(serve(&model(bytes.len()), &["--max-waiting", "0"]), LIMIT);
     assert!(whole.stderr.contains("--max-waiting"), "whole, the file is good: {}", whole.stderr);
@@ -181,6 +181,8 @@ fn a_flag_with_an_unknown_value_is_named() {
     }
     fails(&model, &["--test-delay=attn.core:2:200"], &["the layer of --test-delay is 2", "below the model's 2"]);
     fails(&model, &["--colour"], &["--colour"]);
+    fails(&model, &["--dummy-seed=1"], &["--dummy-seed", "--load-format dummy"]);
+    fails(&model, &["--device=null", "--threads=1"], &["--threads", "--device cpu"]);
 }
 
 #[test]

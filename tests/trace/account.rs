@@ -33,7 +33,7 @@ fn the_account_closes_with_known_parts() {
         assert_eq!(parts.copy_gaps_ns, 2 * COPY_GAP_NS);
         // The first graph's submission returns in the middle of the phase.
         assert_eq!(parts.launch_gap_ns, LAUNCH_GAP_NS + replay_ns.div_ceil(2));
-        // A step's window begins where the device was done with the last step, the first one's at its iteration's begin.
+        // A step's window begins where the device was done with the last step, the first at its iteration's begin.
         let first = at == 0;
         for (phase, ns) in PHASES_NS {
             let expected = if phase == Phase::Replay { ns / 2 } else { ns };

@@ -14,13 +14,14 @@ pub(crate) struct Choice {
     /// `None` when it has ended. Dropping the stream ends the request in the engine.
     stream: Option<TokenStream>,
     rules: Rules,
-    tokenizer: Arc<Tokenizer>,
     detokenizer: Detokenizer,
     /// A token that may be the last; the event after it tells.
     held: Option<Drawn>,
     prompt_tokens: usize,
     completion_tokens: usize,
-    /// Characters of the tokens so far, each token taken alone.
+    /// Counts the characters that log probabilities say a token begins after. It holds back incomplete characters, and
+    /// no beginnings of stop strings.
+    spelled: Detokenizer,
     text_offset: usize,
 }
 
@@ -63,7 +64,7 @@ pub(crate) struct Generated {
 #[derive(Debug)]
 pub(crate) struct Scored {
     pub(crate) token: TokenId,
-    /// Characters before it.
+    /// Whole characters of the answer before it.
     pub(crate) text_offset: usize,
     pub(crate) logprobs: Box<TokenLogprobs>,
 }
@@ -75,7 +76,7 @@ impl Choice {
             stream: Some(stream),
             detokenizer: Detokenizer::new(tokenizer.clone(), rules.stop.clone(), true),
             rules,
-            tokenizer,
+            spelled: Detokenizer::new(tokenizer, Vec::new(), true),
             held: None,
             prompt_tokens,
             completion_tokens: 0,
@@ -147,7 +148,7 @@ impl Choice {
         let first = self.completion_tokens <= 1;
         let scored = drawn.and_then(|Drawn { token, logprobs }| {
             let scored = Scored { token, text_offset: self.text_offset, logprobs: logprobs? };
-            self.text_offset += self.tokenizer.token_text(token).chars().count();
+            self.text_offset += self.spelled.push(token).text.chars().count();
             Some(scored)
         });
         Generated { first, text, scored, finish, usage: self.usage() }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::{Complete, Finish, Generated, Head, Scored, StopReason, Usage, Wording, finite, to_json};
+use crate::request::TokenId;
 use crate::text::Tokenizer;
 
 /// Words completions.
@@ -53,11 +54,11 @@ impl CompletionWording {
     fn logprobs(&self, scored: &[Scored]) -> CompletionLogprobs {
         let mut all = CompletionLogprobs::default();
         for Scored { token, text_offset, logprobs } in scored {
-            let text = self.tokenizer.token_text(*token);
+            let text = self.spelled(*token);
             let mut top = TopLogprobs::default();
             top.add(text.clone(), logprobs.chosen);
             for &(alternative, logprob) in &logprobs.top {
-                top.add(self.tokenizer.token_text(alternative), logprob);
+                top.add(self.spelled(alternative), logprob);
             }
             all.text_offset.push(*text_offset);
             all.token_logprobs.push(finite(logprobs.chosen));
@@ -65,6 +66,16 @@ impl CompletionWording {
             all.top_logprobs.push(top);
         }
         all
+    }
+
+    /// A token's text; bytes that are only a part of a character are spelled as the OpenAI API spells them, so that two
+    /// tokens are two names.
+    fn spelled(&self, token: TokenId) -> String {
+        let bytes = self.tokenizer.token_bytes(token);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().fold("bytes:".to_owned(), |text, byte| text + &format!("\\x{byte:02x}")),
+        }
     }
 }
 

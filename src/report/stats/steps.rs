@@ -45,9 +45,7 @@ pub(super) fn step_sum(name: &'static str, report: &Report) -> Sheet {
             "Nodes (%)",
         ],
         rows: classes.into_iter().map(|(keys, class)| class.row(&keys)).collect(),
-        notes: vec![
-            "Times are those of accounted steps: from the device's being done with the step before to its being done with this.".into(),
-        ],
+        notes: vec!["Times are those of accounted steps, from the end of the device's work on the step before.".into()],
     }
 }
 
