@@ -5,8 +5,8 @@ use crate::weights::ModelConfig;
 /// cos and sin for every position and pair: (positions, head_dim / 2, 2).
 ///
 /// Pair i of position p turns by p · theta^(−2i / head_dim) / factor\[i\]; the factors (1 unless the model has some)
-/// are
-/// those of Llama 3's long-context scaling. Angles are computed in f64: at position 8,000 an f32 angle is off by 2⁻¹¹.
+/// are those of Llama 3's long-context scaling. Angles are computed in f64: at position 8,000 an f32 angle is off by
+/// 2⁻¹¹.
 pub(super) fn table(config: &ModelConfig, positions: usize, factors: Option<&[f32]>) -> Vec<f32> {
     let pairs = config.head_dim / 2;
     let frequency = |pair: usize| {

@@ -3,8 +3,7 @@
 //! In a toggled recording each step's nodes are recorded or not by a coin. A step's cost of recording falls partly into
 //! its own time (stamps) and partly into the next step's (its records are encoded while the next is prepared), so a
 //! recorded step behind a recorded one is compared with an unrecorded step behind an unrecorded one: their ratio is
-//! what
-//! recording everything costs. Both of a pair have the same sizes and are near each other in time.
+//! what recording everything costs. Both of a pair have the same sizes and are near each other in time.
 
 use serde::Serialize;
 

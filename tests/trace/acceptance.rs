@@ -1,6 +1,5 @@
 //! The scripts of tests/acceptance that need nothing but Python: the trace's rules, and a count of every node by a
-//! reader
-//! that shares no code with the writer.
+//! reader that shares no code with the writer.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

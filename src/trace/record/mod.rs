@@ -1,9 +1,8 @@
 //! The recorder: takes records on the engine's thread, has them written by a thread of its own.
 //!
 //! The engine's thread encodes into a block of fixed size; a full block goes to the writer, an empty one comes back.
-//! There are
-//! [`BLOCKS`] of them, allocated at the start: after it, nothing here allocates, waits or fails. No empty block, or no
-//! room left in the file: the record is dropped whole and counted.
+//! There are [`BLOCKS`] of them, allocated at the start: after it, nothing here allocates, waits or fails. No empty
+//! block, or no room left in the file: the record is dropped whole and counted.
 
 #[cfg(test)]
 mod tests;

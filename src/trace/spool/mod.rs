@@ -9,8 +9,7 @@
 //! ```
 //!
 //! The engine's thread encodes into [`Block`]s of fixed size; a writer's thread seals and writes them. The [`Reader`]
-//! is
-//! pure and holds one block: a file that ends early reads up to its last whole block and says so, a damaged block is
+//! is pure and holds one block: a file that ends early reads up to its last whole block and says so, a damaged block is
 //! an error with its offset, and no bytes make it panic.
 
 mod block;
