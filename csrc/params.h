@@ -39,6 +39,9 @@ static const uint32_t VITRUM_ACTIVATIONS_INT8 = 1;
 static const uint32_t VITRUM_ACTIVATIONS_BF16 = 2;
 static const uint32_t VITRUM_ACTIVATIONS_INT8X2 = 3;
 
+// `AttentionItem::partial` of an item that covers all positions of its rows.
+static const uint32_t VITRUM_NO_PARTIAL = 0xffffffff;
+
 // ---- pieces ---------------------------------------------------------------------------------------------------------
 
 // The true sizes of one step.
@@ -71,9 +74,28 @@ typedef struct KvCacheRef {
 } KvCacheRef;
 static_assert(sizeof(KvCacheRef) == 24, "KvCacheRef");
 
+// Where a kernel leaves the rows that it makes for the linear layer that reads them next, in the form in which that
+// layer's product reads them: times `gamma` if a norm comes before the layer, but not yet divided by the root of the mean
+// square, which the layer does in the end (the squares are left beside the rows). The layout: csrc/common/rows.cuh.
+// CPU kernels leave nothing: there, a linear layer prepares its rows itself, in the same memory.
+typedef struct NextRows {
+    DEVPTR(void) rows;         // as many as the kernel's own; 0: no layer reads them next
+    DEVPTR(const float) gamma; // 0: no norm in between
+    uint32_t activations;      // VITRUM_ACTIVATIONS_*
+    uint32_t reserved;
+} NextRows;
+static_assert(sizeof(NextRows) == 24, "NextRows");
+
+// What a CUDA kernel is given beside its parameters.
+typedef struct LaunchInfo {
+    DEVPTR(uint64_t) stamp;  // 0: off; else two cells, zero before the replay, of the device's clock in nanoseconds:
+                             // the complement of the first block's begin, and the last block's end
+} LaunchInfo;
+static_assert(sizeof(LaunchInfo) == 8, "LaunchInfo");
+
 // One entry of the attention work list: `rows` consecutive query rows of one sequence against KV positions
 // [kv_first, kv_first + kv_count), cut by causality per row (row i sees positions 0 ..= positions[i]).
-// `partial` = NONE: the item covers all positions of its rows, folds the chunks itself and writes the output.
+// `partial` = NO_PARTIAL: the item covers all positions of its rows, folds the chunks itself and writes the output.
 // Otherwise it covers one chunk and writes rows x 1 partial results to slots partial, partial + 1, ...
 typedef struct AttentionItem {
     uint32_t row;
@@ -81,7 +103,7 @@ typedef struct AttentionItem {
     uint32_t seq;       // row of page_tables
     uint32_t kv_first;  // a multiple of KV_CHUNK_TOKENS
     uint32_t kv_count;
-    uint32_t partial;   // 0xffffffff: none
+    uint32_t partial;   // NO_PARTIAL: none
 } AttentionItem;
 static_assert(sizeof(AttentionItem) == 24, "AttentionItem");
 
@@ -123,8 +145,9 @@ typedef struct EmbedParams {
     DEVPTR(const uint32_t) slot_tokens;  // (slots)
     DEVPTR(float) x;                     // (tokens, hidden)
     WeightRef weight;                    // (vocab, hidden)
+    NextRows next;
 } EmbedParams;
-static_assert(sizeof(EmbedParams) == 56, "EmbedParams");
+static_assert(sizeof(EmbedParams) == 80, "EmbedParams");
 
 // q = rope(norm(x) Wq), K cache <- rope(norm(x) Wk), V cache <- norm(x) Wv
 typedef struct NormQkvParams {
@@ -135,7 +158,7 @@ typedef struct NormQkvParams {
     DEVPTR(const uint32_t) positions;     // (tokens)
     DEVPTR(const uint32_t) slot_mapping;  // (tokens): page * PAGE_TOKENS + offset
     DEVPTR(float) q;                      // (tokens, heads * head_dim)
-    DEVPTR(void) scratch;                 // activations of one node, quantised or normalised
+    DEVPTR(void) rows;                    // as the product reads them: left by the kernel before, or prepared here
     WeightRef wq;                         // (heads * head_dim, hidden)
     WeightRef wk;                         // (kv_heads * head_dim, hidden)
     WeightRef wv;
@@ -158,7 +181,9 @@ typedef struct AttentionParams {
     DEVPTR(const AttentionItem) items;       // (attention_items)
     DEVPTR(const AttentionSplit) splits;     // (tokens)
     DEVPTR(float) partials;                  // (slots, heads, head_dim + 2): accumulator, then maximum, then sum
+    DEVPTR(uint32_t) arrivals;               // (tokens, kv_heads), zero between replays; the CPU has barriers instead
     DEVPTR(float) out;                       // (tokens, heads * head_dim)
+    NextRows next;
     KvCacheRef kv;
     float scale;
     uint32_t heads;
@@ -167,17 +192,18 @@ typedef struct AttentionParams {
     uint32_t max_pages;
     uint32_t reserved;
 } AttentionParams;
-static_assert(sizeof(AttentionParams) == 112, "AttentionParams");
+static_assert(sizeof(AttentionParams) == 144, "AttentionParams");
 
 // x += input W^T
 typedef struct LinearResidualParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const float) input;  // (tokens, weight.cols)
     DEVPTR(float) x;            // (tokens, weight.rows)
-    DEVPTR(void) scratch;
+    DEVPTR(void) rows;
     WeightRef weight;
+    NextRows next;
 } LinearResidualParams;
-static_assert(sizeof(LinearResidualParams) == 56, "LinearResidualParams");
+static_assert(sizeof(LinearResidualParams) == 80, "LinearResidualParams");
 
 // out = silu(norm(x) Wgate) * (norm(x) Wup)
 typedef struct NormGateUpParams {
@@ -185,15 +211,16 @@ typedef struct NormGateUpParams {
     DEVPTR(const float) x;      // (tokens, hidden)
     DEVPTR(const float) gamma;  // (hidden)
     DEVPTR(float) out;          // (tokens, ffn)
-    DEVPTR(void) scratch;
+    DEVPTR(void) rows;
     WeightRef gate;             // (ffn, hidden)
     WeightRef up;               // (ffn, hidden)
+    NextRows next;
     float eps;
     uint32_t hidden;
     uint32_t ffn;
     uint32_t reserved;
 } NormGateUpParams;
-static_assert(sizeof(NormGateUpParams) == 104, "NormGateUpParams");
+static_assert(sizeof(NormGateUpParams) == 128, "NormGateUpParams");
 
 // logits = norm(x[logit_rows]) W^T
 typedef struct NormLmHeadParams {
@@ -202,7 +229,7 @@ typedef struct NormLmHeadParams {
     DEVPTR(const uint32_t) logit_rows;  // (logit_rows): the row of x
     DEVPTR(const float) gamma;          // (hidden)
     DEVPTR(float) logits;               // (logit_rows, stride)
-    DEVPTR(void) scratch;
+    DEVPTR(void) rows;                  // as `x`: logit_rows choose among them
     WeightRef weight;                   // (vocab, hidden)
     float eps;
     uint32_t hidden;

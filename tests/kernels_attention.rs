@@ -161,7 +161,9 @@ impl Step {
             partials: self
                 .buffer(&vec![0xff; attention::partial_bytes(partials as usize, heads.heads, heads.dim)])
                 .addr,
+            arrivals: self.buffer(&vec![0; tokens * heads.kv_heads * size_of::<u32>()]).addr,
             out: out.addr,
+            next: NextRows::default(),
         };
         let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: tokens.max(1) as u32 };
         let graph = self.device.capture(key, &[node.node(0)]).unwrap();
@@ -351,7 +353,9 @@ fn place_and_cost() {
         items: 0,
         splits: 0,
         partials: 0,
+        arrivals: 0,
         out: 0,
+        next: NextRows::default(),
     }
     .node(5);
     assert_eq!((node.place.layer, node.place.op), (5, Op::AttnCore));

@@ -27,8 +27,9 @@ fn residual(bench: &mut Bench, weight: &Weight, input: &[f32], x: &[f32], bucket
         shape: bench.shape(tokens),
         input: bench.put(&padded),
         x: bench.put(&memory),
-        scratch: bench.scratch(bucket, width),
+        rows: bench.activation_rows(bucket, width),
         weight: weight.packed,
+        next: NextRows::default(),
     };
     bench.run(op.node(Place { layer: 0, op: Op::MlpDown }), bucket, op.x, bucket * rows)
 }
@@ -183,6 +184,7 @@ fn embedding_reads_packed_rows_back() {
                 slot_tokens: bench.put(&slots),
                 x: bench.put(&vec![UNTOUCHED; bucket * hidden]),
                 weight: weight.packed,
+                next: NextRows::default(),
             };
             let got = bench.run(op.node(), bucket, op.x, bucket * hidden);
             let want = embed::reference(&weight.matrix(), &sources, &slots);
@@ -236,7 +238,7 @@ fn qkv_case(bench: &mut Bench, [heads, kv_heads, head_dim]: [usize; 3], kv_forma
         positions: bench.put(&positions),
         slot_mapping: bench.put(&slots),
         q: bench.put(&vec![UNTOUCHED; bucket * q_rows]),
-        scratch: bench.scratch(bucket, hidden),
+        rows: bench.activation_rows(bucket, hidden),
         wq: weights[0].packed,
         wk: weights[1].packed,
         wv: weights[2].packed,
@@ -318,10 +320,11 @@ fn gate_and_up_match() {
                     x: bench.put(&x),
                     gamma: bench.put(&gamma),
                     out: bench.put(&vec![UNTOUCHED; bucket * ffn]),
-                    scratch: bench.scratch(bucket, hidden),
+                    rows: bench.activation_rows(bucket, hidden),
                     gate: weights[0].packed,
                     up: weights[1].packed,
                     eps: EPS,
+                    next: NextRows::default(),
                 };
                 let got = bench.run(op.node(0), bucket, op.out, bucket * ffn);
                 let (gate, up, activations) = (weights[0].matrix(), weights[1].matrix(), op.gate.activations);
@@ -360,7 +363,7 @@ fn logits_of_gathered_rows_match() {
                 logit_rows: bench.put::<u32>(&logit_rows),
                 gamma: bench.put(&gamma),
                 logits: bench.put(&vec![UNTOUCHED; bucket * stride]),
-                scratch: bench.scratch(bucket, hidden),
+                rows: bench.activation_rows(bucket, hidden),
                 weight: weight.packed,
                 eps: EPS,
                 stride: stride as u32,

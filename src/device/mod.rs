@@ -359,8 +359,8 @@ impl Device {
 /// share cache sets.
 const ACTIVATION_ROW_PADDING_BYTES: usize = 64;
 
-/// Bytes of scratch for the activations of one node: `rows` rows of `cols` values.
-pub fn activation_scratch_bytes(rows: usize, cols: usize) -> usize {
+/// Bytes of `rows` rows of `cols` activations, in whatever form a device's products read them.
+pub fn activation_rows_bytes(rows: usize, cols: usize) -> usize {
     // f32 values, or int8 values (twice at most) with an f32 scale and up to three sums per 32: the f32 row is the
     // largest.
     rows * (cols.next_multiple_of(QUANT_BLOCK as usize) * size_of::<f32>() + ACTIVATION_ROW_PADDING_BYTES)

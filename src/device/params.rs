@@ -15,6 +15,7 @@ pub const ACTIVATIONS_F32: u32 = 0;
 pub const ACTIVATIONS_INT8: u32 = 1;
 pub const ACTIVATIONS_BF16: u32 = 2;
 pub const ACTIVATIONS_INT8X2: u32 = 3;
+pub const NO_PARTIAL: u32 = 4294967295;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
 pub struct StepShape {
@@ -41,6 +42,19 @@ pub struct KvCacheRef {
     pub v: u64,
     pub format: u32,
     pub pages: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct NextRows {
+    pub rows: u64,
+    pub gamma: u64,
+    pub activations: u32,
+    pub reserved: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct LaunchInfo {
+    pub stamp: u64,
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
@@ -86,6 +100,7 @@ pub struct EmbedParams {
     pub slot_tokens: u64,
     pub x: u64,
     pub weight: WeightRef,
+    pub next: NextRows,
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
@@ -97,7 +112,7 @@ pub struct NormQkvParams {
     pub positions: u64,
     pub slot_mapping: u64,
     pub q: u64,
-    pub scratch: u64,
+    pub rows: u64,
     pub wq: WeightRef,
     pub wk: WeightRef,
     pub wv: WeightRef,
@@ -119,7 +134,9 @@ pub struct AttentionParams {
     pub items: u64,
     pub splits: u64,
     pub partials: u64,
+    pub arrivals: u64,
     pub out: u64,
+    pub next: NextRows,
     pub kv: KvCacheRef,
     pub scale: f32,
     pub heads: u32,
@@ -134,8 +151,9 @@ pub struct LinearResidualParams {
     pub shape: u64,
     pub input: u64,
     pub x: u64,
-    pub scratch: u64,
+    pub rows: u64,
     pub weight: WeightRef,
+    pub next: NextRows,
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
@@ -144,9 +162,10 @@ pub struct NormGateUpParams {
     pub x: u64,
     pub gamma: u64,
     pub out: u64,
-    pub scratch: u64,
+    pub rows: u64,
     pub gate: WeightRef,
     pub up: WeightRef,
+    pub next: NextRows,
     pub eps: f32,
     pub hidden: u32,
     pub ffn: u32,
@@ -160,7 +179,7 @@ pub struct NormLmHeadParams {
     pub logit_rows: u64,
     pub gamma: u64,
     pub logits: u64,
-    pub scratch: u64,
+    pub rows: u64,
     pub weight: WeightRef,
     pub eps: f32,
     pub hidden: u32,

@@ -1,7 +1,7 @@
 //! Llama: RMS norm, rotary embedding, grouped-query attention, SiLU-gated MLP.
 
 use super::{ModelError, StepAddresses, rope};
-use crate::device::params::WeightRef;
+use crate::device::params::{NextRows, WeightRef};
 use crate::device::{Activations, Device, Node, PackSource, pod_bytes};
 use crate::ops::attention::Attention;
 use crate::ops::embed::Embed;
@@ -96,6 +96,10 @@ impl Model {
             slot_tokens: at.slot_tokens,
             x: at.x,
             weight: self.embedding,
+            next: match self.layers.first() {
+                Some(first) => normed(at, first.attn_norm, &first.wq),
+                None => normed(at, self.final_norm, &self.lm_head),
+            },
         };
         let layers = self.layers.iter().enumerate().flat_map(|(i, layer)| self.layer(i, layer, at));
         std::iter::once(embed.node()).chain(layers).collect()
@@ -109,7 +113,7 @@ impl Model {
             logit_rows: at.logit_rows,
             gamma: self.final_norm,
             logits: at.logits,
-            scratch: at.scratch,
+            rows: at.x_rows,
             weight: self.lm_head,
             eps: self.config.rms_eps,
             stride: at.logits_stride,
@@ -130,6 +134,11 @@ impl Model {
     fn layer(&self, index: usize, layer: &Layer, at: &StepAddresses) -> [Node; 5] {
         let config = &self.config;
         let number = index as i32;
+        let inner = |weight: &WeightRef| NextRows {
+            rows: at.inner_rows,
+            activations: weight.activations,
+            ..NextRows::default()
+        };
         let qkv = NormQkv {
             shape: at.shape,
             x: at.x,
@@ -138,7 +147,7 @@ impl Model {
             positions: at.positions,
             slot_mapping: at.slot_mapping,
             q: at.q,
-            scratch: at.scratch,
+            rows: at.x_rows,
             wq: layer.wq,
             wk: layer.wk,
             wv: layer.wv,
@@ -154,7 +163,9 @@ impl Model {
             items: at.items,
             splits: at.splits,
             partials: at.partials,
+            arrivals: at.arrivals,
             out: at.attention,
+            next: inner(&layer.wo),
             kv: at.kv[index],
             heads: config.heads,
             kv_heads: config.kv_heads,
@@ -162,19 +173,25 @@ impl Model {
             max_pages: at.max_pages as usize,
             scale: 1.0 / (config.head_dim as f32).sqrt(),
         };
-        let out =
-            LinearResidual { shape: at.shape, input: at.attention, x: at.x, scratch: at.scratch, weight: layer.wo };
+        let residual =
+            |input, weight, next| LinearResidual { shape: at.shape, input, x: at.x, rows: at.inner_rows, weight, next };
+        let out = residual(at.attention, layer.wo, normed(at, layer.mlp_norm, &layer.gate));
         let up = NormGateUp {
             shape: at.shape,
             x: at.x,
             gamma: layer.mlp_norm,
             out: at.mlp,
-            scratch: at.scratch,
+            rows: at.x_rows,
             gate: layer.gate,
             up: layer.up,
             eps: config.rms_eps,
+            next: inner(&layer.down),
         };
-        let down = LinearResidual { shape: at.shape, input: at.mlp, x: at.x, scratch: at.scratch, weight: layer.down };
+        let after = match self.layers.get(index + 1) {
+            Some(next) => normed(at, next.attn_norm, &next.wq),
+            None => normed(at, self.final_norm, &self.lm_head),
+        };
+        let down = residual(at.mlp, layer.down, after);
         [
             qkv.node(number),
             attention.node(number),
@@ -183,6 +200,11 @@ impl Model {
             down.node(Place { layer: number, op: Op::MlpDown }),
         ]
     }
+}
+
+/// The residual stream for a layer with a norm in front of it.
+fn normed(at: &StepAddresses, gamma: u64, weight: &WeightRef) -> NextRows {
+    NextRows { rows: at.x_rows, gamma, activations: weight.activations, reserved: 0 }
 }
 
 /// Moves tensors from the file to the device, checking their shapes.

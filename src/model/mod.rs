@@ -94,8 +94,12 @@ pub struct StepAddresses {
     pub q: u64,
     pub attention: u64,
     pub partials: u64,
+    pub arrivals: u64,
     pub mlp: u64,
-    pub scratch: u64,
+    /// The residual stream as linear layers read it.
+    pub x_rows: u64,
+    /// Attention's and the MLP's results as linear layers read them.
+    pub inner_rows: u64,
     pub logits: u64,
     pub logits_stride: u32,
     pub slot_tokens: u64,

@@ -39,8 +39,13 @@ pub struct Attention {
     pub splits: u64,
     /// [`partial_bytes`] of memory: written and read
     pub partials: u64,
+    /// (tokens, kv_heads) u32, zero: counts the pieces of split rows that are done; devices with barriers have no use
+    /// for it
+    pub arrivals: u64,
     /// (tokens, heads * head_dim) f32: written
     pub out: u64,
+    /// Where the layer after it finds `out`
+    pub next: NextRows,
 }
 
 impl Attention {
@@ -65,7 +70,9 @@ impl Attention {
                 items: self.items,
                 splits: self.splits,
                 partials: self.partials,
+                arrivals: self.arrivals,
                 out: self.out,
+                next: self.next,
                 kv: self.kv,
                 scale: self.scale,
                 heads: self.heads as u32,

@@ -18,16 +18,18 @@ pub struct Embed {
     pub x: u64,
     /// (vocab, hidden)
     pub weight: WeightRef,
+    /// Where the layer after it finds `x`
+    pub next: NextRows,
 }
 
 impl Embed {
     /// The node.
     pub fn node(&self) -> Node {
-        let &Embed { shape, token_source, slot_tokens, x, weight } = self;
+        let &Embed { shape, token_source, slot_tokens, x, weight, next } = self;
         assert!(weight.rows > 0, "an embedding of no tokens");
         let row_bytes = weight_row_bytes(&weight) as f64 + F32_BYTES * f64::from(weight.cols) + 4.0;
         Node {
-            params: KernelParams::Embed(EmbedParams { shape, token_source, slot_tokens, x, weight }),
+            params: KernelParams::Embed(EmbedParams { shape, token_source, slot_tokens, x, weight, next }),
             place: Place { layer: -1, op: Op::Embed },
             cost: cost_per_token(0.0, row_bytes, 0.0),
         }

@@ -14,22 +14,24 @@ pub struct LinearResidual {
     pub input: u64,
     /// (tokens, weight.rows) f32: added to
     pub x: u64,
-    /// `activation_scratch_bytes(bucket, weight.cols)`
-    pub scratch: u64,
+    /// `activation_rows_bytes(bucket, weight.cols)`
+    pub rows: u64,
     /// (hidden, cols)
     pub weight: WeightRef,
+    /// Where the layer after it finds `x`
+    pub next: NextRows,
 }
 
 impl LinearResidual {
     /// The node: an attention output or an MLP down projection.
     pub fn node(&self, place: Place) -> Node {
-        let &LinearResidual { shape, input, x, scratch, weight } = self;
+        let &LinearResidual { shape, input, x, rows, weight, next } = self;
         assert_ne!(input, x, "the input of a residual projection is not the residual stream");
         // input, x in, x out
         let row_bytes = F32_BYTES * (f64::from(weight.cols) + 2.0 * f64::from(weight.rows));
         let row_flops = product_flops(&weight) + f64::from(weight.rows);
         Node {
-            params: KernelParams::LinearResidual(LinearResidualParams { shape, input, x, scratch, weight }),
+            params: KernelParams::LinearResidual(LinearResidualParams { shape, input, x, rows, weight, next }),
             place,
             cost: cost_per_token(weight_bytes(&weight), row_bytes, row_flops),
         }

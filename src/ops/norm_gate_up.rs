@@ -16,20 +16,22 @@ pub struct NormGateUp {
     pub gamma: u64,
     /// (tokens, ffn) f32: the result
     pub out: u64,
-    /// `activation_scratch_bytes(bucket, hidden)`
-    pub scratch: u64,
+    /// `activation_rows_bytes(bucket, hidden)`
+    pub rows: u64,
     /// (ffn, hidden)
     pub gate: WeightRef,
     /// (ffn, hidden)
     pub up: WeightRef,
     /// Of the norm.
     pub eps: f32,
+    /// Where the layer after it finds `out`
+    pub next: NextRows,
 }
 
 impl NormGateUp {
     /// The node.
     pub fn node(&self, layer: i32) -> Node {
-        let &NormGateUp { shape, x, gamma, out, scratch, gate, up, eps } = self;
+        let &NormGateUp { shape, x, gamma, out, rows, gate, up, eps, next } = self;
         assert_same_input("norm_gate_up", &[&gate, &up]);
         assert_eq!(gate.rows, up.rows, "as many gates as values");
         let (hidden, ffn) = (gate.cols, gate.rows);
@@ -37,7 +39,7 @@ impl NormGateUp {
         let row_bytes = F32_BYTES * f64::from(hidden + ffn);
         // The norm is four operations a value, SiLU and the product five (the exponential counted as one).
         let row_flops = product_flops(&gate) + product_flops(&up) + 4.0 * f64::from(hidden) + 5.0 * f64::from(ffn);
-        let params = NormGateUpParams { shape, x, gamma, out, scratch, gate, up, eps, hidden, ffn, reserved: 0 };
+        let params = NormGateUpParams { shape, x, gamma, out, rows, gate, up, next, eps, hidden, ffn, reserved: 0 };
         Node {
             params: KernelParams::NormGateUp(params),
             place: Place { layer, op: Op::MlpUp },

@@ -18,8 +18,8 @@ pub struct NormLmHead {
     pub gamma: u64,
     /// (logit_rows, stride) f32: the result; what lies between the vocabulary and the stride is undefined
     pub logits: u64,
-    /// `activation_scratch_bytes(bucket, hidden)`
-    pub scratch: u64,
+    /// `activation_rows_bytes(bucket, hidden)`
+    pub rows: u64,
     /// (vocab, hidden)
     pub weight: WeightRef,
     /// Of the norm.
@@ -31,14 +31,13 @@ pub struct NormLmHead {
 impl NormLmHead {
     /// The node.
     pub fn node(&self) -> Node {
-        let &NormLmHead { shape, x, logit_rows, gamma, logits, scratch, weight, eps, stride } = self;
+        let &NormLmHead { shape, x, logit_rows, gamma, logits, rows, weight, eps, stride } = self;
         let (hidden, vocab) = (weight.cols, weight.rows);
         assert!(stride >= vocab && stride.is_multiple_of(16), "a stride of {stride} for {vocab} logits");
         let constant_bytes = weight_bytes(&weight) + F32_BYTES * f64::from(hidden);
         let row_bytes = F32_BYTES * f64::from(hidden + vocab) + 4.0;
         let row_flops = product_flops(&weight) + 4.0 * f64::from(hidden);
-        let params =
-            NormLmHeadParams { shape, x, logit_rows, gamma, logits, scratch, weight, eps, hidden, vocab, stride };
+        let params = NormLmHeadParams { shape, x, logit_rows, gamma, logits, rows, weight, eps, hidden, vocab, stride };
         Node {
             params: KernelParams::NormLmHead(params),
             place: Place { layer: -1, op: Op::LmHead },

@@ -22,8 +22,8 @@ pub struct NormQkv {
     pub slot_mapping: u64,
     /// (tokens, heads · head_dim) f32: the result
     pub q: u64,
-    /// `activation_scratch_bytes(bucket, hidden)`
-    pub scratch: u64,
+    /// `activation_rows_bytes(bucket, hidden)`
+    pub rows: u64,
     /// (heads · head_dim, hidden)
     pub wq: WeightRef,
     /// (kv_heads · head_dim, hidden)
@@ -41,8 +41,7 @@ pub struct NormQkv {
 impl NormQkv {
     /// The node.
     pub fn node(&self, layer: i32) -> Node {
-        let &NormQkv { shape, x, gamma, rope, positions, slot_mapping, q, scratch, wq, wk, wv, kv, eps, head_dim } =
-            self;
+        let &NormQkv { shape, x, gamma, rope, positions, slot_mapping, q, rows, wq, wk, wv, kv, eps, head_dim } = self;
         assert_same_input("norm_qkv", &[&wq, &wk, &wv]);
         assert!(head_dim > 0 && head_dim.is_multiple_of(16), "head_dim is {head_dim}, not a multiple of 16");
         assert!(wq.rows.is_multiple_of(head_dim), "{} query rows are no heads of {head_dim}", wq.rows);
@@ -68,7 +67,7 @@ impl NormQkv {
             positions,
             slot_mapping,
             q,
-            scratch,
+            rows,
             wq,
             wk,
             wv,

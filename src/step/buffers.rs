@@ -3,7 +3,7 @@
 use super::StepLimits;
 use super::batch::{StepBatch, max_items, max_partials};
 use crate::device::params::*;
-use crate::device::{Device, DeviceBuffer, DeviceError, Download, Upload, activation_scratch_bytes, pod_bytes};
+use crate::device::{Device, DeviceBuffer, DeviceError, Download, Upload, activation_rows_bytes, pod_bytes};
 use crate::model::{KvFormat, Model, StepAddresses};
 use crate::ops::attention;
 
@@ -79,7 +79,7 @@ impl StepBuffers {
         let config = model.config();
         let inputs = InputLayout::at(device.alloc(input_bytes(limits), "step inputs")?.addr, limits).0;
         let f32s = |count: usize| count * size_of::<f32>();
-        let widest = config.ffn.max(config.hidden).max(config.heads * config.head_dim);
+        let widest = config.ffn.max(config.heads * config.head_dim);
         let stride = config.vocab.next_multiple_of(16);
         let partial_bytes = attention::partial_bytes(max_partials(limits), config.heads, config.head_dim);
         let logits = device.alloc(f32s(seqs * stride), "logits")?;
@@ -99,8 +99,10 @@ impl StepBuffers {
             q: device.alloc(query_bytes, "queries")?.addr,
             attention: device.alloc(query_bytes, "attention output")?.addr,
             partials: device.alloc(partial_bytes, "attention partials")?.addr,
+            arrivals: device.alloc(tokens * config.kv_heads * size_of::<u32>(), "attention arrivals")?.addr,
             mlp: device.alloc(f32s(tokens * config.ffn), "MLP activations")?.addr,
-            scratch: device.alloc(activation_scratch_bytes(tokens, widest), "activation scratch")?.addr,
+            x_rows: device.alloc(activation_rows_bytes(tokens, config.hidden), "activation rows")?.addr,
+            inner_rows: device.alloc(activation_rows_bytes(tokens, widest), "activation rows")?.addr,
             logits: logits.addr,
             logits_stride: stride as u32,
             slot_tokens: device.alloc(seqs * size_of::<u32>(), "slots")?.addr,

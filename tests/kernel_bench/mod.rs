@@ -157,8 +157,8 @@ impl Bench {
         self.put(&[StepShape { tokens: rows as u32, logit_rows: rows as u32, ..StepShape::default() }])
     }
 
-    pub(crate) fn scratch(&mut self, bucket: usize, cols: usize) -> u64 {
-        self.device.alloc(activation_scratch_bytes(bucket, cols), "test").expect("memory").addr
+    pub(crate) fn activation_rows(&mut self, bucket: usize, cols: usize) -> u64 {
+        self.device.alloc(activation_rows_bytes(bucket, cols), "test").expect("memory").addr
     }
 
     /// Runs a node of a graph of this bucket, and reads `count` values at `result` back.

@@ -47,7 +47,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let bindings = bindgen::Builder::default()
         .header(root.join("csrc/params.h").display().to_string())
         .clang_args(["-x", "c++", "-std=c++17", "-Wno-pragma-once-outside-header"])
-        .allowlist_type("[A-Z].*Params|StepShape|WeightRef|KvCacheRef|Attention.*|SampleRow|LogprobRow")
+        .allowlist_type(
+            "[A-Z].*Params|LaunchInfo|NextRows|StepShape|WeightRef|KvCacheRef|Attention.*|SampleRow|LogprobRow",
+        )
         .allowlist_var("VITRUM_.*")
         .derive_default(true)
         .derive_debug(true)

@@ -62,7 +62,7 @@ impl Checker<'_> {
         self.array("positions", p.positions, self.rows * 4)?;
         self.array("slot_mapping", p.slot_mapping, self.rows * 4)?;
         self.array("q", p.q, self.floats(p.heads, p.head_dim))?;
-        self.scratch(p.scratch)?;
+        self.rows_of_input(p.rows)?;
         self.weight("wq", &p.wq, p.heads.saturating_mul(p.head_dim), p.hidden)?;
         self.weight("wk", &p.wk, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
         self.weight("wv", &p.wv, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
@@ -87,7 +87,7 @@ impl Checker<'_> {
         self.array("shape", p.shape, size_of::<StepShape>())?;
         self.array("input", p.input, self.floats(p.weight.cols, 1))?;
         self.array("x", p.x, self.floats(p.weight.rows, 1))?;
-        self.scratch(p.scratch)?;
+        self.rows_of_input(p.rows)?;
         self.weight("weight", &p.weight, p.weight.rows, p.weight.cols)
     }
 
@@ -96,7 +96,7 @@ impl Checker<'_> {
         self.array("x", p.x, self.floats(p.hidden, 1))?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
         self.array("out", p.out, self.floats(p.ffn, 1))?;
-        self.scratch(p.scratch)?;
+        self.rows_of_input(p.rows)?;
         self.weight("gate", &p.gate, p.ffn, p.hidden)?;
         self.weight("up", &p.up, p.ffn, p.hidden)
     }
@@ -108,7 +108,7 @@ impl Checker<'_> {
         self.array("logit_rows", p.logit_rows, self.rows * 4)?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
         self.array("logits", p.logits, self.floats(p.stride, 1))?;
-        self.scratch(p.scratch)?;
+        self.rows_of_input(p.rows)?;
         self.weight("weight", &p.weight, p.vocab, p.hidden)
     }
 
@@ -138,8 +138,8 @@ impl Checker<'_> {
     }
 
     /// Null: a kernel that asks for none has none.
-    fn scratch(&self, addr: u64) -> Check {
-        if addr == 0 { Ok(()) } else { self.array("scratch", addr, 1) }
+    fn rows_of_input(&self, addr: u64) -> Check {
+        if addr == 0 { Ok(()) } else { self.array("rows", addr, 1) }
     }
 
     /// How many bytes the packed matrix takes is the packing's own affair: the address has to be one of its buffers.
@@ -225,7 +225,9 @@ mod tests {
             items: BASE,
             splits: BASE,
             partials: BASE,
+            arrivals: 0,
             out: BASE,
+            next: NextRows::default(),
             kv: KvCacheRef { k: BASE, v: BASE, format: FORMAT_F16, pages: 8 },
             scale: 0.125,
             heads: 4,
@@ -264,7 +266,8 @@ mod tests {
     #[test]
     fn matrices_have_to_fit_their_node() {
         let with = |weight: WeightRef| {
-            let params = LinearResidualParams { shape: BASE, input: BASE, x: BASE, scratch: 0, weight };
+            let params =
+                LinearResidualParams { shape: BASE, input: BASE, x: BASE, rows: 0, weight, next: NextRows::default() };
             check(&KernelParams::LinearResidual(params))
         };
         assert_eq!(with(weight(64, 96)), Ok(()));

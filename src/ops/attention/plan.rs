@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use crate::device::params::{AttentionItem, AttentionSplit, KV_CHUNK_TOKENS};
+use crate::device::params::{AttentionItem, AttentionSplit, KV_CHUNK_TOKENS, NO_PARTIAL};
 
 /// The most query rows of an item.
 const MAX_ITEM_ROWS: u32 = 16;
@@ -81,7 +81,7 @@ pub fn plan(
                 seq: range.seq,
                 kv_first: 0,
                 kv_count: range.kv_tokens,
-                partial: u32::MAX,
+                partial: NO_PARTIAL,
             };
             if splits_up {
                 items.extend((0..chunks).map(|chunk| AttentionItem {
@@ -179,7 +179,7 @@ mod tests {
                     assert!(item.rows <= MAX_ITEM_ROWS && item.kv_first + item.kv_count <= s.kv_tokens);
                     let end = (item.kv_first + item.kv_count).min(position + 1);
                     (item.kv_first..end).for_each(|p| seen[p as usize] += 1);
-                    if item.partial != u32::MAX {
+                    if item.partial != NO_PARTIAL {
                         assert!(item.kv_first % CHUNK == 0 && item.kv_count <= CHUNK);
                         let slot = &mut slots[(item.partial + row - item.row) as usize];
                         assert_eq!(slot.replace((row, item.kv_first / CHUNK)), None, "a slot is one row's and chunk's");

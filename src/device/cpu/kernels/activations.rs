@@ -9,7 +9,7 @@
 
 use crate::device::cpu::isa::{Body, Isa, LANES};
 use crate::device::params::*;
-use crate::device::{ACTIVATION_ROW_PADDING_BYTES, activation_scratch_bytes};
+use crate::device::{ACTIVATION_ROW_PADDING_BYTES, activation_rows_bytes};
 
 const QUANT: usize = QUANT_BLOCK as usize;
 
@@ -37,7 +37,7 @@ impl Activations {
     /// Bytes of `rows` rows for `weight`.
     pub(super) fn bytes(weight: &WeightRef, rows: usize) -> usize {
         let bytes = rows * row_bytes(weight.cols as usize, weight.activations);
-        debug_assert!(bytes <= activation_scratch_bytes(rows, weight.cols as usize));
+        debug_assert!(bytes <= activation_rows_bytes(rows, weight.cols as usize));
         bytes
     }
 

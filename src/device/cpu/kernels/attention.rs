@@ -199,7 +199,7 @@ impl<E: Element> Attend<'_, E> {
             }
             for query in (0..queries).filter(|&query| positions[query] >= kv_first) {
                 let (row, head) = self.row_and_head(first + query);
-                if self.item.partial == u32::MAX {
+                if self.item.partial == NO_PARTIAL {
                     s.finish::<I>(query, self.p, row, head);
                 } else {
                     let slot = self.item.partial as usize + row - self.item.row as usize;

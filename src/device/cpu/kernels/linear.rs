@@ -86,7 +86,7 @@ pub(super) struct Input<'a> {
     pub(super) rows: usize,
     pub(super) norm: Option<Norm>,
     /// Memory for rows that are prepared together.
-    pub(super) scratch: u64,
+    pub(super) prepared: u64,
 }
 
 impl Input<'_> {
@@ -101,7 +101,7 @@ impl Input<'_> {
     ) -> (Activations, *mut f32) {
         let own = worker.scratch();
         let tile = own.wrapping_add(Activations::bytes(self.weight, ALONE_ROWS_MAX)).cast();
-        let base = if ALONE { own } else { self.scratch as *mut u8 };
+        let base = if ALONE { own } else { self.prepared as *mut u8 };
         let to = Activations::at(base, self.weight);
         let (first, step) = if ALONE { (0, 1) } else { (worker.index(), worker.count()) };
         debug_assert!(!ALONE || self.rows <= ALONE_ROWS_MAX);

@@ -24,7 +24,7 @@ unsafe fn norm_gate_up<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     unsafe {
         let rows = (*(p.shape as *const StepShape)).tokens as usize;
         let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
-        let input = Input { weight: &p.gate, rows, norm, scratch: p.scratch };
+        let input = Input { weight: &p.gate, rows, norm, prepared: p.rows };
         let x = p.x as *const f32;
         let (activations, gate) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
         let up = gate.add(TILE_FLOATS);

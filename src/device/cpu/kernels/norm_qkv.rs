@@ -23,7 +23,7 @@ unsafe fn norm_qkv<I: Isa, const ALONE: bool>(params: &KernelParams, worker: &Wo
     unsafe {
         let rows = (*(p.shape as *const StepShape)).tokens as usize;
         let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
-        let input = Input { weight: &p.wq, rows, norm, scratch: p.scratch };
+        let input = Input { weight: &p.wq, rows, norm, prepared: p.rows };
         let x = p.x as *const f32;
         let (activations, out) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
         let tiling = Tiling::new(weights.iter().map(row_blocks).sum(), rows, worker.count());
