@@ -76,16 +76,17 @@ fn init(runs: &[Run]) -> String {
         script += &format!("/tests/{name} --test-threads 1 --nocapture{which}\n");
         script += "echo \"exit status $?\"\n";
     }
-    script + &format!("echo '{END}'\n/bin/busybox poweroff -f\n")
+    // The serial port is slow, and switching off does not wait for it.
+    script + &format!("echo '{END}'\n/bin/busybox sleep 5\n/bin/busybox poweroff -f\n")
 }
 
 /// The libraries of a program, with the loader; none if it is linked statically.
 fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>, String> {
-    let bytes = read(program)?;
-    if !bytes.windows(8).any(|window| window == b"ld-linux") {
-        return Ok(BTreeSet::new());
-    }
-    let text = output("ldd", Command::new("ldd").arg(program))?;
+    let text = match output("ldd", Command::new("ldd").arg(program).env("LC_ALL", "C")) {
+        Ok(text) => text,
+        Err(error) if error.contains("not a dynamic executable") => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error),
+    };
     if let Some(line) = text.lines().find(|line| line.contains("not found")) {
         return Err(format!("{}: {}", program.display(), line.trim()));
     }
