@@ -69,9 +69,18 @@ const MODEL: &str = "sapphire_rapids";
 const KERNEL_ARGS: &str = "console=ttyS0 loglevel=1 panic=0 no5lvl clearcpuid=fsrm lsm=capability mitigations=off \
                            nokaslr tsc=reliable lpj=1000000 random.trust_cpu=on";
 
-pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+/// Why there can be no emulated machine here, if so.
+pub(crate) fn cannot_be_had() -> Option<&'static str> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Err("the emulated machine runs this machine's test binaries, which must be for x86-64 Linux".into());
+        return Some("the emulated machine runs this machine's test binaries, which are not for x86-64 Linux");
+    }
+    let apt = Path::new(needs::APT_HELPER).exists();
+    (!apt).then_some("the emulator and its kernel come from Debian's packages, and there is no apt")
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    if let Some(reason) = cannot_be_had() {
+        return Err(reason.into());
     }
     let folder = tree::target().join("xtask-emulate");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

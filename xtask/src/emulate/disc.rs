@@ -14,6 +14,9 @@ use crate::process::{output, run};
 /// A run of a test binary: its name, where it is, the tests to run (all if there are none).
 pub(super) type Run<'a> = (&'a str, &'a Path, &'a [&'a str]);
 
+/// Where the emulated tests may write.
+const SCRATCH: &str = "/scratch";
+
 /// Makes the disc.
 pub(super) fn make(folder: &Path, needs: &Needs, runs: &[Run], kernel_args: &str) -> Result<PathBuf, String> {
     let (tree, disc) = (folder.join("disc"), folder.join("disc.iso"));
@@ -39,7 +42,7 @@ pub(super) fn make(folder: &Path, needs: &Needs, runs: &[Run], kernel_args: &str
 /// The initial file system, which is the only one.
 fn file_system(folder: &Path, needs: &Needs, runs: &[Run]) -> Result<Vec<u8>, String> {
     let mut archive = Archive::default();
-    for empty in ["/proc", "/sys", "/dev", "/tmp"] {
+    for empty in ["/proc", "/sys", "/dev", SCRATCH] {
         archive.folder(empty);
     }
     archive.program("/init", init(runs).as_bytes());
@@ -67,9 +70,9 @@ fn init(runs: &[Run]) -> String {
                       /bin/busybox mount -t proc proc /proc\n\
                       /bin/busybox mount -t sysfs sys /sys\n\
                       /bin/busybox mount -t devtmpfs dev /dev\n\
-                      exec >/dev/ttyS0 2>&1 </dev/null\n\
-                      export HOME=/tmp TMPDIR=/tmp\n"
+                      exec >/dev/ttyS0 2>&1 </dev/null\n"
         .to_owned();
+    script += &format!("export HOME={SCRATCH} TMPDIR={SCRATCH}\n");
     for (name, _, tests) in runs {
         let which = if tests.is_empty() { String::new() } else { format!(" --exact {}", tests.join(" ")) };
         script += &format!("echo '{}'\n", run_line(name));

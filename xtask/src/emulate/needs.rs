@@ -1,4 +1,5 @@
-//! What the emulated machine is made of, from Debian: the emulator's source, its BIOS, a kernel, a boot loader, a shell.
+//! What the emulated machine is made of, from Debian: the emulator's source, its BIOS, a kernel, a boot loader and a
+//! shell.
 
 use std::fs;
 use std::io;
@@ -8,11 +9,11 @@ use std::process::Command;
 use crate::process::{output, run};
 use crate::tools;
 
-/// Bochs 3.0, the first release but one with AVX512_BF16; Debian 12's own is 2.7. `dfsg`: without its BIOS binaries.
-const SOURCE: &str = "http://deb.debian.org/debian/pool/main/b/bochs/bochs_3.0+dfsg.orig.tar.xz";
+/// Bochs 3.0, which Debian 13 has. AVX512_BF16 came with 2.8; Debian 12 has 2.7. `dfsg`: without its BIOS binaries.
+const SOURCE: &str = "/pool/main/b/bochs/bochs_3.0+dfsg.orig.tar.xz";
 const SOURCE_SHA256: &str = "78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b";
 const SOURCE_FOLDER: &str = "bochs-3.0";
-const CONFIGURE: [&str; 10] = [
+const CONFIGURE: [&str; 11] = [
     "--with-nogui",
     "--enable-x86-64",
     "--enable-cpu-level=6",
@@ -21,12 +22,14 @@ const CONFIGURE: [&str; 10] = [
     "--enable-repeat-speedups",
     "--enable-fast-function-calls",
     "--enable-handlers-chaining",
+    "--disable-show-ips", // it prints from a signal handler, which can lock up
     "--disable-docbook",
     "--disable-plugins",
 ];
 /// The package that names Debian's newest kernel of the kind with the fewest drivers.
 const KERNEL: &str = "linux-image-cloud-amd64";
-const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
+/// Fetches a file as apt does, and checks it.
+pub(super) const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
 
 /// Files of Debian packages: the package, and the file that is used.
 const BIOS: (&str, &str) = ("bochsbios", "/usr/share/bochs/BIOS-bochs-latest");
@@ -59,9 +62,6 @@ pub(super) fn cannot_be_had() -> Option<&'static str> {
 
 /// Finds everything; installs, fetches or builds what is missing.
 pub(super) fn get(folder: &Path) -> Result<Needs, String> {
-    if let Some(reason) = cannot_be_had() {
-        return Err(reason.into());
-    }
     let missing: Vec<_> = FILES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
         tools::install(&missing)?;
@@ -82,14 +82,17 @@ pub(super) fn get(folder: &Path) -> Result<Needs, String> {
 
 /// The emulator, built once.
 fn bochs(folder: &Path) -> Result<PathBuf, String> {
-    let (source, built) = (folder.join(SOURCE_FOLDER), folder.join("bochs"));
+    let (source, built) = (folder.join(SOURCE_FOLDER), folder.join(format!("{SOURCE_FOLDER}.built")));
     if built.exists() {
         return Ok(built);
     }
     eprintln!("building the emulator: some minutes, once");
     let archive = folder.join("bochs.tar.xz");
     let mut fetch = Command::new(APT_HELPER);
-    fetch.args(["download-file", SOURCE]).arg(&archive).arg(format!("SHA256:{SOURCE_SHA256}"));
+    fetch
+        .args(["download-file", &format!("{}{SOURCE}", mirror()?)])
+        .arg(&archive)
+        .arg(format!("SHA256:{SOURCE_SHA256}"));
     run("apt-helper download-file", fetch, io::sink())?;
     fs::remove_dir_all(&source).ok();
     let mut unpack = Command::new("tar");
@@ -105,6 +108,22 @@ fn bochs(folder: &Path) -> Result<PathBuf, String> {
     fs::rename(source.join("bochs"), &built).map_err(|error| format!("{}: {error}", built.display()))?;
     fs::remove_dir_all(&source).ok();
     Ok(built)
+}
+
+/// The address that this machine has Debian's packages from.
+fn mirror() -> Result<String, String> {
+    let ask = || {
+        let mut ask = Command::new("apt-get");
+        let text = output("apt-get download", ask.args(["download", "--quiet", "--print-uris", BIOS.0]))?;
+        mirror_of(&text).ok_or(format!("apt-get names no place of package {}: {text}", BIOS.0))
+    };
+    ask().or_else(|_| tools::update_packages().and_then(|()| ask()))
+}
+
+/// Of a line like `'http://a.mirror/debian/pool/main/b/bochs/bochsbios_2.7_all.deb' bochsbios_2.7_all.deb 1 SHA256:1`.
+fn mirror_of(uris: &str) -> Option<String> {
+    let uris = uris.lines().filter_map(|line| line.strip_prefix('\'')?.split('\'').next());
+    uris.filter_map(|uri| uri.split_once("/pool/")).map(|(mirror, _)| mirror.to_owned()).next_back()
 }
 
 /// Debian's kernel, taken out of its package: it is not to be installed here.
@@ -149,4 +168,16 @@ fn only_file(folder: &Path, end: &str) -> Result<PathBuf, String> {
         name.ends_with(end) && (end == ".deb" || name.starts_with("vmlinuz-"))
     };
     entries.flatten().map(|entry| entry.path()).find(is_it).ok_or(format!("{}: no *{end}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mirror_of;
+
+    #[test]
+    fn the_mirror_stands_before_the_pool() {
+        let text = "Reading...\n'http://a.mirror/debian/pool/main/b/bochs/x_1_all.deb' x_1_all.deb 5 SHA256:ab\n";
+        assert_eq!(mirror_of(text).as_deref(), Some("http://a.mirror/debian"));
+        assert_eq!(mirror_of("E: Unable to locate package x\n"), None);
+    }
 }
