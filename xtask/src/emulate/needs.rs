@@ -54,12 +54,6 @@ pub(super) struct Needs {
     pub(super) busybox: PathBuf,
 }
 
-/// Why this machine cannot have them, if it cannot.
-pub(super) fn cannot_be_had() -> Option<&'static str> {
-    (!Path::new(APT_HELPER).exists())
-        .then_some("the emulator and its kernel come as Debian packages, and there is no apt")
-}
-
 /// Finds everything; installs, fetches or builds what is missing.
 pub(super) fn get(folder: &Path) -> Result<Needs, String> {
     let missing: Vec<_> = FILES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
