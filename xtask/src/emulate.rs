@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
     /// End the emulator after so many seconds
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
     limit: u64,
 }
 
@@ -56,11 +56,20 @@ const BINARIES: [(&str, &[&str]); 4] = [
             "gate_and_up_match",
             "instruction_sets_agree",
             "logits_of_gathered_rows_match",
+            "qkv_are_rotated_and_cached",
             "residual_matches_at_extremes",
         ],
     ),
     ("kernels_attention", &["the_largest_head", "an_empty_step_writes_nothing"]),
-    ("kernels_sample", &["log_probabilities_are_always_finite", "a_top_k_as_large_as_the_vocabulary_is_off"]),
+    (
+        "kernels_sample",
+        &[
+            "a_row_draws_the_same_alone_in_a_batch_and_on_every_instruction_set",
+            "greedy_takes_the_largest_and_the_lowest_id_on_a_tie",
+            "log_probabilities_are_always_finite",
+            "log_probabilities_are_of_the_logits_as_they_are",
+        ],
+    ),
 ];
 
 /// The processor: Intel's first with both extensions. Not as it comes: this kernel with five-level page tables does not
