@@ -219,9 +219,7 @@ pub enum Malformed {
         alignment: u64,
     },
     /// Data that reach beyond the file.
-    #[error(
-        "tensor {name}: {bytes} bytes at byte {offset}, and the file ends at byte {file_bytes}: it is incomplete"
-    )]
+    #[error("tensor {name}: {bytes} bytes at byte {offset}, and the file ends at byte {file_bytes}: it is incomplete")]
     OutsideFile {
         /// The tensor.
         name: String,

@@ -24,7 +24,7 @@ use report::{END, Report};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run all tests of these binaries, not only the quick ones: about half an hour
+    /// Run all tests of these binaries, not only the quick ones: very slow
     #[arg(long)]
     all: bool,
     /// End the emulator after so many seconds
