@@ -1,6 +1,10 @@
 //! The attention kernel, through the device interface, against its f64 reference and against itself.
 
+#[path = "support/sets.rs"]
+mod sets;
+
 use half::f16;
+use sets::sets;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::{Device, DeviceBuffer, DeviceChoice, DeviceOptions, Download, Submission, Upload};
@@ -33,10 +37,6 @@ struct Rows {
     name: u64,
     rows: usize,
     kv_tokens: usize,
-}
-
-fn available() -> impl Iterator<Item = IsaChoice> {
-    IsaChoice::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
 /// A number in [−1, 1) that depends on all of these.
@@ -239,7 +239,7 @@ fn every_length_and_number_of_rows() {
     for format in [FORMAT_F32, FORMAT_F16] {
         let heads = Heads { heads: 3, kv_heads: 1, dim: 16, format };
         let want = reference(heads, &sequences);
-        for isa in available() {
+        for isa in sets() {
             check(isa, 2, heads, &sequences, &want);
         }
     }
@@ -254,7 +254,7 @@ fn every_shape_of_heads() {
             let format = [FORMAT_F32, FORMAT_F16][(i + j) % 2];
             let heads = Heads { heads, kv_heads, dim, format };
             let want = reference(heads, &sequences);
-            for isa in available() {
+            for isa in sets() {
                 check(isa, 2, heads, &sequences, &want);
             }
         }
@@ -266,12 +266,12 @@ fn the_largest_head() {
     let sequences = batch(&[(3, 270)]);
     let heads = Heads { heads: 2, kv_heads: 1, dim: attention::MAX_HEAD_DIM, format: FORMAT_F32 };
     let want = reference(heads, &sequences);
-    available().for_each(|isa| check(isa, 1, heads, &sequences, &want));
+    sets().for_each(|isa| check(isa, 1, heads, &sequences, &want));
 }
 
 #[test]
 fn an_empty_step_writes_nothing() {
-    for isa in available() {
+    for isa in sets() {
         let heads = Heads { heads: 3, kv_heads: 1, dim: 64, format: FORMAT_F32 };
         assert!(Step::new(isa, 2, heads, true).run(&[]).is_empty());
     }
@@ -285,7 +285,7 @@ const SMOLLM: Heads = Heads { heads: 9, kv_heads: 3, dim: 64, format: FORMAT_F16
 
 #[test]
 fn a_row_is_the_same_alone_and_in_a_batch() {
-    for isa in available() {
+    for isa in sets() {
         let sequences = batch(&[(1, 700), (33, 300), (1, 17), (1, 513), (4, 259), (2, 2)]);
         let together = bits(&Step::new(isa, 2, SMOLLM, true).run(&sequences));
         let mut row = 0;
@@ -302,7 +302,7 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
 
 #[test]
 fn a_prompt_is_the_same_in_any_chunks() {
-    for isa in available() {
+    for isa in sets() {
         let name = 7;
         let whole = bits(&Step::new(isa, 2, SMOLLM, false).run(&[Rows { name, rows: 300, kv_tokens: 300 }]));
         for chunk in [29, 255] {
@@ -325,7 +325,7 @@ fn the_number_of_threads_and_the_instruction_set_change_no_bit() {
     for format in [FORMAT_F32, FORMAT_F16] {
         let heads = Heads { format, ..SMOLLM };
         let one = bits(&Step::new(IsaChoice::Portable, 1, heads, false).run(&sequences));
-        for isa in available() {
+        for isa in sets() {
             for threads in [1, 2, 3] {
                 for split in [false, true] {
                     let other = bits(&Step::new(isa, threads, heads, split).run(&sequences));

@@ -98,7 +98,7 @@ fn residual_matches_at_extremes() {
 
 #[test]
 fn extreme_8_bit_weights_are_exact() {
-    for isa in isas() {
+    for isa in sets() {
         let mut bench = Bench::new(isa, WeightFormat::Q8_0, Activations::Reduced);
         // 16 rows of −128 and of 127, d = 1, which no encoder writes and a file may hold.
         let block = |q: i8| [half::f16::ONE.to_le_bytes().to_vec(), vec![q as u8; 32]].concat();
@@ -142,7 +142,7 @@ fn instruction_sets_agree() {
     for format in FORMATS {
         for activations in ACTIVATIONS {
             let mut first: Option<Vec<f32>> = None;
-            for isa in isas() {
+            for isa in sets() {
                 let mut bench = Bench::new(isa, format, activations);
                 let mut numbers = Numbers(5);
                 let values = numbers.values(48 * 96, 0.3);

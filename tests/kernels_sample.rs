@@ -1,5 +1,9 @@
 //! The sample kernel, through the device interface, against its f64 reference.
 
+#[path = "support/sets.rs"]
+mod sets;
+
+use sets::sets;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::uniform::uniform;
@@ -17,10 +21,6 @@ const LOGPROB_TOLERANCE: f64 = 6e-6;
 const GREEDY: SampleRow =
     SampleRow { seed: 1, position: 0, slot: 0, temperature: 0.0, top_p: 1.0, top_k: 0, logprobs: 0 };
 const DRAW: SampleRow = SampleRow { temperature: 1.0, ..GREEDY };
-
-fn available() -> impl Iterator<Item = IsaChoice> {
-    IsaChoice::ALL.into_iter().filter(|isa| isa.is_available())
-}
 
 fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
     values.into_iter().flat_map(u32::to_ne_bytes).collect()
@@ -118,7 +118,7 @@ fn model_logits(vocab: usize, name: u64) -> Vec<f32> {
 
 #[test]
 fn greedy_takes_the_largest_and_the_lowest_id_on_a_tie() {
-    for isa in available() {
+    for isa in sets() {
         for vocab in [1, 2, 15, 16, 17, 63, 64, 65, 1000, 49_152] {
             let logits = model_logits(vocab, 3);
             let largest = (0..vocab).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
@@ -161,7 +161,7 @@ fn draws_follow_the_reference() {
             .flat_map(|(i, way)| (0..4).map(move |j| SampleRow { position: 4 * i + j, ..*way }))
             .collect();
         let expected: Vec<_> = ways.iter().map(|way| reference(&logits, way)).collect();
-        for isa in available() {
+        for isa in sets() {
             let drawn = draw(isa, 2, &vec![logits.as_slice(); rows.len()], &rows);
             for (i, (row, &token)) in rows.iter().zip(&drawn.tokens).enumerate() {
                 let (u, mut before) = (uniform(row.seed, row.position), 0.0);
@@ -251,7 +251,7 @@ fn cuts_keep_what_they_say() {
 #[test]
 fn a_top_k_as_large_as_the_vocabulary_is_off() {
     let logits = model_logits(1000, 21);
-    for isa in available() {
+    for isa in sets() {
         let all = draw_many(isa, &logits, DRAW, 200);
         assert_eq!(draw_many(isa, &logits, SampleRow { top_k: 1000, ..DRAW }, 200), all);
         assert_eq!(draw_many(isa, &logits, SampleRow { top_k: u32::MAX, ..DRAW }, 200), all);
@@ -274,7 +274,7 @@ fn a_row_draws_the_same_alone_in_a_batch_and_on_every_instruction_set() {
         })
         .collect();
     let together = draw(IsaChoice::Portable, 1, &logits, &rows);
-    for isa in available() {
+    for isa in sets() {
         for threads in [1, 2, 3] {
             let drawn = draw(isa, threads, &logits, &rows);
             assert_eq!(drawn.tokens, together.tokens, "{isa}, {threads} threads");
@@ -303,7 +303,7 @@ fn logits_that_are_no_numbers() {
         SampleRow { top_k: 3, top_p: 0.9, logprobs: 21, ..DRAW },
     ];
     let drawn = |logits: &[f32], how: SampleRow| {
-        let on_each: Vec<_> = available().map(|isa| draw_many(isa, logits, how, 300)).collect();
+        let on_each: Vec<_> = sets().map(|isa| draw_many(isa, logits, how, 300)).collect();
         assert!(on_each.iter().all(|tokens| *tokens == on_each[0]), "{how:?}");
         let mut tokens = on_each[0].clone();
         tokens.sort_unstable();
@@ -332,7 +332,7 @@ fn logits_that_are_no_numbers() {
 
 #[test]
 fn log_probabilities_are_of_the_logits_as_they_are() {
-    for isa in available() {
+    for isa in sets() {
         for vocab in [3, 20, 1003, 49_152] {
             let mut logits = model_logits(vocab, 5);
             logits[2] = logits[0]; // a tie
@@ -361,7 +361,7 @@ fn log_probabilities_are_always_finite() {
     for fill in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0] {
         for other in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0] {
             let logits = [fill, other, fill, 2.0, fill];
-            for isa in available() {
+            for isa in sets() {
                 let row = draw(isa, 1, &[&logits], &[SampleRow { logprobs: 6, ..DRAW }]).logprobs[0].unwrap();
                 let all = row.values.iter().chain([&row.chosen]);
                 assert!(all.clone().all(|value| value.is_finite() && *value <= 0.0), "{logits:?}: {row:?}");

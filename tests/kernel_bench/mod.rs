@@ -1,5 +1,9 @@
 //! What the kernel tests share: numbers, weights in every file format, a device to run one node on.
 
+#[path = "../support/sets.rs"]
+mod sets;
+
+pub(crate) use sets::sets;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::*;
@@ -177,13 +181,9 @@ impl Bench {
     }
 }
 
-pub(crate) fn isas() -> impl Iterator<Item = IsaChoice> {
-    IsaChoice::ALL.into_iter().filter(|isa| isa.is_available())
-}
-
 /// Every format, way to read activations, and instruction set.
 pub(crate) fn benches() -> impl Iterator<Item = Bench> {
-    isas().flat_map(|isa| {
+    sets().flat_map(|isa| {
         FORMATS.into_iter().flat_map(move |format| ACTIVATIONS.into_iter().map(move |a| Bench::new(isa, format, a)))
     })
 }

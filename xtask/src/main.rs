@@ -3,6 +3,7 @@
 
 mod bindings;
 mod compare;
+mod emulate;
 mod features;
 mod http;
 mod process;
@@ -36,6 +37,8 @@ enum Task {
     Features(features::Args),
     /// Measure against llama-bench on the same file, in turns
     Compare(compare::Args),
+    /// Run the kernel tests on an emulated processor with AVX-512, VNNI and BF16
+    Emulate(emulate::Args),
     /// Generate src/device/params.rs from csrc/params.h
     Bindings(bindings::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::VerifyOff => verify_off::run(),
         Task::Features(args) => features::run(&args),
         Task::Compare(args) => compare::run(&args),
+        Task::Emulate(args) => emulate::run(&args),
         Task::Bindings(args) => bindings::run(&args),
     };
     match result {

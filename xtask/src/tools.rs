@@ -48,12 +48,17 @@ pub(crate) fn node() -> Result<&'static str, String> {
     Ok("node")
 }
 
-/// Debian packages.
-fn install(packages: &[&str]) -> Result<(), String> {
-    eprintln!("installing {}", packages.join(", "));
+/// The list of Debian packages that there are.
+pub(crate) fn update_packages() -> Result<(), String> {
     let mut update = Command::new("apt-get");
     update.args(["update", "--quiet"]);
-    run("apt-get update", update, io::sink())?;
+    run("apt-get update", update, io::sink())
+}
+
+/// Debian packages.
+pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
+    eprintln!("installing {}", packages.join(", "));
+    update_packages()?;
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages);
     install.env("DEBIAN_FRONTEND", "noninteractive");

@@ -1,11 +1,12 @@
 //! The parts of `cargo xtask test`, in the order of running: quick ones first.
 
 use std::env;
+use std::fs;
 use std::process::Command;
 
 use super::{Check, Outcome, Part, acceptance};
 use crate::process::output;
-use crate::{tools, tree};
+use crate::{emulate, tools, tree};
 
 /// Cases of each random test under `--full`; proptest's own number is 256.
 const RANDOM_CASES: &str = "4096";
@@ -33,6 +34,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         parts.extend([
             ("trace-hta", acceptance::hta as Check),
             ("aarch64", aarch64),
+            ("emulate", emulate),
             ("test-random", |part| cargo_test(part, &["--workspace"], Some(RANDOM_CASES))),
         ]);
     }
@@ -117,6 +119,18 @@ fn aarch64(part: &Part) -> Result<Outcome, String> {
     }
     part.run("cargo check", tree::cargo(&["check", "-p", "vitrum", "--lib", "--bins", "--target", AARCH64]))?;
     Ok(Outcome::passed(""))
+}
+
+/// The kernel tests on AVX-512, where part `test` could not run them on a processor that has it.
+fn emulate(part: &Part) -> Result<Outcome, String> {
+    let features = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if ["avx512_vnni", "avx512_bf16"].iter().all(|feature| features.split_whitespace().any(|word| word == *feature)) {
+        return Ok(Outcome::NotRun { reason: "this processor has these instructions: part test ran on them".into() });
+    }
+    if let Some(reason) = emulate::cannot_be_had() {
+        return Ok(Outcome::NotRun { reason: reason.into() });
+    }
+    this(part, &["emulate"])
 }
 
 /// A command with a Python of an environment that has these packages.
