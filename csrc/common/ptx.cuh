@@ -42,6 +42,13 @@ __device__ __forceinline__ uint4 load_stream(const void* from) {
     return v;
 }
 
+// 4 bytes likewise.
+__device__ __forceinline__ uint32_t load_stream_word(const void* from) {
+    uint32_t v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(from));
+    return v;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -57,6 +64,22 @@ __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.com
 template <int N>
 __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// ---- f16 ------------------------------------------------------------------------------------------------------------
+
+// The two f16 of a word, the low one first. Exact.
+__device__ __forceinline__ void f16_pair_to_f32(uint32_t pair, float& low, float& high) {
+    asm("{.reg .b16 l, h;\n mov.b32 {l, h}, %2;\n cvt.f32.f16 %0, l;\n cvt.f32.f16 %1, h;}"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
+}
+
+// To the nearest, ties to even; beyond the largest: infinity.
+__device__ __forceinline__ uint16_t f32_to_f16(float value) {
+    uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
 }
 
 // ---- matrices -------------------------------------------------------------------------------------------------------

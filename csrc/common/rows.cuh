@@ -16,6 +16,8 @@
 // A row begins at a multiple of 16 bytes, and its bytes depend on nothing but the row.
 #pragma once
 #include "../params.h"
+#include "math.cuh"
+#include "reduce.cuh"
 
 struct RowsLayout {
     uint32_t blocks;
@@ -31,4 +33,52 @@ __host__ __device__ constexpr RowsLayout rows_layout(uint32_t cols, uint32_t act
     const uint32_t block_bytes = activations == VITRUM_ACTIVATIONS_INT8 ? 32 : 64;
     const uint32_t values = blocks * block_bytes, part = blocks * uint32_t(sizeof(float));
     return {blocks, block_bytes, values, values + part, values + 2 * part, (values + 3 * part + 15) / 16 * 16};
+}
+
+// Blocks whose largest magnitude is not above this are zero: 127 / amax must not overflow.
+static constexpr float SMALLEST_AMAX = 1e-30f;
+// What rounding to the nearest integer leaves is within +-1/2: times this it fills an int8.
+static constexpr float RESIDUAL_STEPS = 254.0f;
+
+// Writes one block of a row. A whole warp calls it: lane k has value k, times gamma if a norm comes before the layer.
+__device__ inline void write_row_block(
+    unsigned char* row, const RowsLayout& layout, uint32_t activations, uint32_t block, float value) {
+    const uint32_t lane = threadIdx.x % 32;
+    unsigned char* values = row + block * layout.block_bytes;
+    if (activations == VITRUM_ACTIVATIONS_BF16) {
+        const uint32_t at = lane % 8 / 2 * 16 + lane / 8 * 4 + lane % 2 * 2;
+        *reinterpret_cast<uint16_t*>(values + at) = f32_to_bf16(value);
+        return;
+    }
+    const float amax = warp_max(fabsf(value));
+    const bool zero = !(amax > SMALLEST_AMAX);
+    const float scale = zero ? 0.0f : amax / 127.0f, inverse = zero ? 0.0f : 127.0f / amax;
+    const float steps = mul(value, inverse), first = rintf(steps);
+    const uint32_t within = lane / 16 * 4 + lane % 4, part = lane % 16 / 4;
+    float sum = warp_sum(first);  // of integers: exact
+    if (activations == VITRUM_ACTIVATIONS_INT8X2) {
+        const float second = rintf(mul(sub(steps, first), RESIDUAL_STEPS));
+        values[part * 16 + within] = static_cast<unsigned char>(static_cast<int8_t>(first));
+        values[part * 16 + 8 + within] = static_cast<unsigned char>(static_cast<int8_t>(second));
+        sum = add(sum, warp_sum(second) / RESIDUAL_STEPS);
+    } else {
+        values[part * 8 + within] = static_cast<unsigned char>(static_cast<int8_t>(first));
+    }
+    if (lane == 0) {
+        reinterpret_cast<float*>(row + layout.scales)[block] = scale;
+        reinterpret_cast<float*>(row + layout.sums)[block] = sum;
+    }
+}
+
+// Leaves one block of a row of `cols` values for the layer that reads it next. A whole warp calls it: lane k has value k.
+__device__ inline void leave_row_block(const NextRows& next, uint32_t cols, uint32_t row, uint32_t block, float value) {
+    if (next.rows == nullptr) return;
+    const RowsLayout layout = rows_layout(cols, next.activations);
+    unsigned char* to = static_cast<unsigned char*>(next.rows) + size_t(row) * layout.row_bytes;
+    if (next.gamma != nullptr) {
+        const float squares = warp_sum(mul(value, value));
+        if (threadIdx.x % 32 == 0) reinterpret_cast<float*>(to + layout.squares)[block] = squares;
+        value = mul(value, next.gamma[block * VITRUM_QUANT_BLOCK + threadIdx.x % 32]);
+    }
+    write_row_block(to, layout, next.activations, block, value);
 }

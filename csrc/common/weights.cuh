@@ -10,7 +10,8 @@
 //
 // then, for q8_0 and q4_0, the scales, and for q4_1, scales and minima:
 //
-//   (row tiles, cols / 32, 16 rows) f16, from the next multiple of 16 bytes on; minima follow the scales likewise
+//   (row tiles, cols / 32, 16 rows) f16, from the next multiple of 16 bytes on; minima follow the scales likewise. The
+//   rows of a tile come as 0, 8, 1, 9, ..., 7, 15: a lane's two, g and g + 8, are one word
 //
 // Values: q8_0 d q, q4_0 d (q - 8), q4_1 d q + m, with q as GGUF has it. The order of blocks is that of the columns.
 #pragma once
@@ -18,6 +19,9 @@
 
 // Rows of a tile: mma's M.
 static constexpr uint32_t TILE_ROWS = 16;
+
+// Where row `row` of a tile stands among the tile's scales.
+__host__ __device__ constexpr uint32_t scale_place(uint32_t row) { return row % 8 * 2 + row / 8; }
 
 struct WeightLayout {
     uint32_t row_tiles;
