@@ -12,8 +12,8 @@
 // Chunks meet in `fold` and nowhere else: in registers where a piece has all of them, from `partials` where they were
 // split over pieces; the piece that arrives last does that. A result has the same bits either way.
 //
-// head_dim is the template's; heads / kv_heads <= 64. Launch: 256 threads, dynamic shared memory as attention_shared_bytes
-// in common/attention.cuh says, any grid.
+// head_dim is the template's; heads / kv_heads <= 64, and their values whole blocks of 32 if a layer reads `next`. Launch:
+// 256 threads; ATTENTION_SHARED_FIXED + head_dim * ATTENTION_SHARED_PER_DIM bytes of dynamic shared memory; any grid.
 #include "common/attention.cuh"
 #include "common/exp.cuh"
 #include "common/ptx.cuh"
@@ -365,14 +365,10 @@ __device__ __forceinline__ void write_results(const Shared<DIM>& s, const Work& 
             p.out[size_t(row + i / width) * all + kv_head * width + i % width] = s.results[i];
         }
     }
-    if (p.next.rows != nullptr) {
-        const RowsLayout layout = rows_layout(all, p.next.activations);
-        const uint32_t blocks = width / VITRUM_QUANT_BLOCK;
-        for (uint32_t i = threadIdx.x / 32; i < rows * blocks; i += WARPS) {
-            unsigned char* to = static_cast<unsigned char*>(p.next.rows) + size_t(row + i / blocks) * layout.row_bytes;
-            write_row_block(to, layout, p.next.activations, kv_head * blocks + i % blocks,
-                            s.results[i * VITRUM_QUANT_BLOCK + threadIdx.x % 32]);
-        }
+    const uint32_t blocks = p.next.rows != nullptr ? width / VITRUM_QUANT_BLOCK : 0;
+    for (uint32_t i = threadIdx.x / 32; i < rows * blocks; i += WARPS) {
+        leave_row_block(p.next, all, row + i / blocks, kv_head * blocks + i % blocks,
+                        s.results[i * VITRUM_QUANT_BLOCK + threadIdx.x % 32]);
     }
 }
 

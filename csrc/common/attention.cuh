@@ -50,10 +50,7 @@ struct alignas(128) Shared {
     bool arrived_last;
 };
 
-__host__ __device__ constexpr uint32_t attention_shared_bytes(uint32_t dim) {
-    return CHUNK * dim * 2 * 2 + PASS_QUERIES * dim * 2 + PASS_QUERIES * WEIGHTS_STRIDE * 2 +
-           2 * WARPS * PASS_QUERIES * 4 + PASS_QUERIES * 4 + 128;
-}
-static_assert(sizeof(Shared<16>) == attention_shared_bytes(16) && sizeof(Shared<96>) == attention_shared_bytes(96) &&
-                  sizeof(Shared<128>) == attention_shared_bytes(128),
-              "what the host asks for");
+template <uint32_t DIM>
+constexpr bool HOST_KNOWS_SHARED =
+    sizeof(Shared<DIM>) == VITRUM_ATTENTION_SHARED_FIXED + DIM * VITRUM_ATTENTION_SHARED_PER_DIM;
+static_assert(HOST_KNOWS_SHARED<16> && HOST_KNOWS_SHARED<80> && HOST_KNOWS_SHARED<128>, "what params.h says");
