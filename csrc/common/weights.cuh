@@ -35,8 +35,9 @@ struct WeightLayout {
 __host__ __device__ constexpr WeightLayout weight_layout(uint32_t rows, uint32_t cols, uint32_t format) {
     const uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, blocks = cols / VITRUM_QUANT_BLOCK;
     const bool q4 = format == VITRUM_FORMAT_Q4_0 || format == VITRUM_FORMAT_Q4_1;
-    const uint32_t tile_bytes = format == VITRUM_FORMAT_BF16 ? blocks * 1024 : q4 ? (blocks + 1) / 2 * 512 : blocks * 512;
+    const bool bf16 = format == VITRUM_FORMAT_BF16;
+    const uint32_t tile_bytes = bf16 ? blocks * 1024 : q4 ? (blocks + 1) / 2 * 512 : blocks * 512;
     const uint64_t values = uint64_t(tiles) * tile_bytes, column = uint64_t(tiles) * blocks * TILE_ROWS * 2;
-    const uint64_t scales = format == VITRUM_FORMAT_BF16 ? 0 : column, minima = format == VITRUM_FORMAT_Q4_1 ? column : 0;
+    const uint64_t scales = bf16 ? 0 : column, minima = format == VITRUM_FORMAT_Q4_1 ? column : 0;
     return {tiles, blocks, tile_bytes, values, values + scales, values + scales + minima};
 }
