@@ -42,6 +42,13 @@ __device__ __forceinline__ uint4 load_stream(const void* from) {
     return v;
 }
 
+// 8 bytes likewise.
+__device__ __forceinline__ uint2 load_stream_pair(const void* from) {
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
+}
+
 // 4 bytes likewise.
 __device__ __forceinline__ uint32_t load_stream_word(const void* from) {
     uint32_t v;

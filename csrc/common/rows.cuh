@@ -35,6 +35,8 @@ __host__ __device__ constexpr RowsLayout rows_layout(uint32_t cols, uint32_t act
     return {blocks, block_bytes, values, values + part, values + 2 * part, (values + 3 * part + 15) / 16 * 16};
 }
 
+static_assert(VITRUM_QUANT_BLOCK == 32, "a warp holds a block: one value a lane");
+
 // Blocks whose largest magnitude is not above this are zero: 127 / amax must not overflow.
 static constexpr float SMALLEST_AMAX = 1e-30f;
 // What rounding to the nearest integer leaves is within +-1/2: times this it fills an int8.
@@ -70,15 +72,33 @@ __device__ inline void write_row_block(
     }
 }
 
-// Leaves one block of a row of `cols` values for the layer that reads it next. A whole warp calls it: lane k has value k.
-__device__ inline void leave_row_block(const NextRows& next, uint32_t cols, uint32_t row, uint32_t block, float value) {
-    if (next.rows == nullptr) return;
-    const RowsLayout layout = rows_layout(cols, next.activations);
-    unsigned char* to = static_cast<unsigned char*>(next.rows) + size_t(row) * layout.row_bytes;
-    if (next.gamma != nullptr) {
-        const float squares = warp_sum(mul(value, value));
-        if (threadIdx.x % 32 == 0) reinterpret_cast<float*>(to + layout.squares)[block] = squares;
-        value = mul(value, next.gamma[block * VITRUM_QUANT_BLOCK + threadIdx.x % 32]);
+// One block of the rows that a kernel leaves for the layer that reads them next: 32 columns, a lane of a warp each.
+struct NextBlock {
+    unsigned char* rows;  // nullptr: no layer reads them next
+    RowsLayout layout;
+    uint32_t activations;
+    uint32_t block;
+    bool norm;    // one comes before the layer
+    float gamma;  // of this lane's column
+
+    // Of rows of `cols` values. It reads gamma alone, a weight: no kernel of the chain writes it.
+    __device__ NextBlock(const NextRows& next, uint32_t cols, uint32_t block)
+        : rows(static_cast<unsigned char*>(next.rows)),
+          layout(rows_layout(cols, next.activations)),
+          activations(next.activations),
+          block(block),
+          norm(next.rows != nullptr && next.gamma != nullptr),
+          gamma(norm ? next.gamma[block * VITRUM_QUANT_BLOCK + threadIdx.x % 32] : 1.0f) {}
+
+    // A whole warp calls it: lane k has value k of the block.
+    __device__ void leave(uint32_t row, float value) const {
+        if (rows == nullptr) return;
+        unsigned char* to = rows + size_t(row) * layout.row_bytes;
+        if (norm) {
+            const float squares = warp_sum(mul(value, value));
+            if (threadIdx.x % 32 == 0) reinterpret_cast<float*>(to + layout.squares)[block] = squares;
+            value = mul(value, gamma);
+        }
+        write_row_block(to, layout, activations, block, value);
     }
-    write_row_block(to, layout, next.activations, block, value);
-}
+};

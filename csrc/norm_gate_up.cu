@@ -1,0 +1,46 @@
+// out = silu(norm(x) Wgate) * (norm(x) Wup). Grid: (ffn / 32 up, bucket / T up); a block has the same 32 outputs of both.
+#include "common/entry.cuh"
+#include "common/norm.cuh"
+#include "common/stamp.cuh"
+
+template <uint32_t KIND, uint32_t T>
+__device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch) {
+    __shared__ Partials<T> partials;
+    pdl_trigger();
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t first_output = blockIdx.x * BLOCK_OUTPUTS, output = first_output + lane;
+    const uint32_t first_token = blockIdx.y * T, tokens = step_word(&p.shape->tokens);
+    const NextBlock next(p.next, p.ffn, blockIdx.x);
+
+    TokenRows<KIND, T> rows;
+    InverseRms<T> inverse_rms;
+    Sums<T> gate_sums, up_sums;
+    float gate[T / GROUP_TOKENS];
+    const bool live = product(gate_sums, p.gate, first_output, rows, [&] {
+        pdl_wait();
+        stamp_begin(launch);
+        if (first_token >= tokens) return false;
+        const auto row_of = [&](uint32_t i) { return min(first_token + i, tokens - 1); };
+        rows.locate(p.rows, p.hidden, row_of);
+        inverse_rms.locate(p.rows, rows.layout, row_of);
+        return true;
+    });
+    if (live) {
+        product(up_sums, p.up, first_output, rows, [&] {
+            add_slices(partials, gate_sums, [&](uint32_t n, float value) { gate[n] = value; });
+            __syncthreads();  // read, and free for the other sums
+            return true;
+        });
+        add_slices(partials, up_sums, [&](uint32_t n, float value) {
+            const uint32_t token = first_token + n * GROUP_TOKENS + warp;
+            if (token >= tokens) return;  // the whole warp
+            const float inverse = inverse_rms.value(n, p.hidden, p.eps);
+            const float out = mul(silu(mul(gate[n], inverse)), mul(value, inverse));
+            if (p.out != nullptr && output < p.ffn) p.out[size_t(token) * p.ffn + output] = out;
+            next.leave(token, out);
+        });
+    }
+    stamp_end(launch);
+}
+
+LINEAR_KERNELS(norm_gate_up, NormGateUpParams)
