@@ -5,7 +5,7 @@
 
 template <uint32_t KIND, uint32_t T>
 __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch) {
-    __shared__ Partials<T> partials;
+    __shared__ BlockMemory memory;
     pdl_trigger();
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t first_output = blockIdx.x * BLOCK_OUTPUTS, output = first_output + lane;
@@ -15,8 +15,8 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
     TokenRows<KIND, T> rows;
     InverseRms<T> inverse_rms;
     Sums<T> gate_sums, up_sums;
-    float gate[T / GROUP_TOKENS];
-    const bool live = product(gate_sums, p.gate, first_output, rows, [&] {
+    float gate[T / GROUP_TOKENS];  // silu(gate) / rms
+    const bool live = product(gate_sums, p.gate, first_output, memory.ring, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_token >= tokens) return false;
@@ -26,16 +26,18 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
         return true;
     });
     if (live) {
-        product(up_sums, p.up, first_output, rows, [&] {
-            add_slices(partials, gate_sums, [&](uint32_t n, float value) { gate[n] = value; });
+        product(up_sums, p.up, first_output, memory.ring, rows, [&] {
+            add_slices<T>(memory.partials, gate_sums, [&](uint32_t n, float value) {
+                const float inverse = inverse_rms.value(n, p.hidden, p.eps);
+                gate[n] = mul(silu(mul(value, inverse)), inverse);
+            });
             __syncthreads();  // read, and free for the other sums
             return true;
         });
-        add_slices(partials, up_sums, [&](uint32_t n, float value) {
+        add_slices<T>(memory.partials, up_sums, [&](uint32_t n, float value) {
             const uint32_t token = first_token + n * GROUP_TOKENS + warp;
             if (token >= tokens) return;  // the whole warp
-            const float inverse = inverse_rms.value(n, p.hidden, p.eps);
-            const float out = mul(silu(mul(gate[n], inverse)), mul(value, inverse));
+            const float out = mul(gate[n], value);
             if (p.out != nullptr && output < p.ffn) p.out[size_t(token) * p.ffn + output] = out;
             next.leave(token, out);
         });

@@ -5,7 +5,7 @@
 
 template <uint32_t KIND, uint32_t T>
 __device__ void norm_lm_head(const NormLmHeadParams& p, const LaunchInfo& launch) {
-    __shared__ Partials<T> partials;
+    __shared__ BlockMemory memory;
     pdl_trigger();
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t first_output = blockIdx.x * BLOCK_OUTPUTS, output = first_output + lane;
@@ -14,7 +14,7 @@ __device__ void norm_lm_head(const NormLmHeadParams& p, const LaunchInfo& launch
     TokenRows<KIND, T> rows;
     InverseRms<T> inverse_rms;
     Sums<T> sums;
-    const bool live = product(sums, p.weight, first_output, rows, [&] {
+    const bool live = product(sums, p.weight, first_output, memory.ring, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_row >= logit_rows) return false;
@@ -24,7 +24,7 @@ __device__ void norm_lm_head(const NormLmHeadParams& p, const LaunchInfo& launch
         return true;
     });
     if (live) {
-        add_slices(partials, sums, [&](uint32_t n, float value) {
+        add_slices<T>(memory.partials, sums, [&](uint32_t n, float value) {
             const uint32_t row = first_row + n * GROUP_TOKENS + warp;
             if (row >= logit_rows) return;  // the whole warp
             const float logit = mul(value, inverse_rms.value(n, p.hidden, p.eps));

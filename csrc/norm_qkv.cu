@@ -65,7 +65,7 @@ struct HeadPlace {
 template <uint32_t KIND, uint32_t T>
 __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
     constexpr uint32_t GROUPS = T / GROUP_TOKENS;
-    __shared__ Partials<T> partials;
+    __shared__ BlockMemory memory;
     pdl_trigger();
     const HeadPlace place(p);
     const WeightRef weight = place.part == Part::QUERY ? p.wq : place.part == Part::KEY ? p.wk : p.wv;
@@ -78,7 +78,7 @@ __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
     Sums<T> sums;
     float angles[GROUPS];
     uint32_t slots[GROUPS];
-    const bool live = product(sums, weight, place.first_output, rows, [&] {
+    const bool live = product(sums, weight, place.first_output, memory.ring, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_token >= tokens) return false;
@@ -94,7 +94,7 @@ __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
         return true;
     });
     if (live) {
-        add_slices(partials, sums, [&](uint32_t n, float value) {
+        add_slices<T>(memory.partials, sums, [&](uint32_t n, float value) {
             const uint32_t token = first_token + token_of(n);
             if (token >= tokens) return;  // the whole warp
             value = mul(value, inverse_rms.value(n, p.hidden, p.eps));

@@ -27,7 +27,7 @@ struct InverseRms {
         for (uint32_t n = 0; n < GROUPS; n++) {
             rows[n] = row_of(n * GROUP_TOKENS + warp) * layout.row_bytes;
 #pragma unroll
-            for (uint32_t i = 0; i < EARLY; i++) early[n][i] = lane + 32 * i < blocks ? row(n)[lane + 32 * i] : 0.0f;
+            for (uint32_t i = 0; i + 1 < EARLY + 1; i++) early[n][i] = lane + 32 * i < blocks ? row(n)[lane + 32 * i] : 0.0f;
         }
     }
 

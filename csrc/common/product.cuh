@@ -5,11 +5,12 @@
 // weight alone, and a token's column of mma is computed alike wherever it stands: so the bits of a result depend on the
 // row and the weight, never on the batch or on T.
 //
-// Weights are read once per T tokens, 16 bytes a lane, several units ahead of their use; the first ones before the
-// kernel waits for the one before it. Rows come from the caches.
+// Weights are read once per T tokens, 16 bytes a lane, into a ring in shared memory, several units ahead of their use;
+// the first ones before the kernel waits for the one before it. Rows come from the caches.
 #pragma once
 #include "math.cuh"
 #include "ptx.cuh"
+#include "reduce.cuh"
 #include "rows.cuh"
 #include "weights.cuh"
 
@@ -35,72 +36,118 @@ __device__ __forceinline__ uint32_t step_word(const uint32_t* word) {
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// How a lane reads two tiles of a weight matrix: units of one block of columns, or of q4's pair of blocks.
+// A warp's part of the ring. With all that is under way in it, a block of 8 warps hides the latency of memory alone.
+static constexpr uint32_t RING_BYTES = 4608;
+
+struct __align__(16) Ring {
+    unsigned char bytes[BLOCK_WARPS][RING_BYTES];
+};
+
+// A warp's way through two tiles of a weight matrix, over its slice of columns, in units: of 16 columns (bf16), a block
+// of 32 (q8_0), or a pair of blocks (q4). A step is what the slices are cut in: a whole number of blocks.
 template <uint32_t FORMAT>
 struct TileStream {
     static constexpr bool BF16 = FORMAT == VITRUM_FORMAT_BF16;
     static constexpr bool Q4 = FORMAT == VITRUM_FORMAT_Q4_0 || FORMAT == VITRUM_FORMAT_Q4_1;
     static constexpr bool MINIMA = FORMAT == VITRUM_FORMAT_Q4_1;
-    static constexpr uint32_t UNIT_BLOCKS = Q4 ? 2 : 1;
-    static constexpr uint32_t UNIT_VECTORS = BF16 ? 2 : 1;
-    static constexpr uint32_t UNIT_BYTES = UNIT_VECTORS * 512;
-    static constexpr uint32_t HEADER_BYTES = BF16 ? 0 : MINIMA ? 16 : Q4 ? 8 : 4;  // a lane's, of a unit
+    static constexpr uint32_t STEP_BLOCKS = Q4 ? 2 : 1;
+    static constexpr uint32_t STEP_UNITS = BF16 ? 2 : 1;
+    static constexpr uint32_t VALUE_BYTES = 32 * 16;                               // of a tile, in a unit
+    static constexpr uint32_t LANE_HEADER_BYTES = BF16 ? 0 : MINIMA ? 16 : Q4 ? 8 : 4;  // of a tile, in a unit
+    static constexpr uint32_t HEADER_BYTES = 8 * LANE_HEADER_BYTES;
+    static constexpr uint32_t UNIT_BYTES = BLOCK_TILES * (VALUE_BYTES + HEADER_BYTES);
+    static constexpr uint32_t STAGES = RING_BYTES / UNIT_BYTES;
+    static constexpr uint32_t HEADER_LANES = BLOCK_TILES * HEADER_BYTES / 16;  // that copy 16 bytes each
+    static_assert(STAGES >= 3, "several units are under way");
+    static_assert(UNIT_BYTES % 16 == 0 && HEADER_LANES <= 32 && HEADER_BYTES % 16 == 0, "16 bytes a lane");
 
+    // What a lane has of a unit.
     struct Unit {
-        uint4 values[BLOCK_TILES][UNIT_VECTORS];
+        uint4 values[BLOCK_TILES];
         uint4 headers[BLOCK_TILES];  // f16 of rows g and g + 8: scales of one block or two, then q4_1's minima
     };
 
-    const unsigned char* values[BLOCK_TILES];
-    const unsigned char* headers[BLOCK_TILES];
-    uint32_t first, last;  // units of this warp's slice
+    const unsigned char* values[BLOCK_TILES];  // where the next copy is from
+    const unsigned char* headers;              // likewise, if this lane copies one
+    unsigned char* ring;                       // the warp's
+    uint32_t stage = 0;                        // of the next unit, in bytes
+    uint32_t ahead;                            // units not yet under way
+    uint32_t first_step, steps;                // of the slice
 
-    // At the first unit of the slice.
-    __device__ TileStream(const WeightRef& weight, uint32_t first_output) {
+    __device__ __forceinline__ TileStream(const WeightRef& weight, uint32_t first_output, Ring& memory) {
         const WeightLayout layout = weight_layout(weight.rows, weight.cols, FORMAT);
         const unsigned char* data = static_cast<const unsigned char*>(weight.data);
         const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        const uint32_t units = layout.tile_bytes / UNIT_BYTES;
-        first = units * warp / BLOCK_WARPS;
-        last = units * (warp + 1) / BLOCK_WARPS;
+        const uint32_t all_steps = layout.tile_bytes / (STEP_UNITS * VALUE_BYTES);
+        first_step = all_steps * warp / BLOCK_WARPS;
+        steps = all_steps * (warp + 1) / BLOCK_WARPS - first_step;
+        ahead = steps * STEP_UNITS;
+        ring = memory.bytes[warp];
+        // Beyond the last tile: the last one again, whose outputs nobody takes.
+        const auto tile = [&](uint32_t i) { return uint64_t(min(first_output / TILE_ROWS + i, layout.row_tiles - 1)); };
+        const uint32_t first_unit = first_step * STEP_UNITS;
 #pragma unroll
         for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-            // Beyond the last tile: the last one again, whose outputs nobody takes.
-            const uint64_t tile = min(first_output / TILE_ROWS + i, layout.row_tiles - 1);
-            values[i] = data + tile * layout.tile_bytes + first * UNIT_BYTES + lane * 16;
-            headers[i] = data + layout.headers + tile * layout.header_bytes + (first * 8 + lane / 4) * HEADER_BYTES;
+            values[i] = data + tile(i) * layout.tile_bytes + first_unit * VALUE_BYTES + lane * 16;
+        }
+        headers = data + layout.headers + first_unit * HEADER_BYTES;
+        if constexpr (HEADER_BYTES > 0) {
+            const uint32_t copied = lane * 16;
+            if (lane < HEADER_LANES) headers += tile(copied / HEADER_BYTES) * layout.header_bytes + copied % HEADER_BYTES;
         }
     }
 
-    // The unit `ahead` of where the stream is.
-    __device__ __forceinline__ void load(Unit& unit, uint32_t ahead) const {
+    // Starts the copy of the next unit that is not yet under way, into a stage that has been read.
+    __device__ __forceinline__ void copy(uint32_t to) {
+        if (ahead > 0) {
+            const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
-        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-#pragma unroll
-            for (uint32_t v = 0; v < UNIT_VECTORS; v++) {
-                unit.values[i][v] = load_stream(values[i] + ahead * UNIT_BYTES + v * 512);
+            for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+                copy_async(ring + to + i * VALUE_BYTES + lane * 16, values[i]);
+                values[i] += VALUE_BYTES;
             }
-            const unsigned char* header = headers[i] + ahead * 8 * HEADER_BYTES;
-            if (HEADER_BYTES == 16) unit.headers[i] = load_stream(header);
-            if (HEADER_BYTES == 8) {
-                const uint2 pair = load_stream_pair(header);
-                unit.headers[i].x = pair.x, unit.headers[i].y = pair.y;
+            if (HEADER_BYTES > 0 && lane < HEADER_LANES) {
+                copy_async(ring + to + BLOCK_TILES * VALUE_BYTES + lane * 16, headers);
             }
-            if (HEADER_BYTES == 4) unit.headers[i].x = load_stream_word(header);
+            headers += HEADER_BYTES;
+            ahead--;
         }
+        copy_async_commit();  // an empty one too: groups are counted
     }
 
-    __device__ __forceinline__ void advance(uint32_t units) {
+    __device__ __forceinline__ void start() {
+#pragma unroll
+        for (uint32_t stage = 0; stage < STAGES; stage++) copy(stage * UNIT_BYTES);
+    }
+
+    // The next unit. All lanes call it.
+    __device__ __forceinline__ Unit take() {
+        copy_async_wait<STAGES - 1>();
+        __syncwarp();  // the other lanes' copies too
+        const uint32_t lane = threadIdx.x % 32;
+        const unsigned char* from = ring + stage;
+        Unit unit;
 #pragma unroll
         for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-            values[i] += units * UNIT_BYTES;
-            headers[i] += units * 8 * HEADER_BYTES;
+            unit.values[i] = *reinterpret_cast<const uint4*>(from + i * VALUE_BYTES + lane * 16);
+            const unsigned char* header =
+                from + BLOCK_TILES * VALUE_BYTES + i * HEADER_BYTES + lane / 4 * LANE_HEADER_BYTES;
+            if (LANE_HEADER_BYTES == 16) unit.headers[i] = *reinterpret_cast<const uint4*>(header);
+            if (LANE_HEADER_BYTES == 8) {
+                const uint2 scales = *reinterpret_cast<const uint2*>(header);
+                unit.headers[i].x = scales.x, unit.headers[i].y = scales.y;
+            }
+            if (LANE_HEADER_BYTES == 4) unit.headers[i].x = *reinterpret_cast<const uint32_t*>(header);
         }
+        __syncwarp();  // read by all, and free
+        copy(stage);
+        stage = stage == (STAGES - 1) * UNIT_BYTES ? 0 : stage + UNIT_BYTES;
+        return unit;
     }
 
-    // mma's A: of bf16 the unit's 16 columns `part`, else its block `part`. q4_0 is 16 (q - 8).
+    // mma's A: of q4 block `part` of the unit. q4_0 is 16 (q - 8).
     static __device__ __forceinline__ void matrix(uint32_t (&a)[4], const Unit& unit, uint32_t tile, uint32_t part) {
-        const uint4& v = unit.values[tile][Q4 ? 0 : part];
+        const uint4& v = unit.values[tile];
         if (!Q4) {
             a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
             return;
@@ -118,70 +165,82 @@ struct TileStream {
 
 // ---- rows -----------------------------------------------------------------------------------------------------------
 
-// Where a lane reads the rows of a block's tokens: with g = lane / 4 and t = lane % 4, of each group of tokens, its part
-// of the values of token g, and the scales of tokens 2t and 2t + 1.
+// How a lane reads the rows of a block's tokens. With g = lane / 4 and t = lane % 4: of each group its part of the
+// values of token g, and that token's scale and sum.
 template <uint32_t KIND, uint32_t T>
 struct TokenRows {
     static constexpr uint32_t GROUPS = T / GROUP_TOKENS;
     static constexpr bool BF16 = KIND == VITRUM_ACTIVATIONS_BF16;
     static constexpr uint32_t PLANES = KIND == VITRUM_ACTIVATIONS_INT8X2 ? 2 : 1;
     static constexpr uint32_t BLOCK_BYTES = KIND == VITRUM_ACTIVATIONS_INT8 ? 32 : 64;
+    static constexpr uint32_t SCALE_BYTES = 2 * sizeof(float);
     static_assert(T % GROUP_TOKENS == 0, "whole groups");
 
-    // One block of columns.
+    // One block of columns of a group.
     struct Block {
-        uint4 values[GROUPS];  // int8: x and y alone
-        float scales[GROUPS][2];
-        float sums[GROUPS][2];
+        uint4 values;  // int8: x and y alone
+        float scale;
+        float sum;
     };
 
-    const unsigned char* rows;
     RowsLayout layout;
-    uint32_t values[GROUPS];     // offsets from `rows`: all of them are less than 4 GiB
-    uint32_t scales[GROUPS][2];  // likewise
+    const unsigned char* values;  // of row 0, this lane's
+    const unsigned char* scales;  // of row 0
+    uint32_t offsets[GROUPS];     // of token g's rows: all the rows are less than 4 GiB
 
     // `row_of` gives the row of the block's token i, for any i < T. Beyond the last token: any row that exists.
     template <class RowOf>
-    __device__ void locate(const void* prepared, uint32_t cols, const RowOf& row_of) {
-        const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-        rows = static_cast<const unsigned char*>(prepared);
+    __device__ __forceinline__ void locate(const void* rows, uint32_t cols, const RowOf& row_of) {
         layout = rows_layout(cols, KIND);
+        values = static_cast<const unsigned char*>(rows) + threadIdx.x % 4 * (BLOCK_BYTES / 4);
+        scales = static_cast<const unsigned char*>(rows) + layout.scales;
 #pragma unroll
         for (uint32_t n = 0; n < GROUPS; n++) {
-            values[n] = row_of(n * GROUP_TOKENS + g) * layout.row_bytes + t * (BLOCK_BYTES / 4);
-            if (BF16) continue;
-            scales[n][0] = row_of(n * GROUP_TOKENS + 2 * t) * layout.row_bytes + layout.scales;
-            scales[n][1] = row_of(n * GROUP_TOKENS + 2 * t + 1) * layout.row_bytes + layout.scales;
+            offsets[n] = row_of(n * GROUP_TOKENS + threadIdx.x % 32 / 4) * layout.row_bytes;
         }
     }
 
+    __device__ __forceinline__ void advance(uint32_t blocks) {
+        values += blocks * BLOCK_BYTES;
+        scales += blocks * SCALE_BYTES;
+    }
+
+    // The block `ahead` of where the rows are. One that does not exist has scale 0.
     template <bool SUMS>
-    __device__ __forceinline__ void load(Block& to, uint32_t block) const {
-        const uint32_t sums = layout.sums - layout.scales;
-#pragma unroll
-        for (uint32_t n = 0; n < GROUPS; n++) {
-            const unsigned char* value = rows + (values[n] + block * BLOCK_BYTES);
-            if (KIND == VITRUM_ACTIVATIONS_INT8) {
-                const uint2 v = *reinterpret_cast<const uint2*>(value);
-                to.values[n].x = v.x, to.values[n].y = v.y;
-            } else {
-                to.values[n] = *reinterpret_cast<const uint4*>(value);
-            }
-#pragma unroll
-            for (uint32_t i = 0; i < 2 && !BF16; i++) {
-                const uint32_t scale = scales[n][i] + block * uint32_t(sizeof(float));
-                to.scales[n][i] = *reinterpret_cast<const float*>(rows + scale);
-                if (SUMS) to.sums[n][i] = *reinterpret_cast<const float*>(rows + (scale + sums));
-            }
+    __device__ __forceinline__ Block load(uint32_t n, uint32_t ahead, bool exists) const {
+        Block to;
+        to.scale = to.sum = 0.0f;
+        if (!exists) return to;
+        const unsigned char* value = values + ahead * BLOCK_BYTES + offsets[n];
+        const unsigned char* scale = scales + ahead * SCALE_BYTES + offsets[n];
+        if (KIND == VITRUM_ACTIVATIONS_INT8) {
+            const uint2 v = *reinterpret_cast<const uint2*>(value);
+            to.values.x = v.x, to.values.y = v.y;
+        } else {
+            to.values = *reinterpret_cast<const uint4*>(value);
         }
+        if (SUMS) {
+            const float2 both = *reinterpret_cast<const float2*>(scale);
+            to.scale = both.x, to.sum = both.y;
+        } else if (!BF16) {
+            to.scale = *reinterpret_cast<const float*>(scale);
+        }
+        return to;
     }
 };
 
+// The values of tokens 2t and 2t + 1, of which lanes 8t and 8t + 4 have one.
+__device__ __forceinline__ void of_columns(float (&to)[2], float value) {
+    const int lane = threadIdx.x % 4 * 8;
+    to[0] = __shfl_sync(ALL_LANES, value, lane);
+    to[1] = __shfl_sync(ALL_LANES, value, lane + 4);
+}
+
 // ---- the product ----------------------------------------------------------------------------------------------------
 
-// A warp's sums over its slice: of a tile and a group, what a lane holds of mma's D.
+// A warp's sums over its slice: of a group and a tile, what a lane holds of mma's D.
 template <uint32_t T>
-using Sums = float[BLOCK_TILES][T / GROUP_TOKENS][4];
+using Sums = float[T / GROUP_TOKENS][BLOCK_TILES][4];
 
 // The first rounding's product and, of two planes, the second's.
 template <uint32_t PLANES>
@@ -200,159 +259,157 @@ __device__ __forceinline__ void integer_products(float (&to)[4], const uint32_t 
     }
 }
 
-// Adds one block of columns: block `part` of a unit.
-template <uint32_t FORMAT, uint32_t KIND, uint32_t T>
-__device__ __forceinline__ void add_block(
-    Sums<T>& sums, const typename TileStream<FORMAT>::Unit& unit, uint32_t part,
-    const typename TokenRows<KIND, T>::Block& rows) {
+// Adds what a unit has of one block of columns, for all groups; `row(n)` gives the block of a group. Part: of q4 which
+// block of the unit, of bf16 which half of the block.
+template <uint32_t FORMAT, uint32_t KIND, uint32_t T, class Row>
+__device__ __forceinline__ void add_part(
+    Sums<T>& sums, const typename TileStream<FORMAT>::Unit& unit, uint32_t part, const Row& row) {
     using Stream = TileStream<FORMAT>;
     using Rows = TokenRows<KIND, T>;
+    uint32_t a[BLOCK_TILES][4];
+    float d[BLOCK_TILES][2], m[BLOCK_TILES][2];  // of rows g and g + 8
 #pragma unroll
     for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-        uint32_t a[4];
-        if (Stream::BF16) {
+        Stream::matrix(a[i], unit, i, part);
+        if (Stream::BF16) continue;
+        f16_pair_to_f32(part == 0 ? unit.headers[i].x : unit.headers[i].y, d[i][0], d[i][1]);
+        if (Stream::MINIMA) f16_pair_to_f32(part == 0 ? unit.headers[i].z : unit.headers[i].w, m[i][0], m[i][1]);
+        if (FORMAT != VITRUM_FORMAT_Q4_0) continue;
+        d[i][0] = mul(d[i][0], 1.0f / 16.0f), d[i][1] = mul(d[i][1], 1.0f / 16.0f);
+    }
 #pragma unroll
-            for (uint32_t half = 0; half < 2; half++) {
-                Stream::matrix(a, unit, i, half);
+    for (uint32_t n = 0; n < Rows::GROUPS; n++) {
+        const typename Rows::Block b = row(n);
+        float scales[2], block_sums[2];  // of tokens 2t and 2t + 1
+        if (!Stream::BF16) of_columns(scales, b.scale);
+        if (Stream::MINIMA) of_columns(block_sums, mul(b.scale, b.sum));
 #pragma unroll
-                for (uint32_t n = 0; n < Rows::GROUPS; n++) {
-                    const uint4& v = rows.values[n];
-                    const uint32_t b[2] = {half == 0 ? v.x : v.z, half == 0 ? v.y : v.w};
-                    mma_bf16(sums[i][n], a, b);
-                }
+        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+            if (Stream::BF16) {
+                const uint32_t columns[2] = {part == 0 ? b.values.x : b.values.z, part == 0 ? b.values.y : b.values.w};
+                mma_bf16(sums[n][i], a[i], columns);
+                continue;
             }
-            continue;
-        }
-        Stream::matrix(a, unit, i, part);
-        float d[2], m[2];  // of rows g and g + 8
-        f16_pair_to_f32(part == 0 ? unit.headers[i].x : unit.headers[i].y, d[0], d[1]);
-        if (Stream::MINIMA) f16_pair_to_f32(part == 0 ? unit.headers[i].z : unit.headers[i].w, m[0], m[1]);
-        if (FORMAT == VITRUM_FORMAT_Q4_0) d[0] = mul(d[0], 1.0f / 16.0f), d[1] = mul(d[1], 1.0f / 16.0f);
-#pragma unroll
-        for (uint32_t n = 0; n < Rows::GROUPS; n++) {
             float products[4];
-            integer_products<Rows::PLANES>(products, a, rows.values[n]);
+            integer_products<Rows::PLANES>(products, a[i], b.values);
 #pragma unroll
             for (uint32_t k = 0; k < 4; k++) {
-                const float scale = rows.scales[n][k % 2];
-                float& sum = sums[i][n][k];
-                sum = fma_once(mul(d[k / 2], scale), products[k], sum);
-                if (Stream::MINIMA) sum = fma_once(m[k / 2], mul(scale, rows.sums[n][k % 2]), sum);
+                float& sum = sums[n][i][k];
+                sum = fma_once(mul(d[i][k / 2], scales[k % 2]), products[k], sum);
+                if (Stream::MINIMA) sum = fma_once(m[i][k / 2], block_sums[k % 2], sum);
             }
         }
     }
 }
 
-// Units of weights under way: 8 or more vectors of 16 bytes a lane, where registers are left for them.
-template <uint32_t FORMAT, uint32_t T>
-static constexpr uint32_t UNITS_AHEAD = T > 16 ? 2 : FORMAT == VITRUM_FORMAT_BF16 ? 3 : 4;
+// A warp's sums over its slice.
+template <uint32_t FORMAT, uint32_t KIND, uint32_t T>
+__device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>& stream, TokenRows<KIND, T> rows) {
+    using Stream = TileStream<FORMAT>;
+    using Rows = TokenRows<KIND, T>;
+    constexpr bool AHEAD = T <= 16;  // rows are loaded a block ahead; more tokens are work enough to hide a load
+#pragma unroll
+    for (uint32_t n = 0; n < Rows::GROUPS; n++) {
+#pragma unroll
+        for (uint32_t k = 0; k < BLOCK_TILES * 4; k++) sums[n][k / 4][k % 4] = 0.0f;
+    }
+    if (stream.steps == 0) return;
+    uint32_t block = stream.first_step * Stream::STEP_BLOCKS;
+    rows.advance(block);
+    typename Rows::Block now[Rows::GROUPS], next[Rows::GROUPS];
+#pragma unroll
+    for (uint32_t n = 0; n < Rows::GROUPS; n++) {
+        if (AHEAD) next[n] = rows.template load<Stream::MINIMA>(n, 0, true);
+    }
+#pragma unroll 1
+    for (uint32_t step = 0; step < stream.steps; step++) {
+#pragma unroll
+        for (uint32_t u = 0; u < Stream::STEP_UNITS; u++) {
+            const typename Stream::Unit unit = stream.take();
+#pragma unroll(AHEAD ? Stream::STEP_BLOCKS : 1)
+            for (uint32_t b = 0; b < Stream::STEP_BLOCKS; b++) {
+                const uint32_t ahead = AHEAD ? b + 1 : b;
+                const bool exists = block + ahead < rows.layout.blocks;
+#pragma unroll
+                for (uint32_t n = 0; n < Rows::GROUPS; n++) {
+                    if (!AHEAD || u > 0) continue;
+                    now[n] = next[n];
+                    next[n] = rows.template load<Stream::MINIMA>(n, ahead, exists);
+                }
+                add_part<FORMAT, KIND, T>(sums, unit, u + b, [&](uint32_t n) {
+                    return AHEAD ? now[n] : rows.template load<Stream::MINIMA>(n, ahead, exists);
+                });
+            }
+        }
+        block += Stream::STEP_BLOCKS;
+        rows.advance(Stream::STEP_BLOCKS);
+    }
+}
 
 // This warp's sums of 32 outputs, from `first_output` on, of up to T tokens. `ready` comes between the first loads of
 // weights and the first of rows, which it locates; it returns whether there is anything to do.
 template <uint32_t FORMAT, uint32_t KIND, uint32_t T, class Ready>
 __device__ __forceinline__ bool format_product(
-    Sums<T>& sums, const WeightRef& weight, uint32_t first_output, TokenRows<KIND, T>& rows, const Ready& ready) {
-    using Stream = TileStream<FORMAT>;
-    constexpr uint32_t AHEAD = UNITS_AHEAD<FORMAT, T>;
-    constexpr bool ROWS_AHEAD = T <= 16;  // more tokens are work enough to hide a load from the cache
-    Stream stream(weight, first_output);
-    typename Stream::Unit units[AHEAD];
-    const uint32_t count = stream.last - stream.first;
-#pragma unroll
-    for (uint32_t j = 0; j < AHEAD; j++) {
-        if (j < count) stream.load(units[j], j);
+    Sums<T>& sums, const WeightRef& weight, uint32_t first_output, Ring& ring, TokenRows<KIND, T>& rows,
+    const Ready& ready) {
+    TileStream<FORMAT> stream(weight, first_output, ring);
+    stream.start();
+    if (!ready()) {
+        copy_async_wait<0>();
+        return false;
     }
-    if (!ready()) return false;
-#pragma unroll
-    for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-#pragma unroll
-        for (uint32_t n = 0; n < T / GROUP_TOKENS; n++) {
-#pragma unroll
-            for (uint32_t k = 0; k < 4; k++) sums[i][n][k] = 0.0f;
-        }
-    }
-    typename TokenRows<KIND, T>::Block now, next;
-    uint32_t block = stream.first * Stream::UNIT_BLOCKS;
-    const uint32_t last_block = rows.layout.blocks - 1;
-    if (ROWS_AHEAD) rows.template load<Stream::MINIMA>(next, min(block, last_block));
-    for (uint32_t base = 0; base < count; base += AHEAD) {
-#pragma unroll
-        for (uint32_t j = 0; j < AHEAD; j++) {
-            if (base + j >= count) break;
-            const typename Stream::Unit unit = units[j];
-            if (base + j + AHEAD < count) stream.load(units[j], j + AHEAD);
-#pragma unroll
-            for (uint32_t part = 0; part < Stream::UNIT_BLOCKS; part++) {
-                // Where a pair's second block is missing, its scale is 0, and the row's last block comes again.
-                if (ROWS_AHEAD) {
-                    now = next;
-                    rows.template load<Stream::MINIMA>(next, min(block + 1, last_block));
-                } else {
-                    rows.template load<Stream::MINIMA>(now, min(block, last_block));
-                }
-                add_block<FORMAT, KIND, T>(sums, unit, part, now);
-                block++;
-            }
-        }
-        stream.advance(AHEAD);
-    }
+    slice_product<FORMAT, KIND, T>(sums, stream, rows);
     return true;
 }
 
 // The same for a weight of any format that is read with such rows.
 template <uint32_t KIND, uint32_t T, class Ready>
 __device__ __forceinline__ bool product(
-    Sums<T>& sums, const WeightRef& weight, uint32_t first_output, TokenRows<KIND, T>& rows, const Ready& ready) {
+    Sums<T>& sums, const WeightRef& weight, uint32_t first_output, Ring& ring, TokenRows<KIND, T>& rows,
+    const Ready& ready) {
     if constexpr (KIND == VITRUM_ACTIVATIONS_BF16) {
-        return format_product<VITRUM_FORMAT_BF16, KIND, T>(sums, weight, first_output, rows, ready);
+        return format_product<VITRUM_FORMAT_BF16, KIND, T>(sums, weight, first_output, ring, rows, ready);
     } else if (weight.format == VITRUM_FORMAT_Q8_0) {
-        return format_product<VITRUM_FORMAT_Q8_0, KIND, T>(sums, weight, first_output, rows, ready);
+        return format_product<VITRUM_FORMAT_Q8_0, KIND, T>(sums, weight, first_output, ring, rows, ready);
     } else if (weight.format == VITRUM_FORMAT_Q4_0) {
-        return format_product<VITRUM_FORMAT_Q4_0, KIND, T>(sums, weight, first_output, rows, ready);
+        return format_product<VITRUM_FORMAT_Q4_0, KIND, T>(sums, weight, first_output, ring, rows, ready);
     } else {
-        return format_product<VITRUM_FORMAT_Q4_1, KIND, T>(sums, weight, first_output, rows, ready);
+        return format_product<VITRUM_FORMAT_Q4_1, KIND, T>(sums, weight, first_output, ring, rows, ready);
     }
 }
 
 // ---- the warps' sums, added -----------------------------------------------------------------------------------------
 
-template <uint32_t T>
 struct Partials {
-    static constexpr uint32_t ROUND_GROUPS = T >= 16 ? 2 : 1;
     static constexpr uint32_t STRIDE = BLOCK_OUTPUTS + 4;  // a warp's stores then fall into different banks
-    float values[BLOCK_WARPS][ROUND_GROUPS * GROUP_TOKENS][STRIDE];
+    float values[BLOCK_WARPS][GROUP_TOKENS][STRIDE];
 };
+
+// The shared memory of a block.
+struct BlockMemory {
+    Ring ring;
+    Partials partials;
+};
+static_assert(sizeof(BlockMemory) <= 48 << 10, "what a block has without asking");
 
 // Calls `each(n, value)` for every group n, in order: of its token `warp`, this lane's output. All warps call it.
 template <uint32_t T, class Each>
-__device__ __forceinline__ void add_slices(Partials<T>& partials, const Sums<T>& sums, const Each& each) {
-    constexpr uint32_t ROUND_GROUPS = Partials<T>::ROUND_GROUPS;
+__device__ __forceinline__ void add_slices(Partials& partials, const Sums<T>& sums, const Each& each) {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-    for (uint32_t round = 0; round < T / GROUP_TOKENS; round += ROUND_GROUPS) {
-        if (round > 0) __syncthreads();  // the round before has been read
+    for (uint32_t n = 0; n < T / GROUP_TOKENS; n++) {
+        if (n > 0) __syncthreads();  // the group before has been read
 #pragma unroll
-        for (uint32_t n = 0; n < ROUND_GROUPS; n++) {
+        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
 #pragma unroll
-            for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-#pragma unroll
-                for (uint32_t k = 0; k < 4; k++) {
-                    const uint32_t token = n * GROUP_TOKENS + lane % 4 * 2 + k % 2;
-                    const uint32_t output = i * TILE_ROWS + lane / 4 + k / 2 * 8;
-                    partials.values[warp][token][output] = sums[i][round + n][k];
-                }
+            for (uint32_t k = 0; k < 4; k++) {
+                partials.values[warp][lane % 4 * 2 + k % 2][i * TILE_ROWS + lane / 4 + k / 2 * 8] = sums[n][i][k];
             }
         }
         __syncthreads();
+        float value = partials.values[0][warp][lane];
 #pragma unroll
-        for (uint32_t n = 0; n < ROUND_GROUPS; n++) {
-            const uint32_t token = n * GROUP_TOKENS + warp;
-            float value = partials.values[0][token][lane];
-#pragma unroll
-            for (uint32_t slice = 1; slice < BLOCK_WARPS; slice++) {
-                value = add(value, partials.values[slice][token][lane]);
-            }
-            each(round + n, value);
-        }
+        for (uint32_t slice = 1; slice < BLOCK_WARPS; slice++) value = add(value, partials.values[slice][warp][lane]);
+        each(n, value);
     }
 }
