@@ -16,17 +16,19 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
     InverseRms<T> inverse_rms;
     Sums<T> gate_sums, up_sums;
     float gate[T / GROUP_TOKENS];  // silu(gate) / rms
+    const auto row_of = [&](uint32_t i) { return min(first_token + i, tokens - 1); };
+    const auto locate_squares = [&] { inverse_rms.locate(p.rows, rows.layout, row_of); };
     const bool live = product(gate_sums, p.gate, first_output, memory.ring, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_token >= tokens) return false;
-        const auto row_of = [&](uint32_t i) { return min(first_token + i, tokens - 1); };
         rows.locate(p.rows, p.hidden, row_of);
-        inverse_rms.locate(p.rows, rows.layout, row_of);
+        if (LOADS_EARLY<T>) locate_squares();
         return true;
     });
     if (live) {
         product(up_sums, p.up, first_output, memory.ring, rows, [&] {
+            if (!LOADS_EARLY<T>) locate_squares();
             add_slices<T>(memory.partials, gate_sums, [&](uint32_t n, float value) {
                 const float inverse = inverse_rms.value(n, p.hidden, p.eps);
                 gate[n] = mul(silu(mul(value, inverse)), inverse);

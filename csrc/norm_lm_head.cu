@@ -14,16 +14,18 @@ __device__ void norm_lm_head(const NormLmHeadParams& p, const LaunchInfo& launch
     TokenRows<KIND, T> rows;
     InverseRms<T> inverse_rms;
     Sums<T> sums;
+    const auto row_of = [&](uint32_t i) { return step_word(p.logit_rows + min(first_row + i, logit_rows - 1)); };
+    const auto locate_squares = [&] { inverse_rms.locate(p.rows, rows.layout, row_of); };
     const bool live = product(sums, p.weight, first_output, memory.ring, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_row >= logit_rows) return false;
-        const auto row_of = [&](uint32_t i) { return step_word(p.logit_rows + min(first_row + i, logit_rows - 1)); };
         rows.locate(p.rows, p.hidden, row_of);
-        inverse_rms.locate(p.rows, rows.layout, row_of);
+        if (LOADS_EARLY<T>) locate_squares();
         return true;
     });
     if (live) {
+        if (!LOADS_EARLY<T>) locate_squares();
         add_slices<T>(memory.partials, sums, [&](uint32_t n, float value) {
             const uint32_t row = first_row + n * GROUP_TOKENS + warp;
             if (row >= logit_rows) return;  // the whole warp

@@ -78,11 +78,7 @@ __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
     Sums<T> sums;
     float angles[GROUPS];
     uint32_t slots[GROUPS];
-    const bool live = product(sums, weight, place.first_output, memory.ring, rows, [&] {
-        pdl_wait();
-        stamp_begin(launch);
-        if (first_token >= tokens) return false;
-        rows.locate(p.rows, p.hidden, row_of);
+    const auto load_places = [&] {
         inverse_rms.locate(p.rows, rows.layout, row_of);
 #pragma unroll
         for (uint32_t n = 0; n < GROUPS; n++) {
@@ -91,9 +87,17 @@ __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
             angles[n] = 0.0f;
             if (place.part != Part::VALUE) angles[n] = p.rope[size_t(p.positions[token]) * p.head_dim + place.dim];
         }
+    };
+    const bool live = product(sums, weight, place.first_output, memory.ring, rows, [&] {
+        pdl_wait();
+        stamp_begin(launch);
+        if (first_token >= tokens) return false;
+        rows.locate(p.rows, p.hidden, row_of);
+        if (LOADS_EARLY<T>) load_places();
         return true;
     });
     if (live) {
+        if (!LOADS_EARLY<T>) load_places();
         add_slices<T>(memory.partials, sums, [&](uint32_t n, float value) {
             const uint32_t token = first_token + token_of(n);
             if (token >= tokens) return;  // the whole warp

@@ -326,7 +326,7 @@ __device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>&
 #pragma unroll
         for (uint32_t u = 0; u < Stream::STEP_UNITS; u++) {
             const typename Stream::Unit unit = stream.take();
-#pragma unroll(AHEAD ? Stream::STEP_BLOCKS : 1)
+#pragma unroll(T <= 32 ? Stream::STEP_BLOCKS : 1)
             for (uint32_t b = 0; b < Stream::STEP_BLOCKS; b++) {
                 const uint32_t ahead = AHEAD ? b + 1 : b;
                 const bool exists = block + ahead < rows.layout.blocks;
