@@ -5,7 +5,7 @@
 
 template <uint32_t KIND, uint32_t T>
 __device__ void norm_lm_head(const NormLmHeadParams& p, const LaunchInfo& launch) {
-    __shared__ BlockMemory memory;
+    BlockMemory& memory = block_memory();
     pdl_trigger();
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t first_output = blockIdx.x * BLOCK_OUTPUTS, output = first_output + lane;

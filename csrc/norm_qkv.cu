@@ -65,7 +65,7 @@ struct HeadPlace {
 template <uint32_t KIND, uint32_t T>
 __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
     constexpr uint32_t GROUPS = T / GROUP_TOKENS;
-    __shared__ BlockMemory memory;
+    BlockMemory& memory = block_memory();
     pdl_trigger();
     const HeadPlace place(p);
     const WeightRef weight = place.part == Part::QUERY ? p.wq : place.part == Part::KEY ? p.wk : p.wv;

@@ -75,8 +75,8 @@ typedef struct KvCacheRef {
 static_assert(sizeof(KvCacheRef) == 24, "KvCacheRef");
 
 // Where a kernel leaves the rows that it makes for the linear layer that reads them next, in the form in which that
-// layer's product reads them: times `gamma` if a norm comes before the layer, but not yet divided by the root of the mean
-// square, which the layer does in the end (the squares are left beside the rows). The layout: csrc/common/rows.cuh.
+// layer's product reads them: times `gamma` if a norm comes before the layer, but not yet divided by the root of the
+// mean square, which the layer does in the end (the squares are left beside the rows). Layout: csrc/common/rows.cuh.
 // CPU kernels leave nothing: there, a linear layer prepares its rows itself, in the same memory.
 typedef struct NextRows {
     DEVPTR(void) rows;         // as many as the kernel's own; 0: no layer reads them next

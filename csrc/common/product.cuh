@@ -326,7 +326,7 @@ __device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>&
 #pragma unroll
         for (uint32_t u = 0; u < Stream::STEP_UNITS; u++) {
             const typename Stream::Unit unit = stream.take();
-#pragma unroll(T <= 32 ? Stream::STEP_BLOCKS : 1)
+#pragma unroll(AHEAD ? Stream::STEP_BLOCKS : 1)
             for (uint32_t b = 0; b < Stream::STEP_BLOCKS; b++) {
                 const uint32_t ahead = AHEAD ? b + 1 : b;
                 const bool exists = block + ahead < rows.layout.blocks;
@@ -391,6 +391,11 @@ struct BlockMemory {
     Partials partials;
 };
 static_assert(sizeof(BlockMemory) <= 48 << 10, "what a block has without asking");
+
+__device__ __forceinline__ BlockMemory& block_memory() {
+    __shared__ BlockMemory memory;
+    return memory;
+}
 
 // Calls `each(n, value)` for every group n, in order: of its token `warp`, this lane's output. All warps call it.
 template <uint32_t T, class Each>
