@@ -42,13 +42,6 @@ __device__ __forceinline__ uint4 load_stream(const void* from) {
     return v;
 }
 
-// 4 bytes likewise.
-__device__ __forceinline__ uint32_t load_stream_word(const void* from) {
-    uint32_t v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(from));
-    return v;
-}
-
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
