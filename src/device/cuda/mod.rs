@@ -157,7 +157,7 @@ impl CudaDevice {
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         for (ordinal, node) in nodes.iter().enumerate() {
-            let launch = launch::choose(&node.params, key.bucket, self.context.gpu.multiprocessors);
+            let launch = launch::choose(&node.params, key.bucket, &self.context.gpu);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
             infos.push(NodeInfo {
                 kernel: launch.kernel.clone(),
