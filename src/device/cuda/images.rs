@@ -15,8 +15,13 @@ pub struct Image {
     pub bytes: &'static [u8],
 }
 
+/// Readers of an image take its headers in place.
+#[repr(align(16))]
+#[allow(dead_code, reason = "a build without nvcc has no image")]
+struct Aligned<T>(T);
+
 /// Every image, by file; empty if the machine that built this binary had no nvcc.
-pub static IMAGES: &[Image] = &[];
+pub static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// For each file, the image that fits a device of this compute capability (major, minor) best: code for just this one,
 /// then the newest code that it runs, then PTX. Empty if some file has none.
