@@ -144,7 +144,7 @@ __device__ __forceinline__ void load_queries(Shared<DIM>& s, const Work& work, c
             q = *reinterpret_cast<const float2*>(p.q + (size_t(row) * p.heads + head) * DIM + d);
         }
         const uint32_t pair = f32_to_f16(mul(q.x, p.scale)) | uint32_t(f32_to_f16(mul(q.y, p.scale))) << 16;
-        *reinterpret_cast<uint32_t*>(s.queries + swizzled<DIM / 8>(query, d / 8) + d % 8) = pair;
+        s.queries[(swizzled<DIM / 8>(query, d / 8) + d % 8) / 2] = pair;
     }
 }
 
@@ -171,7 +171,7 @@ __device__ __forceinline__ void score(const Shared<DIM>& s, uint32_t tiles, Scor
         for (uint32_t tile = 0; tile < PASS_TILES; tile++) {
             if (tile >= tiles) break;
             uint32_t queries[4];
-            load_matrices(queries, s.queries + swizzled<DIM / 8>(tile * TILE + lane % 16, k / 8 + lane / 16));
+            load_matrices(queries, s.queries + swizzled<DIM / 8>(tile * TILE + lane % 16, k / 8 + lane / 16) / 2);
 #pragma unroll
             for (uint32_t i = 0; i < WARP_POSITIONS / 8; i++) {
                 const uint32_t b[2] = {keys[i / 2][i % 2 * 2], keys[i / 2][i % 2 * 2 + 1]};
@@ -227,7 +227,7 @@ __device__ __forceinline__ void soften(Shared<DIM>& s, uint32_t tiles, const Sco
                 const float low = position < seen ? exp_exactly(sub(pair[0], chunk_max)) : 0.0f;
                 const float high = position + 1 < seen ? exp_exactly(sub(pair[1], chunk_max)) : 0.0f;
                 const uint32_t rounded = f32_to_f16(low) | uint32_t(f32_to_f16(high)) << 16;
-                *reinterpret_cast<uint32_t*>(&s.weights[query][position]) = rounded;
+                s.weights[query][position / 2] = rounded;
                 float used_low, used_high;
                 f16_pair_to_f32(rounded, used_low, used_high);
                 sum = add(add(sum, used_low), used_high);
@@ -273,7 +273,7 @@ __device__ __forceinline__ void weigh(const Shared<DIM>& s, uint32_t tiles, uint
             for (uint32_t i = 0; i < LOAD_PAGES; i++) {
                 if (page + i >= pages) break;
                 uint32_t weights[4];
-                load_matrices(weights, &s.weights[tile * TILE + lane % 16][(page + i) * PAGE + lane / 16 * 8]);
+                load_matrices(weights, &s.weights[tile * TILE + lane % 16][((page + i) * PAGE + lane / 16 * 8) / 2]);
 #pragma unroll
                 for (uint32_t t = 0; t < D::WARP_TILES; t++) {
                     const uint32_t b[2] = {values[2 * (i + t)], values[2 * (i + t) + 1]};
@@ -365,10 +365,13 @@ __device__ __forceinline__ void write_results(const Shared<DIM>& s, const Work& 
             p.out[size_t(row + i / width) * all + kv_head * width + i % width] = s.results[i];
         }
     }
-    const uint32_t blocks = p.next.rows != nullptr ? width / VITRUM_QUANT_BLOCK : 0;
-    for (uint32_t i = threadIdx.x / 32; i < rows * blocks; i += WARPS) {
-        leave_row_block(p.next, all, row + i / blocks, kv_head * blocks + i % blocks,
-                        s.results[i * VITRUM_QUANT_BLOCK + threadIdx.x % 32]);
+    if (p.next.rows == nullptr) return;
+    const uint32_t blocks = width / VITRUM_QUANT_BLOCK;
+    for (uint32_t block = threadIdx.x / 32; block < blocks; block += WARPS) {
+        const NextBlock next(p.next, all, kv_head * blocks + block);
+        for (uint32_t i = 0; i < rows; i++) {
+            next.leave(row + i, s.results[i * width + block * VITRUM_QUANT_BLOCK + threadIdx.x % 32]);
+        }
     }
 }
 

@@ -35,11 +35,12 @@ struct PackedRow {
         return col / (4 * WORD_COLS) * 2 + row / 8;
     }
 
-    __device__ float column_of(uint64_t part, uint32_t block) const {  // a scale or a minimum
-        const size_t at = (size_t(tile) * layout.blocks + block) * TILE_ROWS + scale_place(row);
-        float low, high;
-        f16_pair_to_f32(reinterpret_cast<const uint16_t*>(data + part)[at], low, high);
-        return low;
+    // The block's scale, or 8 bytes further its minimum.
+    __device__ float header(uint32_t block, uint32_t further) const {
+        const uint64_t at = scale_offset(layout, format, tile * TILE_ROWS + row, block) + further;
+        float value, none;
+        f16_pair_to_f32(*reinterpret_cast<const uint16_t*>(data + at), value, none);
+        return value;
     }
 
     // Value k of a block.
@@ -50,13 +51,13 @@ struct PackedRow {
             const unsigned char* at = values + (block * 2 + k / 16) * 512 + lane_of<2>(col) * 16 + word_of<2>(col) * 4;
             return bf16_to_f32(reinterpret_cast<const uint16_t*>(at)[col % 2]);
         }
-        const float d = column_of(layout.scales, block);
+        const float d = header(block, 0);
         if (format == VITRUM_FORMAT_Q8_0) {
             const unsigned char* at = values + block * 512 + lane_of<4>(k) * 16 + word_of<4>(k) * 4 + k % 4;
             return mul(d, static_cast<float>(static_cast<int8_t>(*at)));
         }
         const unsigned char pair = values[block / 2 * 512 + lane_of<4>(k) * 16 + block % 2 * 8 + row / 8 * 4 + k % 4];
-        const float m = format == VITRUM_FORMAT_Q4_1 ? column_of(layout.minima, block) : mul(-8.0f, d);
+        const float m = format == VITRUM_FORMAT_Q4_1 ? header(block, 8) : mul(-8.0f, d);
         return add(mul(d, static_cast<float>(k < 16 ? pair & 15 : pair >> 4)), m);
     }
 };
@@ -79,7 +80,7 @@ VITRUM_KERNEL __launch_bounds__(THREADS)
         for (uint32_t block = threadIdx.x / 32; block < hidden / BLOCK; block += WARPS) {
             const float value = packed.value(block, lane);
             p.x[size_t(row) * hidden + block * BLOCK + lane] = value;
-            leave_row_block(p.next, hidden, row, block, value);
+            NextBlock(p.next, hidden, block).leave(row, value);
         }
     }
     stamp_end(launch);

@@ -8,8 +8,8 @@ static constexpr uint32_t PASS_TILES = 4;
 static constexpr uint32_t PASS_QUERIES = PASS_TILES * TILE;
 static constexpr uint32_t WARPS = 8, THREADS = WARPS * 32;
 static constexpr uint32_t CHUNK_PAGES = CHUNK / PAGE, WARP_POSITIONS = CHUNK / WARPS, WARP_PAGES = CHUNK_PAGES / WARPS;
-// Halves from one query's weights to the next's: 8 rows of 16 bytes then lie in different banks.
-static constexpr uint32_t WEIGHTS_STRIDE = CHUNK + 8;
+// Words of two halves from one query's weights to the next's: 8 rows of 16 bytes then lie in different banks.
+static constexpr uint32_t WEIGHTS_STRIDE = (CHUNK + 8) / 2;
 static_assert(PAGE == 16, "a page is mma's K of values, and two of its N of keys");
 static_assert(WARP_PAGES == 2, "a warp scores whole pages");
 static_assert(PASS_QUERIES <= THREADS, "a thread per query");
@@ -34,14 +34,14 @@ __host__ __device__ constexpr uint32_t swizzled(uint32_t row, uint32_t piece) {
     return (row * PIECES + (piece ^ turn)) * 8;
 }
 
-// f16 values as their bits.
+// f16 values as their bits; in words of two where they are made here, the first one low.
 template <uint32_t DIM>
 struct alignas(128) Shared {
     uint16_t keys[CHUNK_PAGES][DIM * PAGE];    // (DIM, PAGE) each, swizzled
     uint16_t values[CHUNK_PAGES][PAGE * DIM];  // (PAGE, DIM) each, swizzled
-    uint16_t queries[PASS_QUERIES * DIM];      // (queries, DIM), swizzled
+    uint32_t queries[PASS_QUERIES * DIM / 2];  // (queries, DIM), swizzled
     union {
-        uint16_t weights[PASS_QUERIES][WEIGHTS_STRIDE];
+        uint32_t weights[PASS_QUERIES][WEIGHTS_STRIDE];
         float results[PASS_QUERIES * DIM];  // (rows, heads of the group, DIM)
     };
     float maxima[WARPS][PASS_QUERIES];
