@@ -8,6 +8,7 @@
 mod buffers;
 mod clock;
 pub mod cpu;
+pub mod cuda;
 pub mod null;
 mod pack;
 #[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
