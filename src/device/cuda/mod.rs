@@ -13,6 +13,8 @@ pub mod images;
 mod launch;
 mod memory;
 mod modules;
+pub mod pack;
+pub mod rows;
 mod steps;
 mod validate;
 
@@ -142,8 +144,14 @@ impl CudaDevice {
     }
 
     pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
-        let _ = activations_for(source.name, source.format, activations)?;
-        Err(DeviceError::PackFormat { name: source.name.into(), reason: "interim".into() })
+        self.check_failed()?;
+        let activations = activations_for(source.name, source.format, activations)?;
+        let packed = pack::pack(source)?;
+        let buffer = self.memory.alloc(packed.len(), "weights")?;
+        // SAFETY: the buffer was just allocated with so many bytes, and nobody else has its address yet.
+        unsafe { self.memory.upload(buffer.addr, &packed)? };
+        let (rows, cols) = (source.rows as u32, source.cols as u32);
+        Ok(WeightRef { data: buffer.addr, rows, cols, format: source.format as u32, activations })
     }
 
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
@@ -156,13 +164,13 @@ impl CudaDevice {
         self.check(key, nodes)?;
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
-        for (ordinal, node) in nodes.iter().enumerate() {
+        for node in nodes {
             let launch = launch::choose(&node.params, key.bucket, &self.context.gpu);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
             infos.push(NodeInfo {
                 kernel: launch.kernel.clone(),
                 choice: launch.choice(),
-                barriers: u32::from(ordinal > 0),
+                barriers: 1,
                 place: node.place,
                 cost: node.cost,
             });
@@ -188,7 +196,7 @@ impl CudaDevice {
         let ticket = self.tickets.take();
         let graphs = submission.graphs.iter().map(|id| captured(&self.graphs, *id));
         // SAFETY: uploads and downloads lie in buffers of this device.
-        unsafe { self.steps.submit(ticket.0, submission, graphs)? };
+        unsafe { self.steps.submit(ticket.0, submission, graphs, self.memory.buffers())? };
         Ok(ticket)
     }
 
