@@ -13,6 +13,8 @@ pub mod images;
 mod launch;
 mod memory;
 mod modules;
+pub mod pack;
+pub mod rows;
 mod steps;
 mod validate;
 
@@ -142,8 +144,14 @@ impl CudaDevice {
     }
 
     pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
-        let _ = activations_for(source.name, source.format, activations)?;
-        Err(DeviceError::PackFormat { name: source.name.into(), reason: "interim".into() })
+        self.check_failed()?;
+        let activations = activations_for(source.name, source.format, activations)?;
+        let packed = pack::pack(source)?;
+        let buffer = self.memory.alloc(packed.len(), "weights")?;
+        // SAFETY: the buffer was just allocated with so many bytes, and nobody else has its address yet.
+        unsafe { self.memory.upload(buffer.addr, &packed)? };
+        let (rows, cols) = (source.rows as u32, source.cols as u32);
+        Ok(WeightRef { data: buffer.addr, rows, cols, format: source.format as u32, activations })
     }
 
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
