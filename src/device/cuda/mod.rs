@@ -164,13 +164,13 @@ impl CudaDevice {
         self.check(key, nodes)?;
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
-        for (ordinal, node) in nodes.iter().enumerate() {
+        for node in nodes {
             let launch = launch::choose(&node.params, key.bucket, &self.context.gpu);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
             infos.push(NodeInfo {
                 kernel: launch.kernel.clone(),
                 choice: launch.choice(),
-                barriers: u32::from(ordinal > 0),
+                barriers: 1,
                 place: node.place,
                 cost: node.cost,
             });
@@ -196,7 +196,7 @@ impl CudaDevice {
         let ticket = self.tickets.take();
         let graphs = submission.graphs.iter().map(|id| captured(&self.graphs, *id));
         // SAFETY: uploads and downloads lie in buffers of this device.
-        unsafe { self.steps.submit(ticket.0, submission, graphs)? };
+        unsafe { self.steps.submit(ticket.0, submission, graphs, self.memory.buffers())? };
         Ok(ticket)
     }
 
