@@ -1,5 +1,5 @@
-//! Memory in an address range of its own. Each allocation ends where memory ends, up to its alignment, and no address is
-//! given out twice: an access beyond an allocation or after its end meets no memory.
+//! Memory in an address range of its own. Each allocation ends where memory ends, up to its alignment, and no address
+//! is given out twice: an access beyond an allocation or after its end meets no memory.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;

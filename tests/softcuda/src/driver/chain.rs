@@ -1,6 +1,6 @@
 //! Kernels that are chained by programmatic edges. A device may begin a kernel while the one ahead of it runs. Here,
-//! the first block of the kernel runs up to its `pdl_wait` before the one ahead has begun its own work: so what it reads
-//! too early is not there yet, every time.
+//! the first block of the kernel runs up to its `pdl_wait` before the one ahead has begun its own work: so what it
+//! reads too early is not there yet, every time.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,9 +1,10 @@
 //! libcuda in software: the calls of the CUDA driver that vitrum makes, with the C ABI and the rules of the driver.
 //!
 //! A process finds it as `libcuda.so` if [`crate::library_dir`] comes first on its LD_LIBRARY_PATH. There is one
-//! device, "vitrum softcuda", of compute capability 9.0. What a driver refuses is refused, with the driver's status; what makes
-//! a kernel fail on a device makes it fail here, and then every later call fails, as on a device. Each of these says
-//! why in a line on standard error that begins with `softcuda:`; a process without such a line has kept the rules.
+//! device, "vitrum softcuda", of compute capability 9.0. What a driver refuses is refused, with the driver's status;
+//! what makes a kernel fail on a device makes it fail here, and then every later call fails, as on a device. Each of
+//! these says why in a line on standard error that begins with `softcuda:`; a process without such a line has kept the
+//! rules.
 //!
 //! Modelled: handles of each kind and their lifetime; memory in a range of its own, each allocation ending where memory
 //! ends, not there any more once freed; streams that work on threads of their own, so that what is not waited for has

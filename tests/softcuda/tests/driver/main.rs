@@ -46,7 +46,8 @@ fn a_program_that_keeps_the_rules_is_told_nothing() {
         p.destroy(graph);
         cuda.call("cuEventDestroy_v2", &[event]);
         cuda.call("cuMemFreeHost", &[pinned]);
-        (p.free(input), p.free(sums));
+        p.free(input);
+        p.free(sums);
         p.end();
     });
     told(&lines, &[]);
@@ -164,7 +165,8 @@ fn what_is_not_waited_for_has_not_happened() {
         let set = |index: usize, value: u32| unsafe { pinned.add(index).write_volatile(value) };
         // SAFETY: as above.
         let get = |index: usize| unsafe { pinned.add(index).read_volatile() };
-        (set(0, 5), set(1, 6));
+        set(0, 5);
+        set(1, 6);
         cuda.call("cuMemsetD8Async", &[addr, 0, 4 << 20, p.stream]);
         p.launch("numbering", 1024, 1024, 0, &[addr]);
         cuda.call("cuMemcpyHtoDAsync_v2", &[small, pinned as u64, 4, p.stream]);
@@ -180,7 +182,8 @@ fn what_is_not_waited_for_has_not_happened() {
         pageable[0] = 9;
         assert_eq!((p.download(small, 1), pageable), (vec![8], [9]));
         cuda.call("cuMemFreeHost", &[pinned as u64]);
-        (p.free(addr), p.free(small));
+        p.free(addr);
+        p.free(small);
         p.end();
     });
     told(&lines, &[]);
@@ -316,7 +319,8 @@ fn launches_are_checked() {
 fn what_is_left_is_told_at_the_end() {
     let lines = in_process("what_is_left_is_told_at_the_end", &[], |cuda| {
         let p = Program::begin(cuda);
-        (p.alloc(100), p.alloc(200));
+        p.alloc(100);
+        p.alloc(200);
         cuda.make("cuMemHostAlloc", &[50, 0]);
         cuda.make("cuEventCreate", &[0]);
         p.capture(|| {});
