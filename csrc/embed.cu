@@ -64,8 +64,8 @@ struct PackedRow {
 
 }  // namespace
 
-VITRUM_KERNEL __launch_bounds__(THREADS)
-    embed(const __grid_constant__ EmbedParams p, const __grid_constant__ LaunchInfo launch) {
+VITRUM_KERNEL __launch_bounds__(THREADS) embed(
+    const __grid_constant__ EmbedParams p, const __grid_constant__ LaunchInfo launch) {
     pdl_trigger();
     pdl_wait();
     stamp_begin(launch);

@@ -429,8 +429,8 @@ __device__ void write_logprobs(Draw& d, uint32_t token, uint32_t alternatives, L
 
 }  // namespace
 
-VITRUM_KERNEL __launch_bounds__(THREADS)
-    sample(const __grid_constant__ SampleParams p, const __grid_constant__ LaunchInfo launch) {
+VITRUM_KERNEL __launch_bounds__(THREADS) sample(
+    const __grid_constant__ SampleParams p, const __grid_constant__ LaunchInfo launch) {
     __shared__ Shared s;
     pdl_trigger();
     pdl_wait();

@@ -202,7 +202,8 @@ pub struct Download {
 /// One step: everything is copied before `submit` returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Submission<'a> {
-    /// Copied to the device before the first replay.
+    /// Copied to the device before the first replay. What lies in a buffer between two of them may be lost: a device
+    /// may copy them together.
     pub uploads: &'a [Upload<'a>],
     /// Replayed in order.
     pub graphs: &'a [GraphId],

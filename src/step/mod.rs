@@ -173,6 +173,11 @@ impl StepRunner {
         &mut self.batch
     }
 
+    /// The batch that is being filled.
+    pub fn batch(&mut self) -> &mut StepBatch {
+        &mut self.batch
+    }
+
     /// The key of the forward graph that the batch replays, and that of the sample graph.
     pub fn batch_keys(&self) -> [Option<GraphKey>; 2] {
         self.graphs.keys(&self.batch)

@@ -20,7 +20,7 @@ impl Heads {
         self.heads * self.dim
     }
 
-    fn scale(&self) -> f32 {
+    pub(crate) fn scale(&self) -> f32 {
         (self.dim as f32).powf(-0.5)
     }
 }
@@ -96,9 +96,9 @@ pub(crate) struct StepData {
     pages: usize,
     seqs: usize,
     partials: u32,
-    positions: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
     q: Vec<f32>,
-    pub(crate) items: Vec<AttentionItem>,
+    items: Vec<AttentionItem>,
     splits: Vec<AttentionSplit>,
     keys: Vec<u8>,
     values: Vec<u8>,
@@ -162,8 +162,8 @@ impl StepData {
     }
 }
 
-/// The reference's output, row by row.
-pub(crate) fn reference(heads: Heads, sequences: &[Rows]) -> Vec<Vec<f64>> {
+/// The reference's output, row by row, for queries that went through `prepare`.
+pub(crate) fn reference(heads: Heads, sequences: &[Rows], prepare: impl Fn(f32) -> f32) -> Vec<Vec<f64>> {
     let mut out = Vec::new();
     for s in sequences {
         let positions: Vec<u32> = (s.kv_tokens - s.rows..s.kv_tokens).map(|position| position as u32).collect();
@@ -171,6 +171,7 @@ pub(crate) fn reference(heads: Heads, sequences: &[Rows]) -> Vec<Vec<f64>> {
         let q: Vec<f32> = positions
             .iter()
             .flat_map(|&position| (0..width).map(move |index| query(s.name, position as usize, index)))
+            .map(&prepare)
             .collect();
         let of = |what| -> Vec<f32> {
             (0..s.kv_tokens * kv_width)
@@ -192,21 +193,17 @@ pub(crate) fn reference(heads: Heads, sequences: &[Rows]) -> Vec<Vec<f64>> {
     out
 }
 
-/// The largest distance of a value from the reference, and where it is.
-pub(crate) fn largest_error(got: &[Vec<f32>], want: &[Vec<f64>]) -> (f64, String) {
-    assert_eq!(got.len(), want.len());
-    let mut largest = (0.0, String::new());
+/// Every value is near the reference: at most what `tolerance` says for its row.
+pub(crate) fn check_rows(what: &str, got: &[Vec<f32>], want: &[Vec<f64>], tolerance: impl Fn(usize) -> f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
     for (row, (got, want)) in got.iter().zip(want).enumerate() {
-        assert_eq!(got.len(), want.len());
+        assert_eq!(got.len(), want.len(), "{what}");
+        let tolerance = tolerance(row);
         for (index, (got, want)) in got.iter().zip(want).enumerate() {
             let error = (f64::from(*got) - want).abs();
-            if error.is_nan() || error > largest.0 {
-                largest = (error, format!("row {row}, value {index} is {got}, not {want}"));
-            }
-            assert!(!error.is_nan(), "{}", largest.1);
+            assert!(error <= tolerance, "{what}: row {row}, value {index} is {got}, not {want} (off by {error:e})");
         }
     }
-    largest
 }
 
 pub(crate) fn batch(shapes: &[(usize, usize)]) -> Vec<Rows> {

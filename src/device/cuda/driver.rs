@@ -40,6 +40,12 @@ pub enum DriverError {
 }
 
 impl DriverError {
+    /// What was asked for is not there.
+    pub(super) fn is_not_found(&self) -> bool {
+        let not_found = CUresult::CUDA_ERROR_NOT_FOUND as i32;
+        matches!(self, DriverError::Call { status, .. } if *status == not_found)
+    }
+
     /// The same error, saying what the call was for.
     pub(super) fn of(self, what: impl FnOnce() -> String) -> DriverError {
         match self {
@@ -260,16 +266,12 @@ pub(super) fn filled<T>(mut value: T, fill: impl FnOnce(*mut T) -> Result<(), Dr
 mod tests {
     use super::*;
 
-    /// Where there is a driver, it is loaded; where there is none, that is an error and no panic.
+    /// Where there is a driver it is loaded, with all functions that are called; where there is none, or one without a
+    /// device, that is an error and no panic.
     #[test]
     fn a_machine_without_a_driver_is_an_error() {
-        match Driver::load() {
-            Ok(driver) => assert!(driver.version().is_ok()),
-            Err(error) => {
-                let text = error.to_string();
-                assert!(text.contains("libcuda") || text.contains("cu"), "{text}");
-            }
-        }
+        let loaded = Driver::load().map(|_| ());
+        assert!(!matches!(loaded, Err(DriverError::NoSymbol { .. })), "{loaded:?}");
     }
 
     #[test]

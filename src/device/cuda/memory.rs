@@ -122,13 +122,13 @@ impl Pinned {
         unsafe { std::slice::from_raw_parts(self.addr, self.bytes) }
     }
 
-    /// The bytes, while no copy uses them.
+    /// A range of the bytes, while no copy uses it.
     ///
     /// # Safety
-    /// No copy that reads or writes them is under way.
-    pub(super) unsafe fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `bytes`; `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.addr, self.bytes) }
+    /// No copy that reads or writes the range is under way.
+    pub(super) unsafe fn bytes_mut(&mut self, offset: usize, bytes: usize) -> &mut [u8] {
+        // SAFETY: `range` is within the bytes, as for `bytes`; `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.range(offset, bytes), bytes) }
     }
 
     /// The address of a range, to copy from or to.

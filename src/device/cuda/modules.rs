@@ -106,14 +106,17 @@ impl Modules {
 
     fn find(&self, kernel: &str) -> Result<sys::CUfunction, CudaError> {
         let name = CString::new(kernel).map_err(|_| CudaError::NoKernel { kernel: kernel.to_owned() })?;
-        let found = self.modules.iter().find_map(|module| {
+        for module in &self.modules {
             // SAFETY: the module is loaded, and the name ends with 0.
-            filled(std::ptr::null_mut(), |function| unsafe {
+            let found = filled(std::ptr::null_mut(), |function| unsafe {
                 self.context.driver.cuModuleGetFunction(function, module.handle, name.as_ptr())
-            })
-            .ok()
-        });
-        found.ok_or_else(|| CudaError::NoKernel { kernel: kernel.to_owned() })
+            });
+            match found {
+                Err(error) if error.is_not_found() => {}
+                found => return Ok(found.map_err(|error| error.of(|| format!("{kernel} in csrc/{}.cu", module.file)))?),
+            }
+        }
+        Err(CudaError::NoKernel { kernel: kernel.to_owned() })
     }
 }
 

@@ -14,8 +14,9 @@ use super::driver::filled;
 use super::graph::{Graph, STAMP_BYTES, launch_with};
 use super::launch::Launch;
 use super::memory::Pinned;
+use crate::device::buffers::Buffers;
 use crate::device::params::LaunchInfo;
-use crate::device::{STAGING_BYTES, STEP_NODES_MAX, STEPS_IN_FLIGHT, Submission, monotonic_ns};
+use crate::device::{STAGING_BYTES, STEP_NODES_MAX, STEPS_IN_FLIGHT, Submission, Upload, monotonic_ns};
 use crate::trace::schema::NodeStamp;
 
 /// Whether this build can stamp nodes.
@@ -23,6 +24,9 @@ pub(super) const STAMPS: bool = crate::trace::record::ENABLED;
 
 /// Bytes of the stamps of one step.
 pub(super) const STAMPS_BYTES: usize = if STAMPS { STEP_NODES_MAX * STAMP_BYTES } else { 0 };
+
+/// The most between two uploads that are copied together: about what a bus carries while a copy starts.
+const GAP_BYTES_MAX: usize = 32 << 10;
 
 /// Reads of the GPU's clock, of which the shortest counts.
 const CLOCK_READS: usize = 16;
@@ -107,28 +111,28 @@ impl Steps {
     /// been waited for.
     ///
     /// # Safety
-    /// Uploads and downloads lie in the GPU's buffers.
+    /// Uploads and downloads lie in `buffers`, which are the GPU's.
     pub(super) unsafe fn submit<'g>(
         &mut self,
         step: u64,
         submission: &Submission<'_>,
         graphs: impl Iterator<Item = &'g Graph>,
+        buffers: &Buffers,
     ) -> Result<(), CudaError> {
         self.context.bind()?;
         let (driver, stream) = (self.context.driver, self.context.stream);
         let slot = &mut self.slots[step as usize % STEPS_IN_FLIGHT];
         let traced = STAMPS && submission.traced;
         slot.submitted_ns = if traced { monotonic_ns() } else { 0 };
-        // SAFETY: the step that used the slot is done.
-        let staging = unsafe { slot.up.bytes_mut() };
-        let mut end = 0;
-        for upload in submission.uploads {
-            staging[end..end + upload.data.len()].copy_from_slice(upload.data);
-            end += upload.data.len();
-        }
-        for (addr, offset, bytes) in runs(submission) {
-            // SAFETY: the staged bytes stay until the step is done; where they go is answered for by the caller.
-            unsafe { driver.cuMemcpyHtoDAsync_v2(addr, slot.up.range(offset, bytes).cast(), bytes, stream)? };
+        for run in runs(submission.uploads, |addr, bytes| buffers.holds(addr, bytes)) {
+            // SAFETY: the step that used the slot is done, and of this one no copy has these bytes yet.
+            let staging = unsafe { slot.up.bytes_mut(run.offset, run.bytes) };
+            for upload in run.uploads.iter().filter(|upload| !upload.data.is_empty()) {
+                staging[(upload.addr - run.addr) as usize..][..upload.data.len()].copy_from_slice(upload.data);
+            }
+            let from = staging.as_ptr().cast();
+            // SAFETY: the staged bytes stay until the step is done; where they go lies in one buffer.
+            unsafe { driver.cuMemcpyHtoDAsync_v2(run.addr, from, run.bytes, stream)? };
         }
         slot.nodes = 0;
         for graph in graphs {
@@ -176,18 +180,46 @@ impl Steps {
     }
 }
 
-/// The uploads as staged, those that go on where the one before ends joined: address, offset in the staging, bytes.
-fn runs(submission: &Submission<'_>) -> impl Iterator<Item = (u64, usize, usize)> {
-    let mut uploads = submission.uploads.iter().filter(|upload| !upload.data.is_empty()).peekable();
-    let mut staged = 0;
+/// Uploads that are copied as one.
+struct Run<'a> {
+    uploads: &'a [Upload<'a>],
+    addr: u64,
+    /// In the staging memory.
+    offset: usize,
+    bytes: usize,
+}
+
+/// Cuts a step's uploads into runs: those that follow each other in one buffer, with little between them, are one copy
+/// together with what lies between. A copy costs the GPU microseconds however short it is.
+fn runs<'a>(
+    uploads: &'a [Upload<'a>],
+    one_buffer: impl Fn(u64, usize) -> bool + 'a,
+) -> impl Iterator<Item = Run<'a>> + 'a {
+    let mut left_bytes: usize = uploads.iter().map(|upload| upload.data.len()).sum();
+    let (mut rest, mut offset) = (uploads, 0);
     std::iter::from_fn(move || {
-        let first = uploads.next()?;
-        let (offset, mut bytes) = (staged, first.data.len());
-        while let Some(next) = uploads.next_if(|next| next.addr == first.addr + bytes as u64) {
-            bytes += next.data.len();
+        let first = rest.iter().position(|upload| !upload.data.is_empty())?;
+        rest = &rest[first..];
+        let (addr, mut bytes, mut count) = (rest[0].addr, 0, 0);
+        for upload in rest {
+            let len = upload.data.len();
+            if len > 0 {
+                let Some(at) = upload.addr.checked_sub(addr).map(|at| at as usize).filter(|at| *at >= bytes) else {
+                    break;
+                };
+                // What lies between takes room, but never that of data.
+                let fits = at - bytes <= GAP_BYTES_MAX && offset + at + left_bytes <= STAGING_BYTES;
+                if !(fits && one_buffer(addr, at + len)) {
+                    break;
+                }
+                bytes = at + len;
+                left_bytes -= len;
+            }
+            count += 1;
         }
-        staged += bytes;
-        Some((first.addr, offset, bytes))
+        let run = Run { uploads: &rest[..count], addr, offset, bytes };
+        (rest, offset) = (&rest[count..], offset + bytes);
+        Some(run)
     })
 }
 
@@ -251,14 +283,40 @@ impl Drop for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Upload;
+
+    /// Runs of uploads at (address, bytes): (address, offset, bytes, uploads). Buffers are 1 MiB each.
+    fn runs_of(uploads: &[(u64, usize)]) -> Vec<(u64, usize, usize, usize)> {
+        let data = vec![0; STAGING_BYTES];
+        let uploads: Vec<_> =
+            uploads.iter().map(|(addr, bytes)| Upload { addr: *addr, data: &data[..*bytes] }).collect();
+        let one_buffer = |addr: u64, bytes: usize| addr >> 20 == (addr + bytes as u64 - 1) >> 20;
+        runs(&uploads, one_buffer).map(|run| (run.addr, run.offset, run.bytes, run.uploads.len())).collect()
+    }
 
     #[test]
-    fn uploads_that_touch_are_copied_together() {
-        let uploads = [(100, 8), (108, 4), (200, 0), (112, 4), (120, 16), (136, 1)];
-        let uploads = uploads.map(|(addr, bytes)| Upload { addr, data: &[0; 16][..bytes] });
-        let submission = Submission { uploads: &uploads, graphs: &[], downloads: &[], traced: false };
-        assert_eq!(runs(&submission).collect::<Vec<_>>(), [(100, 0, 16), (120, 16, 17)]);
+    fn uploads_that_are_near_each_other_are_one_copy() {
+        assert_eq!(runs_of(&[]), []);
+        assert_eq!(runs_of(&[(0, 0), (50, 0)]), []);
+        assert_eq!(runs_of(&[(100, 8), (108, 4), (5, 0), (200, 4)]), [(100, 0, 104, 4)]);
+        assert_eq!(runs_of(&[(200, 8), (100, 8), (208, 8)]), [(200, 0, 8, 1), (100, 8, 116, 2)], "not backwards");
+        assert_eq!(runs_of(&[(100, 8), (104, 8)]), [(100, 0, 8, 1), (104, 8, 8, 1)], "nor over each other");
+        let far = GAP_BYTES_MAX as u64 + 9;
+        assert_eq!(runs_of(&[(0, 8), (far, 8)]), [(0, 0, 8, 1), (far, 8, 8, 1)], "too far");
+        assert_eq!(runs_of(&[(0xffff0, 8), (0x100000, 8)]), [(0xffff0, 0, 8, 1), (0x100000, 8, 8, 1)], "two buffers");
+    }
+
+    #[test]
+    fn what_lies_between_takes_no_room_of_data() {
+        let whole = 1 << 20;
+        let mut uploads: Vec<_> = (0..7).map(|buffer| (buffer * whole, whole as usize)).collect();
+        uploads.extend([(7 * whole, 100), (7 * whole + 200, whole as usize - 200)]);
+        let runs = runs_of(&uploads);
+        let last = runs[runs.len() - 1];
+        assert_eq!((runs.len(), last), (8, (7 * whole, 7 << 20, 1 << 20, 2)));
+        uploads.push((9 * whole, 100));
+        let runs = runs_of(&uploads);
+        assert_eq!(runs.len(), 10, "the last ones come apart");
+        assert!(runs.iter().all(|(_, offset, bytes, _)| offset + bytes <= STAGING_BYTES));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the CUDA kernels ask for beside what all kernels do.
 
+use super::rows::RowsLayout;
 use crate::device::buffers::Buffers;
 use crate::device::params::*;
 use crate::device::validate::{self, Check, Checker, require};
@@ -108,15 +109,10 @@ fn next_rows(checker: &Checker<'_>, next: &NextRows, cols: u32) -> Check {
 
 /// Rows of activations as products read them: csrc/common/rows.cuh.
 fn prepared(checker: &Checker<'_>, addr: u64, cols: u32, activations: u32) -> Check {
-    let values_bytes = match activations {
-        ACTIVATIONS_INT8 => 32,
-        ACTIVATIONS_BF16 | ACTIVATIONS_INT8X2 => 64,
-        _ => return require(false, "activations", activations.into(), "bf16, int8 or int8x2"),
-    };
+    let known = [ACTIVATIONS_BF16, ACTIVATIONS_INT8, ACTIVATIONS_INT8X2].contains(&activations);
+    require(known, "activations", activations.into(), "bf16, int8 or int8x2")?;
     require(cols.is_multiple_of(QUANT_BLOCK), "columns of rows", cols.into(), "whole blocks of 32")?;
-    let blocks = (cols / QUANT_BLOCK) as usize;
-    let row_bytes = (blocks * (values_bytes + 3 * size_of::<f32>())).next_multiple_of(16);
-    let bytes = checker.rows.saturating_mul(row_bytes);
+    let bytes = checker.rows.saturating_mul(RowsLayout::new(cols as usize, activations).row_bytes);
     require(bytes < 1 << 32, "bytes of rows", bytes as u64, "less than 4 GiB")?;
     require(addr.is_multiple_of(16), "rows", addr, "aligned to 16 bytes")?;
     checker.array("rows", addr, bytes)
