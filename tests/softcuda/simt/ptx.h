@@ -51,6 +51,15 @@ inline void copy_async_wait() {
     me->copies_pending = kept;
 }
 
+// ---- f16 ------------------------------------------------------------------------------------------------------------
+
+inline void f16_pair_to_f32(uint32_t pair, float& low, float& high) {
+    low = simt::half_to_float(uint16_t(pair));
+    high = simt::half_to_float(uint16_t(pair >> 16));
+}
+
+inline uint16_t f32_to_f16(float value) { return simt::float_to_half(value); }
+
 // ---- matrices -------------------------------------------------------------------------------------------------------
 
 namespace simt {
