@@ -57,8 +57,8 @@ struct PackedRow {
             return mul(d, static_cast<float>(static_cast<int8_t>(*at)));
         }
         const unsigned char pair = values[block / 2 * 512 + lane_of<4>(k) * 16 + block % 2 * 8 + row / 8 * 4 + k % 4];
-        const float m = format == VITRUM_FORMAT_Q4_1 ? header(block, 8) : mul(-8.0f, d);
-        return add(mul(d, static_cast<float>(k < 16 ? pair & 15 : pair >> 4)), m);
+        const float q = static_cast<float>(k < 16 ? pair & 15 : pair >> 4);
+        return format == VITRUM_FORMAT_Q4_1 ? add(mul(d, q), header(block, 8)) : mul(d, sub(q, 8.0f));
     }
 };
 
