@@ -1,4 +1,5 @@
-//! The CUDA kernel of the embedding, run on the host: rows of packed matrices, exactly, and as the next layer reads them.
+//! The CUDA kernel of the embedding, run on the host: rows of packed matrices, exactly, and as the next layer reads
+//! them.
 
 mod emulated;
 mod next_rows;
