@@ -32,7 +32,7 @@ fn runner() -> StepRunner {
     };
     let precision = Precision { activations: Activations::Reduced, kv: KvFormat::F16 };
     let device = Device::open(&options).expect("the CPU is there");
-    StepRunner::open(device, &weights, &limits, precision).expect("the model fits")
+    StepRunner::open(device, &weights, &limits, precision, None).expect("the model fits")
 }
 
 /// One step: `seqs` sequences with `rows` rows each from position `first` on.

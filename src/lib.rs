@@ -15,7 +15,7 @@
 //!         │                                                      ▼
 //!    src/text: tokenise,      src/step: bucket → two captured graphs, forward and sample
 //!    chat template,           src/model: a layer as a list of ops      src/ops: node = kernel + params + place + cost
-//!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · null
+//!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
 //!                             src/trace: the record's words and bytes, always compiled
 //!                             src/trace/record: only with `profiling`: blocks, a writer thread, the spool
 //!  src/report renders a recording: Chrome JSON, tables      src/bench: load generators      src/cli: the commands
@@ -52,11 +52,18 @@
 //! 8. The order of every reduction depends on the shape of one row, never on the batch: a request's logits are
 //!    bit-equal alone, among others and in any chunking of its prompt, on one device and instruction set.
 //!
+//! # The CUDA device has not run on a GPU yet
+//!
+//! `csrc` holds the kernels, `src/device/cuda` captures them in the driver's graphs, with programmatic dependent launch
+//! from kernel to kernel. All of it was written and tested without a GPU: the same kernels, compiled for the host, give
+//! what the references say, and NVIDIA's compiler takes them. That a GPU computes the same, and how fast, is not known.
+//! Nodes are timed by their own stamps; the device's copies and its peaks are not measured.
+//!
 //! # Deliberately absent
 //!
-//! No tensor type and no operator dispatch: a model is a list of nodes. No eager path beside the graphs. No CUDA device
-//! yet, so no PDL, no CUPTI. No prefix cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: the
-//! devices, ops and architectures are closed enums.
+//! No tensor type and no operator dispatch: a model is a list of nodes. No eager path beside the graphs. No CUPTI. No
+//! prefix cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: the devices, ops and
+//! architectures are closed enums.
 
 pub mod bench;
 pub mod cli;

@@ -1,15 +1,16 @@
 //! The sample kernel, through the device interface, against its f64 reference.
 
+mod sample_rows;
 #[path = "support/sets.rs"]
 mod sets;
 
+use sample_rows::*;
 use sets::sets;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::uniform::uniform;
-use vitrum::device::{Device, DeviceChoice, DeviceOptions, Download, Submission, Upload};
 use vitrum::ops::sample::{Sample, reference, reference_draw, reference_logprobs};
-use vitrum::trace::schema::{GraphKey, GraphKind, Op, StepSizes};
+use vitrum::trace::schema::{Op, StepSizes};
 
 /// Probabilities are ratios of f32 exponentials, whose arguments (below 30) are rounded by 10⁻⁶ and which are off by
 /// 2.4 × 10⁻⁷; sums are in f64. Running probabilities have less than this error.
@@ -17,88 +18,6 @@ const PROBABILITY_TOLERANCE: f64 = 4e-6;
 
 /// Log probabilities (below 40) are rounded to f32, by 2 × 10⁻⁶, and their sum is off by what probabilities are.
 const LOGPROB_TOLERANCE: f64 = 6e-6;
-
-const GREEDY: SampleRow =
-    SampleRow { seed: 1, position: 0, slot: 0, temperature: 0.0, top_p: 1.0, top_k: 0, logprobs: 0 };
-const DRAW: SampleRow = SampleRow { temperature: 1.0, ..GREEDY };
-
-fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
-    values.into_iter().flat_map(u32::to_ne_bytes).collect()
-}
-
-fn words_of(bytes: &[u8]) -> Vec<u32> {
-    bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
-}
-
-fn row_words(row: &SampleRow) -> [u32; 8] {
-    let (temperature, top_p) = (row.temperature.to_bits(), row.top_p.to_bits());
-    let [low, high] = [row.seed as u32, (row.seed >> 32) as u32];
-    [low, high, row.position, row.slot, temperature, top_p, row.top_k, row.logprobs]
-}
-
-const UNTOUCHED: u32 = 0xDEAD_BEEF;
-
-struct Drawn {
-    tokens: Vec<u32>,
-    slot_tokens: Vec<u32>,
-    /// `None` where nothing was written.
-    logprobs: Vec<Option<LogprobRow>>,
-}
-
-/// One step: a row of logits for each way of drawing.
-fn draw(isa: IsaChoice, threads: usize, logits: &[&[f32]], how: &[SampleRow]) -> Drawn {
-    assert_eq!(logits.len(), how.len());
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(threads), isa: Some(isa), delay: None };
-    let mut device = Device::open(&options).unwrap();
-    let (vocab, rows) = (logits[0].len(), how.len());
-    let stride = vocab.next_multiple_of(16);
-    let slots = how.iter().map(|row| row.slot as usize + 1).max().unwrap();
-    let mut buffer = |data: Vec<u8>| {
-        let buffer = device.alloc(data.len(), "test").unwrap();
-        device.upload(&buffer, 0, &data);
-        buffer
-    };
-    // Past the vocabulary stands what would win if it were looked at.
-    let padded = |row: &&[f32]| {
-        let mut row = row.to_vec();
-        row.resize(stride, f32::INFINITY);
-        row.into_iter().map(f32::to_bits)
-    };
-    let logprob_words = size_of::<LogprobRow>() / 4;
-    let tokens = buffer(words(vec![UNTOUCHED; rows]));
-    let slot_tokens = buffer(words(vec![UNTOUCHED; slots]));
-    let logprobs = buffer(words(vec![UNTOUCHED; rows * logprob_words]));
-    let node = Sample {
-        vocab,
-        stride,
-        shape: buffer(words([0, 0, rows as u32, 0, 0, 0, 0, 0])).addr,
-        logits: buffer(words(logits.iter().flat_map(padded))).addr,
-        rows: buffer(words(how.iter().flat_map(row_words))).addr,
-        slot_tokens: slot_tokens.addr,
-        tokens: tokens.addr,
-        logprobs: logprobs.addr,
-    };
-    let key = GraphKey { kind: GraphKind::SampleFull, bucket: rows as u32 };
-    let graph = device.capture(key, &[node.node()]).unwrap();
-    let downloads = [tokens, slot_tokens, logprobs].map(|b| Download { addr: b.addr, bytes: b.bytes });
-    let uploads: [Upload<'_>; 0] = [];
-    let submission = Submission { uploads: &uploads, graphs: &[graph], downloads: &downloads, traced: false };
-    let ticket = device.submit(&submission).unwrap();
-    let data = words_of(device.wait(ticket).unwrap().data);
-    let (tokens, data) = data.split_at(rows);
-    let (slot_tokens, logprobs) = data.split_at(slots);
-    let logprobs = logprobs.chunks_exact(logprob_words).map(|words| {
-        let (ids, values) = words[2..].split_at(MAX_LOGPROBS as usize);
-        let row = LogprobRow {
-            chosen: f32::from_bits(words[0]),
-            rank: words[1],
-            ids: std::array::from_fn(|i| ids[i]),
-            values: std::array::from_fn(|i| f32::from_bits(values[i])),
-        };
-        words.iter().any(|word| *word != UNTOUCHED).then_some(row)
-    });
-    Drawn { tokens: tokens.to_vec(), slot_tokens: slot_tokens.to_vec(), logprobs: logprobs.collect() }
-}
 
 fn draw_one(isa: IsaChoice, logits: &[f32], how: SampleRow) -> u32 {
     draw(isa, 1, &[logits], &[how]).tokens[0]
@@ -108,12 +27,6 @@ fn draw_one(isa: IsaChoice, logits: &[f32], how: SampleRow) -> u32 {
 fn draw_many(isa: IsaChoice, logits: &[f32], how: SampleRow, count: usize) -> Vec<u32> {
     let rows: Vec<_> = (0..count as u32).map(|position| SampleRow { position, ..how }).collect();
     draw(isa, 2, &vec![logits; count], &rows).tokens
-}
-
-/// Logits that look like a model's: most within ±10, a few above.
-fn model_logits(vocab: usize, name: u64) -> Vec<f32> {
-    let normal = |id: usize| (0..12).map(|i| uniform(name, (id * 12 + i) as u32)).sum::<f64>() - 6.0;
-    (0..vocab).map(|id| (3.0 * normal(id)) as f32).collect()
 }
 
 #[test]

@@ -20,7 +20,7 @@ use self::source::Source;
 const FEATURE_FILES: &[&str] = &["src/trace/mod.rs"];
 const FEATURE_SITES_MAX: usize = 6;
 
-const TEXT_ENDS: &[&str] = &[".rs", ".h", ".cu", ".cuh", ".py", ".mjs", ".md", ".toml", ".sh", "/run"];
+const TEXT_ENDS: &[&str] = &[".rs", ".h", ".cc", ".cu", ".cuh", ".py", ".mjs", ".md", ".toml", ".sh", "/run"];
 const PASSED_OVER: &[&str] = &["target", ".git", "Cargo.lock"];
 
 fn root() -> &'static Path {

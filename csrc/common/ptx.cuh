@@ -59,6 +59,22 @@ __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+// ---- f16 ------------------------------------------------------------------------------------------------------------
+
+// The two f16 of a word, the low one first. Exact.
+__device__ __forceinline__ void f16_pair_to_f32(uint32_t pair, float& low, float& high) {
+    asm("{.reg .b16 l, h;\n mov.b32 {l, h}, %2;\n cvt.f32.f16 %0, l;\n cvt.f32.f16 %1, h;}"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
+}
+
+// To the nearest, ties to even; beyond the largest: infinity.
+__device__ __forceinline__ uint16_t f32_to_f16(float value) {
+    uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
 // ---- matrices -------------------------------------------------------------------------------------------------------
 
 // Four 8 x 8 matrices of 16-bit values: lane l gives the address of row l % 8 of matrix l / 8, and receives of each

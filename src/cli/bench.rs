@@ -37,7 +37,7 @@ pub(super) fn run(command: &BenchCommand, cache_dir: &Path, profile_dir: Option<
         BenchCommand::Serve(args) => Ok(serve::run(args)?),
         BenchCommand::Latency(args) => {
             let model = args.engine.load(cache_dir)?;
-            let options = args.engine.options(&model.weights, &args.engine.model)?;
+            let options = args.engine.options(&model, &args.engine.model)?;
             let longest = args.latency.input_len + args.latency.output_len as usize;
             if longest > options.limits.max_model_len {
                 let limit = options.limits.max_model_len;

@@ -33,8 +33,9 @@ pub(super) struct EngineArgs {
     /// Seed of the random weights [default: 0]
     #[arg(long)]
     dummy_seed: Option<u64>,
-    /// The device
-    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    /// The device; `auto`: the GPU if there is one that this binary has kernels for, and neither --threads nor --isa is
+    /// given; else the CPU
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     device: DeviceArg,
     /// Worker threads of the CPU device [default: one per core]
     #[arg(long)]
@@ -62,9 +63,13 @@ pub(super) struct EngineArgs {
     /// The most tokens of one prompt in a step [default: --max-num-batched-tokens]
     #[arg(long)]
     long_prefill_token_threshold: Option<usize>,
-    /// Bytes of the KV cache
-    #[arg(long, default_value_t = 1 << 30)]
-    kv_cache_memory_bytes: usize,
+    /// Bytes of the KV cache [default: 1 GiB; on a GPU what --gpu-memory-utilization leaves it]
+    #[arg(long)]
+    kv_cache_memory_bytes: Option<usize>,
+    /// The fraction of the GPU's memory, as far as it is free when the weights are there, that the KV cache may fill
+    /// unless --kv-cache-memory-bytes is given [default: 0.9]
+    #[arg(long)]
+    gpu_memory_utilization: Option<f64>,
     /// The most requests that wait; one more is refused
     #[arg(long, default_value_t = 1024)]
     max_waiting: usize,
@@ -86,8 +91,12 @@ enum LoadFormat {
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum DeviceArg {
+    /// The GPU if there is one, else the CPU
+    Auto,
     /// This machine's CPU
     Cpu,
+    /// An NVIDIA GPU
+    Cuda,
     /// Computes nothing: every token is 0
     Null,
 }
@@ -129,6 +138,8 @@ enum DummyFormat {
 pub(super) enum FlagError {
     #[error("{flag} is {value}, and has to be {expected}")]
     Range { flag: &'static str, value: usize, expected: String },
+    #[error("--gpu-memory-utilization is {0}, and has to be above 0 and at most 1")]
+    Fraction(f64),
     #[error("{flag} is for {needs} only")]
     Unused { flag: &'static str, needs: &'static str },
     #[error(transparent)]
@@ -145,12 +156,15 @@ pub(super) struct LoadedModel {
     pub(super) tokenizer: Arc<Tokenizer>,
     /// Where it came from: the file or folder.
     pub(super) root: PathBuf,
+    /// The device that it is for.
+    device: DeviceChoice,
 }
 
 impl EngineArgs {
     /// Finds and opens the model's file, and builds its tokenizer.
     pub(super) fn load(&self, cache_dir: &Path) -> Result<LoadedModel, FlagError> {
-        self.check_unused()?;
+        let device = self.device();
+        self.check_unused(device)?;
         let (weights, root) = match self.load_format {
             LoadFormat::Gguf => {
                 let path = hub::resolve(&self.model, cache_dir)?;
@@ -167,17 +181,34 @@ impl EngineArgs {
             Some(spec) => Tokenizer::from_spec(spec)?,
             None => Tokenizer::numeric(weights.config().vocab),
         };
-        Ok(LoadedModel { weights, tokenizer: Arc::new(tokenizer), root })
+        Ok(LoadedModel { weights, tokenizer: Arc::new(tokenizer), root, device })
+    }
+
+    /// The device that will be opened.
+    fn device(&self) -> DeviceChoice {
+        let choice = match self.device {
+            // Whoever asks for these means the CPU.
+            DeviceArg::Auto if self.threads.is_some() || self.isa.is_some() => DeviceChoice::Cpu,
+            DeviceArg::Auto => DeviceChoice::Auto,
+            DeviceArg::Cpu => DeviceChoice::Cpu,
+            DeviceArg::Cuda => DeviceChoice::Cuda,
+            DeviceArg::Null => DeviceChoice::Null,
+        };
+        choice.resolved()
     }
 
     /// Refuses flags that would have no effect.
-    fn check_unused(&self) -> Result<(), FlagError> {
-        let (is_dummy, is_cpu) = (self.load_format == LoadFormat::Dummy, self.device == DeviceArg::Cpu);
+    fn check_unused(&self, device: DeviceChoice) -> Result<(), FlagError> {
+        let is_dummy = self.load_format == LoadFormat::Dummy;
+        let (is_cpu, is_cuda) = (device == DeviceChoice::Cpu, device == DeviceChoice::Cuda);
+        let (fraction, bytes) = (self.gpu_memory_utilization.is_some(), self.kv_cache_memory_bytes.is_some());
         let flags = [
             ("--dummy-weights", self.dummy_weights.is_some() && !is_dummy, "--load-format dummy"),
             ("--dummy-seed", self.dummy_seed.is_some() && !is_dummy, "--load-format dummy"),
             ("--threads", self.threads.is_some() && !is_cpu, "--device cpu"),
             ("--isa", self.isa.is_some() && !is_cpu, "--device cpu"),
+            ("--gpu-memory-utilization", fraction && !is_cuda, "--device cuda"),
+            ("--gpu-memory-utilization", fraction && bytes, "a KV cache without --kv-cache-memory-bytes"),
         ];
         match flags.into_iter().find(|(_, unused, _)| *unused) {
             Some((flag, _, needs)) => Err(FlagError::Unused { flag, needs }),
@@ -185,9 +216,34 @@ impl EngineArgs {
         }
     }
 
+    /// The fraction of a GPU's free memory that the KV cache may fill, unless its bytes are given.
+    fn kv_fraction(&self, device: DeviceChoice) -> Result<Option<f64>, FlagError> {
+        let fraction = self.gpu_memory_utilization.unwrap_or(0.9);
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return Err(FlagError::Fraction(fraction));
+        }
+        let is_given = device == DeviceChoice::Cuda && self.kv_cache_memory_bytes.is_none();
+        Ok(is_given.then_some(fraction))
+    }
+
+    /// The most pages that the KV cache may have; how many a fraction of free memory makes is seen later.
+    fn kv_pages(&self, page_bytes: usize, fraction: Option<f64>) -> Result<usize, FlagError> {
+        if fraction.is_some() {
+            return Ok(usize::MAX);
+        }
+        let value = self.kv_cache_memory_bytes.unwrap_or(1 << 30);
+        match value / page_bytes {
+            0 => {
+                let expected = format!("at least {page_bytes}, the bytes of one page");
+                Err(FlagError::Range { flag: "--kv-cache-memory-bytes", value, expected })
+            }
+            pages => Ok(pages),
+        }
+    }
+
     /// The engine's options for a model.
-    pub(super) fn options(&self, weights: &Weights, served_name: &str) -> Result<EngineOptions, FlagError> {
-        let config = weights.config();
+    pub(super) fn options(&self, model: &LoadedModel, served_name: &str) -> Result<EngineOptions, FlagError> {
+        let config = model.weights.config();
         let at_least_1 = |flag, value: usize| match value {
             0 => Err(FlagError::Range { flag, value, expected: "at least 1".into() }),
             _ => Ok(value),
@@ -196,18 +252,10 @@ impl EngineArgs {
             (Some(KvArg::F32), _) | (None, ActivationsArg::F32) => KvFormat::F32,
             (Some(KvArg::F16), _) | (None, ActivationsArg::Reduced) => KvFormat::F16,
         };
-        let page_bytes = kv.bytes_per_page(config);
-        let kv_pages = self.kv_cache_memory_bytes / page_bytes;
-        if kv_pages == 0 {
-            let expected = format!("at least {page_bytes}, the bytes of one page");
-            return Err(FlagError::Range {
-                flag: "--kv-cache-memory-bytes",
-                value: self.kv_cache_memory_bytes,
-                expected,
-            });
-        }
+        let kv_fraction = self.kv_fraction(model.device)?;
+        let kv_pages = self.kv_pages(kv.bytes_per_page(config), kv_fraction)?;
         let max_model_len = match self.max_model_len {
-            None => config.max_position.min(kv_pages * PAGE_TOKENS as usize),
+            None => config.max_position.min(kv_pages.saturating_mul(PAGE_TOKENS as usize)),
             Some(value) if (2..=config.max_position).contains(&value) => value,
             Some(value) => {
                 let expected = format!("between 2 and the model's {}", config.max_position);
@@ -236,7 +284,7 @@ impl EngineArgs {
         Ok(EngineOptions {
             served_name: served_name.to_owned(),
             device: DeviceOptions {
-                choice: self.device.into(),
+                choice: model.device,
                 threads: self.threads,
                 isa: self.isa.map(IsaChoice::from),
                 delay: self.test_delay,
@@ -249,19 +297,11 @@ impl EngineArgs {
                 max_model_len,
                 kv_pages: kv_pages.min(max_seqs * max_model_len.div_ceil(PAGE_TOKENS as usize)),
             },
+            kv_fraction,
             prompt_chunk,
             max_waiting: at_least_1("--max-waiting", self.max_waiting)?,
             capture_all: self.capture_all,
         })
-    }
-}
-
-impl From<DeviceArg> for DeviceChoice {
-    fn from(arg: DeviceArg) -> DeviceChoice {
-        match arg {
-            DeviceArg::Cpu => DeviceChoice::Cpu,
-            DeviceArg::Null => DeviceChoice::Null,
-        }
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
         (true, None) => return Err("--chat: this model has no tokenizer, and so no chat template".into()),
         (false, _) => model.tokenizer.encode(&args.prompt, true)?,
     };
-    let engine = engine::start(&model.weights, &args.engine.options(&model.weights, &args.engine.model)?)?;
+    let engine = engine::start(&model.weights, &args.engine.options(&model, &args.engine.model)?)?;
     let room = engine.info().limits.max_model_len.saturating_sub(prompt.len());
     if let Some(max_tokens) = args.max_tokens.filter(|max_tokens| *max_tokens as usize > room) {
         let tokens = prompt.len();

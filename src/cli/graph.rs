@@ -52,9 +52,9 @@ impl From<KindArg> for GraphKind {
 
 pub(super) fn run(args: &GraphArgs, cache_dir: &Path) -> CommandResult {
     let model = args.engine.load(cache_dir)?;
-    let options = args.engine.options(&model.weights, &args.engine.model)?;
+    let options = args.engine.options(&model, &args.engine.model)?;
     let device = Device::open(&options.device).map_err(StepError::from)?;
-    let mut runner = StepRunner::open(device, &model.weights, &options.limits, options.precision)?;
+    let mut runner = StepRunner::open(device, &model.weights, &options.limits, options.precision, options.kv_fraction)?;
     let keys = keys(args, &runner.all_keys())?;
     for key in keys {
         runner.capture(key)?;

@@ -71,7 +71,7 @@ pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBu
         ..ServeOptions::new(names, model.root.display().to_string(), profile)
     };
     let served_name = &options.served_model_names[0];
-    let engine = engine::start(&model.weights, &args.engine.options(&model.weights, served_name)?)?;
+    let engine = engine::start(&model.weights, &args.engine.options(&model, served_name)?)?;
     let info = engine.info();
     tracing::info!(
         "{} on {} ({}, {} workers), {} KV pages, max_model_len {}, ready after {:.2} s",

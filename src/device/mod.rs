@@ -8,6 +8,7 @@
 mod buffers;
 mod clock;
 pub mod cpu;
+pub mod cuda;
 pub mod null;
 mod pack;
 #[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
@@ -15,6 +16,7 @@ pub mod params;
 mod pod;
 mod tickets;
 pub mod uniform;
+mod validate;
 
 use thiserror::Error;
 
@@ -27,8 +29,12 @@ use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place, StepCop
 /// Which device to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {
+    /// The GPU, if there is one that this binary has kernels for; else this machine's CPU.
+    Auto,
     /// This machine's CPU.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
     /// Records graphs and computes nothing: tokens are all 0.
     Null,
 }
@@ -68,6 +74,25 @@ pub enum Activations {
     ReducedFine,
 }
 
+impl DeviceChoice {
+    /// The device that this choice opens. Why [`DeviceChoice::Auto`] is not the GPU is said in the log.
+    pub fn resolved(self) -> DeviceChoice {
+        if self != DeviceChoice::Auto {
+            return self;
+        }
+        match cuda::find() {
+            Ok(name) => {
+                tracing::info!("device: {name}");
+                DeviceChoice::Cuda
+            }
+            Err(reason) => {
+                tracing::info!("device: this machine's CPU ({reason})");
+                DeviceChoice::Cpu
+            }
+        }
+    }
+}
+
 impl Activations {
     /// The finer form of a reduced one.
     pub fn finer(self) -> Activations {
@@ -83,11 +108,11 @@ impl Activations {
 pub struct DeviceInfo {
     /// The processor's name.
     pub name: String,
-    /// `cpu` or `null`.
+    /// `cpu`, `cuda` or `null`.
     pub kind: &'static str,
-    /// The instruction set in use, as `vitrum graph` and traces print it.
+    /// The instruction set in use, as `vitrum graph` and traces print it: of a GPU, the architecture of the kernels.
     pub isa: &'static str,
-    /// Worker threads.
+    /// Worker threads; multiprocessors of a GPU.
     pub workers: usize,
     /// Bytes of memory that the device may use.
     pub memory_bytes: u64,
@@ -177,7 +202,8 @@ pub struct Download {
 /// One step: everything is copied before `submit` returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Submission<'a> {
-    /// Copied to the device before the first replay.
+    /// Copied to the device before the first replay. What lies in a buffer between two of them may be lost: a device
+    /// may copy them together.
     pub uploads: &'a [Upload<'a>],
     /// Replayed in order.
     pub graphs: &'a [GraphId],
@@ -257,6 +283,17 @@ pub enum DeviceError {
         /// What the row length has to be a multiple of.
         multiple: usize,
     },
+    /// A matrix that the device has no kernels for.
+    #[error("weight {name}: {reason}")]
+    PackFormat {
+        /// The tensor.
+        name: String,
+        /// What is not taken, and what is.
+        reason: String,
+    },
+    /// The CUDA device.
+    #[error(transparent)]
+    Cuda(#[from] cuda::CudaError),
     /// A node that the device has no kernel for.
     #[error("{graph}, node {ordinal} ({kernel}): {what} is {value}, and has to be {expected}")]
     Unsupported {
@@ -280,6 +317,8 @@ pub enum DeviceError {
 pub enum Device {
     /// This machine's CPU.
     Cpu(Box<cpu::CpuDevice>),
+    /// An NVIDIA GPU.
+    Cuda(Box<cuda::CudaDevice>),
     /// Computes nothing.
     Null(Box<null::NullDevice>),
 }
@@ -288,6 +327,7 @@ macro_rules! each_device {
     ($self:expr, $device:ident => $body:expr) => {
         match $self {
             Device::Cpu($device) => $body,
+            Device::Cuda($device) => $body,
             Device::Null($device) => $body,
         }
     };
@@ -296,8 +336,9 @@ macro_rules! each_device {
 impl Device {
     /// Opens a device.
     pub fn open(options: &DeviceOptions) -> Result<Device, DeviceError> {
-        Ok(match options.choice {
-            DeviceChoice::Cpu => Device::Cpu(Box::new(cpu::CpuDevice::open(options)?)),
+        Ok(match options.choice.resolved() {
+            DeviceChoice::Cuda => Device::Cuda(Box::new(cuda::CudaDevice::open(options)?)),
+            DeviceChoice::Cpu | DeviceChoice::Auto => Device::Cpu(Box::new(cpu::CpuDevice::open(options)?)),
             DeviceChoice::Null => Device::Null(Box::new(null::NullDevice::open())),
         })
     }
@@ -317,13 +358,14 @@ impl Device {
         each_device!(self, device => device.alloc(bytes, purpose))
     }
 
-    /// Copies to the device while no step is under way.
+    /// Copies to the device while no step is under way. A failure of the device is the error of the next call that can
+    /// have one.
     pub fn upload(&mut self, to: &DeviceBuffer, offset: usize, data: &[u8]) {
         assert!(offset + data.len() <= to.bytes, "upload of {} bytes at {offset} into {}", data.len(), to.bytes);
         each_device!(self, device => device.upload(to, offset, data));
     }
 
-    /// Copies from the device while no step is under way.
+    /// Copies from the device while no step is under way. As for [`Device::upload`]; the bytes are then worth nothing.
     pub fn download(&mut self, from: &DeviceBuffer, offset: usize, data: &mut [u8]) {
         assert!(offset + data.len() <= from.bytes, "download of {} bytes at {offset} from {}", data.len(), from.bytes);
         each_device!(self, device => device.download(from, offset, data));
@@ -332,6 +374,19 @@ impl Device {
     /// Lays a weight matrix out for the kernels.
     pub fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
         each_device!(self, device => device.pack(source, activations))
+    }
+
+    /// Checks that the device has kernels for the nodes of such a graph, without capturing it.
+    pub fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
+        each_device!(self, device => device.check(key, nodes))
+    }
+
+    /// Bytes that a buffer may still have, if the device knows: a GPU does.
+    pub fn free_bytes(&self) -> Result<Option<u64>, DeviceError> {
+        match self {
+            Device::Cuda(device) => device.free_bytes().map(Some),
+            Device::Cpu(_) | Device::Null(_) => Ok(None),
+        }
     }
 
     /// Captures a graph: chooses each node's kernel variant for the key's bucket.

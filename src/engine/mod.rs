@@ -36,6 +36,9 @@ pub struct EngineOptions {
     pub precision: Precision,
     /// Sizes.
     pub limits: StepLimits,
+    /// The most of the device's free memory that the KV cache gets, where the device can tell; `limits.kv_pages` bounds
+    /// it too.
+    pub kv_fraction: Option<f64>,
     /// The most prompt rows of one sequence in one step.
     pub prompt_chunk: usize,
     /// The most requests that wait; one more is refused.
@@ -53,7 +56,8 @@ pub enum StartError {
     /// Too few pages for one sequence of the greatest length.
     #[error(
         "the KV cache has {pages} pages, and one sequence of max_model_len = {max_model_len} tokens takes {needed}: \
-         lower --max-model-len or raise --kv-cache-memory-bytes"
+         lower --max-model-len or give the KV cache more memory (--kv-cache-memory-bytes, on a GPU also \
+         --gpu-memory-utilization)"
     )]
     KvTooSmall {
         /// Pages in all.
@@ -71,29 +75,33 @@ pub enum StartError {
 /// Opens the device, packs the weights and starts the engine's thread. It ends with [`Engine::shutdown`], or when the
 /// last handle is dropped.
 pub fn start(weights: &Weights, options: &EngineOptions) -> Result<Engine, StartError> {
-    let needed = options.limits.pages_per_seq();
-    if options.limits.kv_pages < needed {
-        let (pages, max_model_len) = (options.limits.kv_pages, options.limits.max_model_len);
-        return Err(StartError::KvTooSmall { pages, max_model_len, needed });
-    }
+    check_kv_pages(&options.limits)?;
     let device = Device::open(&options.device).map_err(StepError::from)?;
-    let mut runner = StepRunner::open(device, weights, &options.limits, options.precision)?;
+    let mut runner = StepRunner::open(device, weights, &options.limits, options.precision, options.kv_fraction)?;
+    let limits = *runner.limits();
+    check_kv_pages(&limits)?;
     if options.capture_all {
         runner.capture_all()?;
     }
     let info = EngineInfo {
         model: weights.config().clone(),
         device: runner.device_info().clone(),
-        limits: options.limits,
+        limits,
         max_waiting: options.max_waiting,
     };
-    let cache = CacheSizes { page_tokens: PAGE_TOKENS as usize, pages: options.limits.kv_pages };
+    let cache = CacheSizes { page_tokens: PAGE_TOKENS as usize, pages: limits.kv_pages };
     let metrics = Arc::new(EngineMetrics::new(&options.served_name, cache));
     let (engine, inbox) = Engine::from_parts(info, metrics);
-    let engine_loop = EngineLoop::new(runner, options, inbox, &engine);
+    let engine_loop = EngineLoop::new(runner, options.prompt_chunk, inbox, &engine);
     std::thread::Builder::new()
         .name("vitrum-engine".into())
         .spawn(move || engine_loop.run())
         .map_err(StartError::Thread)?;
     Ok(engine)
+}
+
+/// The KV cache has room for one sequence of the greatest length.
+fn check_kv_pages(limits: &StepLimits) -> Result<(), StartError> {
+    let (pages, needed, max_model_len) = (limits.kv_pages, limits.pages_per_seq(), limits.max_model_len);
+    if pages < needed { Err(StartError::KvTooSmall { pages, max_model_len, needed }) } else { Ok(()) }
 }

@@ -8,7 +8,7 @@ use super::metrics::EngineMetrics;
 use super::recording::Recording;
 use super::scheduler::{Plan, PlannedRows, Scheduler};
 use super::sequence::{Sequence, Times};
-use super::{Command, Engine, EngineOptions, Inbox, Submission};
+use super::{Command, Engine, Inbox, Submission};
 use crate::device::params::LogprobRow;
 use crate::device::{STEPS_IN_FLIGHT, monotonic_ns};
 use crate::request::{FinishReason, RequestError, RequestId, StepId, TokenEvent, TokenId, TokenLogprobs};
@@ -56,17 +56,18 @@ struct DrawnToken {
 }
 
 impl EngineLoop {
-    pub(super) fn new(runner: StepRunner, options: &EngineOptions, inbox: Inbox, engine: &Engine) -> EngineLoop {
+    pub(super) fn new(runner: StepRunner, prompt_chunk: usize, inbox: Inbox, engine: &Engine) -> EngineLoop {
         let info = engine.info();
-        let seqs = options.limits.max_seqs;
+        let limits = *runner.limits();
+        let seqs = limits.max_seqs;
         EngineLoop {
-            scheduler: Scheduler::new(&options.limits, options.prompt_chunk),
+            scheduler: Scheduler::new(&limits, prompt_chunk),
             under_way: VecDeque::with_capacity(STEPS_IN_FLIGHT),
             next_step: StepId(0),
             inbox,
             shutdowns: Vec::new(),
             eos: info.model.eos_tokens.iter().copied().map(TokenId).collect(),
-            max_model_len: options.limits.max_model_len,
+            max_model_len: limits.max_model_len,
             metrics: engine.metrics().clone(),
             recording: Recording::new(info),
             planned: Vec::with_capacity(seqs),

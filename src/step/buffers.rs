@@ -14,6 +14,8 @@ pub(super) struct StepBuffers {
     logits: DeviceBuffer,
     stride: usize,
     vocab: usize,
+    /// Pages of the KV cache.
+    pub(super) kv_pages: usize,
     /// The addresses that the model's nodes are built with.
     pub(super) addresses: StepAddresses,
 }
@@ -74,6 +76,7 @@ impl StepBuffers {
         model: &Model,
         limits: &StepLimits,
         kv: KvFormat,
+        kv_fraction: Option<f64>,
     ) -> Result<StepBuffers, DeviceError> {
         let (tokens, seqs) = (limits.max_tokens, limits.max_seqs);
         let config = model.config();
@@ -84,7 +87,7 @@ impl StepBuffers {
         let partial_bytes = attention::partial_bytes(max_partials(limits), config.heads, config.head_dim);
         let logits = device.alloc(f32s(seqs * stride), "logits")?;
         let query_bytes = f32s(tokens * config.heads * config.head_dim);
-        let addresses = StepAddresses {
+        let mut addresses = StepAddresses {
             shape: inputs.shape,
             token_source: inputs.token_source,
             positions: inputs.positions,
@@ -108,9 +111,17 @@ impl StepBuffers {
             slot_tokens: device.alloc(seqs * size_of::<u32>(), "slots")?.addr,
             tokens: device.alloc(seqs * size_of::<u32>(), "drawn tokens")?.addr,
             logprobs: device.alloc(seqs * size_of::<LogprobRow>(), "log probabilities")?.addr,
-            kv: kv_caches(device, model, limits, kv)?,
+            kv: Vec::new(),
         };
-        Ok(StepBuffers { inputs, logits, stride, vocab: config.vocab, addresses })
+        // The last thing that is allocated: what is free now is free for it.
+        let kv_pages = match (kv_fraction, device.free_bytes()?) {
+            (Some(fraction), Some(free)) => {
+                limits.kv_pages.min((free as f64 * fraction) as usize / kv.bytes_per_page(config))
+            }
+            _ => limits.kv_pages,
+        };
+        addresses.kv = kv_caches(device, model, kv_pages, kv)?;
+        Ok(StepBuffers { inputs, logits, stride, vocab: config.vocab, kv_pages, addresses })
     }
 
     /// The parts of the input buffer that this batch uses.
@@ -152,17 +163,17 @@ impl StepBuffers {
 fn kv_caches(
     device: &mut Device,
     model: &Model,
-    limits: &StepLimits,
+    kv_pages: usize,
     kv: KvFormat,
 ) -> Result<Vec<KvCacheRef>, DeviceError> {
-    let bytes = kv.bytes_per_page_and_layer(model.config()) / 2 * limits.kv_pages;
+    let bytes = kv.bytes_per_page_and_layer(model.config()) / 2 * kv_pages;
     (0..model.config().layers)
         .map(|_| {
             Ok(KvCacheRef {
                 k: device.alloc(bytes, "KV cache")?.addr,
                 v: device.alloc(bytes, "KV cache")?.addr,
                 format: kv.format() as u32,
-                pages: limits.kv_pages as u32,
+                pages: kv_pages as u32,
             })
         })
         .collect()

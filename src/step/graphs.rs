@@ -4,7 +4,7 @@ use super::StepLimits;
 use super::batch::{StepBatch, forward_buckets, sample_buckets};
 use super::buckets::bucket_for;
 use super::buffers::StepBuffers;
-use crate::device::{Device, DeviceError, GraphId};
+use crate::device::{Device, DeviceError, GraphId, Node};
 use crate::model::Model;
 use crate::trace::schema::{GraphKey, GraphKind};
 
@@ -57,6 +57,11 @@ impl GraphCache {
         keys
     }
 
+    /// Checks that the device has kernels for the model: what it has none for is found at start, not in a request.
+    pub(super) fn check(&self, device: &Device, model: &Model, buffers: &StepBuffers) -> Result<(), DeviceError> {
+        self.all_keys().into_iter().try_for_each(|key| device.check(key, &nodes(key, model, buffers)))
+    }
+
     pub(super) fn capture(
         &mut self,
         key: GraphKey,
@@ -67,11 +72,7 @@ impl GraphCache {
         if let Some(found) = self.captured.iter().find(|count| count.key == key) {
             return Ok(found.graph);
         }
-        let nodes = match key.kind {
-            GraphKind::ForwardDecode | GraphKind::ForwardMixed => model.forward(&buffers.addresses),
-            GraphKind::SamplePlain | GraphKind::SampleFull => model.sample(&buffers.addresses),
-        };
-        let graph = device.capture(key, &nodes)?;
+        let graph = device.capture(key, &nodes(key, model, buffers))?;
         self.captured.push(ReplayCount { key, graph, replays: 0 });
         Ok(graph)
     }
@@ -84,5 +85,12 @@ impl GraphCache {
 
     pub(super) fn counts(&self) -> &[ReplayCount] {
         &self.captured
+    }
+}
+
+fn nodes(key: GraphKey, model: &Model, buffers: &StepBuffers) -> Vec<Node> {
+    match key.kind {
+        GraphKind::ForwardDecode | GraphKind::ForwardMixed => model.forward(&buffers.addresses),
+        GraphKind::SamplePlain | GraphKind::SampleFull => model.sample(&buffers.addresses),
     }
 }

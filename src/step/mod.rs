@@ -125,15 +125,18 @@ pub struct StepRunner {
     buffers: StepBuffers,
     graphs: GraphCache,
     batch: StepBatch,
+    limits: StepLimits,
 }
 
 impl StepRunner {
-    /// Packs the model's weights and allocates everything that steps within `limits` need.
+    /// Packs the model's weights and allocates everything that steps within `limits` need. With `kv_fraction`, the KV
+    /// cache gets at most that much of the memory that the device then has free, if the device can tell.
     pub fn open(
         mut device: Device,
         weights: &Weights,
         limits: &StepLimits,
         precision: Precision,
+        kv_fraction: Option<f64>,
     ) -> Result<StepRunner, StepError> {
         let bytes = buffers::input_bytes(limits);
         if bytes > STAGING_BYTES {
@@ -141,9 +144,17 @@ impl StepRunner {
             return Err(StepError::InputsTooLarge { max_seqs, max_model_len, bytes, limit: STAGING_BYTES });
         }
         let model = Model::load(&mut device, weights, limits.max_model_len, precision.activations)?;
-        let buffers = StepBuffers::allocate(&mut device, &model, limits, precision.kv)?;
-        let batch = StepBatch::with_limits(limits, model.config().kv_heads, device.info().workers);
-        Ok(StepRunner { device, model, buffers, graphs: GraphCache::new(limits), batch })
+        let buffers = StepBuffers::allocate(&mut device, &model, limits, precision.kv, kv_fraction)?;
+        let limits = StepLimits { kv_pages: buffers.kv_pages, ..*limits };
+        let batch = StepBatch::with_limits(&limits, model.config().kv_heads, device.info().workers);
+        let graphs = GraphCache::new(&limits);
+        graphs.check(&device, &model, &buffers)?;
+        Ok(StepRunner { device, model, buffers, graphs, batch, limits })
+    }
+
+    /// The sizes that its memory was made for: with the KV pages that there are.
+    pub fn limits(&self) -> &StepLimits {
+        &self.limits
     }
 
     /// The device.
@@ -159,6 +170,11 @@ impl StepRunner {
     /// Empties the batch, to be filled for the next step.
     pub fn start_batch(&mut self) -> &mut StepBatch {
         self.batch.clear();
+        &mut self.batch
+    }
+
+    /// The batch that is being filled.
+    pub fn batch(&mut self) -> &mut StepBatch {
         &mut self.batch
     }
 

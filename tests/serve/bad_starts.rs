@@ -183,6 +183,9 @@ fn a_flag_with_an_unknown_value_is_named() {
     fails(&model, &["--colour"], &["--colour"]);
     fails(&model, &["--dummy-seed=1"], &["--dummy-seed", "--load-format dummy"]);
     fails(&model, &["--device=null", "--threads=1"], &["--threads", "--device cpu"]);
+    let fraction = "--gpu-memory-utilization";
+    fails(&model, &["--device=cpu", "--gpu-memory-utilization=0.5"], &[fraction, "--device cuda"]);
+    fails(&model, &["--device=cpu", "--gpu-memory-utilization=half"], &[fraction, "half"]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Decoder {
         let limits =
             StepLimits { max_tokens: 512, max_seqs: 1, max_model_len: 512, kv_pages: 512 / PAGE_TOKENS as usize };
         let device = Device::open(&options).expect("the CPU is there");
-        let runner = StepRunner::open(device, weights(), &limits, precision).expect("the model fits");
+        let runner = StepRunner::open(device, weights(), &limits, precision, None).expect("the model fits");
         // Not in order: the page table has to be followed.
         let pages = (0..limits.kv_pages as u32).rev().collect();
         Decoder { runner, pages, position: 0 }

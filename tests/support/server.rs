@@ -43,8 +43,12 @@ impl Server {
 
     pub fn start_in(folder: TempDir, model: &Path, flags: &[&str]) -> Server {
         let log = std::fs::File::create(log_path(&folder)).expect("a log file");
+        // The CPU, also where there is a GPU.
+        let is_chosen = flags.iter().any(|flag| flag.starts_with("--device"));
+        let device: &[&str] = if is_chosen { &[] } else { &["--device", "cpu"] };
         let mut child = vitrum(["serve", "--port", "0"].map(OsStr::new))
             .arg(model)
+            .args(device)
             .args(flags)
             .stdout(Stdio::piped())
             .stderr(log)

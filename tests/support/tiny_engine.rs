@@ -49,7 +49,7 @@ pub fn precision() -> Precision {
 /// A runner on the tiny model.
 pub fn runner(format: WeightFormat, limits: &StepLimits) -> StepRunner {
     let device = Device::open(&device_options()).expect("the CPU is there");
-    StepRunner::open(device, &weights(format), limits, precision()).expect("the tiny model fits")
+    StepRunner::open(device, &weights(format), limits, precision(), None).expect("the tiny model fits")
 }
 
 /// Options of an engine on the tiny model.
@@ -59,6 +59,7 @@ pub fn engine_options() -> EngineOptions {
         device: device_options(),
         precision: precision(),
         limits: limits(),
+        kv_fraction: None,
         prompt_chunk: 64,
         max_waiting: 64,
         capture_all: false,

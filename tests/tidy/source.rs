@@ -19,7 +19,7 @@ impl Source {
     }
 
     pub(crate) fn is_c(&self) -> bool {
-        [".h", ".cu", ".cuh"].iter().any(|end| self.path.ends_with(end))
+        [".h", ".cc", ".cu", ".cuh"].iter().any(|end| self.path.ends_with(end))
     }
 
     /// The top-level module of a file in src/: `src/http/sse.rs` and `src/http.rs` are in `http`.

@@ -3,9 +3,13 @@
 
 mod bindings;
 mod compare;
+mod cuda_toolchain;
 mod emulate;
 mod features;
 mod http;
+mod kernels;
+#[path = "../../build/nvcc.rs"]
+mod nvcc;
 mod process;
 mod profile_serve;
 mod summary;
@@ -41,6 +45,10 @@ enum Task {
     Emulate(emulate::Args),
     /// Generate src/device/params.rs from csrc/params.h
     Bindings(bindings::Args),
+    /// Install NVIDIA's compiler under the target folder, and print where it is
+    CudaToolchain,
+    /// Compile the CUDA kernels, print what each takes, and check what they are made of
+    Kernels(kernels::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +61,8 @@ fn main() -> ExitCode {
         Task::Compare(args) => compare::run(&args),
         Task::Emulate(args) => emulate::run(&args),
         Task::Bindings(args) => bindings::run(&args),
+        Task::CudaToolchain => cuda_toolchain::run(),
+        Task::Kernels(args) => kernels::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! Tools that tasks need beside Rust: Python packages in environments under the target folder, Node, libclang.
-//! Each is looked for first and installed only if it is missing.
+//! Tools that tasks need beside Rust: Python packages in environments under the target folder, Node, g++,
+//! libclang. Each is looked for first and installed only if it is missing.
 
 use std::env;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::process::{output, run};
 use crate::tree::target;
 
-/// The Python of an environment that has these packages.
+/// The Python of an environment that has these packages. What begins with a dash is a flag for pip.
 pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = target().join("xtask-venv").join(name);
     let (python, marker) = (folder.join("bin/python"), folder.join("installed.txt"));
@@ -42,10 +42,19 @@ fn create_environment(folder: &Path) -> Result<(), String> {
 
 /// Node, installed if it is missing.
 pub(crate) fn node() -> Result<&'static str, String> {
-    if output("node", Command::new("node").arg("--version")).is_err() {
-        install(&["nodejs"])?;
+    program("node", "nodejs")
+}
+
+/// The GNU C++ compiler, installed if it is missing.
+pub(crate) fn gxx() -> Result<&'static str, String> {
+    program("g++", "g++")
+}
+
+fn program(name: &'static str, package: &str) -> Result<&'static str, String> {
+    if output(name, Command::new(name).arg("--version")).is_err() {
+        install(&[package])?;
     }
-    Ok("node")
+    Ok(name)
 }
 
 /// The list of Debian packages that there are.

@@ -15,7 +15,6 @@ mod pool;
 mod signal;
 mod stamps;
 mod topology;
-mod validate;
 mod worker;
 
 use std::fmt;
@@ -109,10 +108,15 @@ impl CpuDevice {
         kernels::pack::pack(self, source, activations)
     }
 
+    pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
+        let mut numbered = nodes.iter().enumerate();
+        numbered.try_for_each(|(i, node)| validate::node(&node.params, key, i, self.memory.buffers(), None))
+    }
+
     pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
+        self.check(key, nodes)?;
         let mut chosen = Vec::with_capacity(nodes.len());
-        for (ordinal, node) in nodes.iter().enumerate() {
-            validate::node(&node.params, key, ordinal, self.memory.buffers())?;
+        for node in nodes {
             chosen.push((*node, kernels::choose(&node.params, key.bucket, self.isa)));
         }
         // SAFETY: the nodes were validated, and the table chooses kernels that take such parameters.

@@ -18,6 +18,8 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("fmt", fmt),
         ("features", |part| this(part, &["features", "--check"])),
         ("bindings", |part| this(part, &["bindings", "--check"])),
+        // Before all that builds: it installs the compiler, and builds embed the kernels from then on.
+        ("cuda-kernels", if full { |part| this(part, &["kernels", "--all"]) } else { |part| this(part, &["kernels"]) }),
         ("clippy", |part| clippy(part, &["--workspace"])),
         ("clippy-profiling", |part| clippy(part, &["-p", "vitrum", "--features", "profiling"])),
         ("build", build),

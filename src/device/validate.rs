@@ -1,4 +1,5 @@
-//! What the kernels take, checked once, at capture: shapes that fit together, formats, addresses of this device.
+//! What the kernels of every device take, checked once, at capture: shapes that fit together, formats, addresses of the
+//! device. What only one device asks for, it adds.
 //!
 //! A kernel trusts its parameters; so whatever it would read or write beyond a buffer has to be found here. The true
 //! sizes of a step are at most the graph's bucket.
@@ -8,16 +9,26 @@ use crate::device::params::*;
 use crate::device::{DeviceError, GraphKey, KernelParams, WeightFormat};
 
 /// A parameter that no kernel takes.
-struct Wrong {
+#[derive(Debug)]
+pub(super) struct Wrong {
     what: &'static str,
     value: u64,
     expected: &'static str,
 }
 
-type Check = Result<(), Wrong>;
+pub(super) type Check = Result<(), Wrong>;
+
+/// What one device asks for beside what all do.
+pub(super) type Also = fn(&Checker<'_>, &KernelParams) -> Check;
 
 /// Checks the parameters of one node.
-pub(super) fn node(params: &KernelParams, key: GraphKey, ordinal: usize, buffers: &Buffers) -> Result<(), DeviceError> {
+pub(super) fn node(
+    params: &KernelParams,
+    key: GraphKey,
+    ordinal: usize,
+    buffers: &Buffers,
+    also: Option<Also>,
+) -> Result<(), DeviceError> {
     let checker = Checker { buffers, rows: key.bucket as usize };
     let (kernel, check) = match params {
         KernelParams::Embed(p) => ("embed", checker.embed(p)),
@@ -28,6 +39,7 @@ pub(super) fn node(params: &KernelParams, key: GraphKey, ordinal: usize, buffers
         KernelParams::NormLmHead(p) => ("norm_lm_head", checker.norm_lm_head(p)),
         KernelParams::Sample(p) => ("sample", checker.sample(p)),
     };
+    let check = check.and_then(|()| also.map_or(Ok(()), |also| also(&checker, params)));
     check.map_err(|Wrong { what, value, expected }| DeviceError::Unsupported {
         graph: key,
         ordinal,
@@ -38,10 +50,11 @@ pub(super) fn node(params: &KernelParams, key: GraphKey, ordinal: usize, buffers
     })
 }
 
-struct Checker<'a> {
+/// Checks against the buffers of a device.
+pub(super) struct Checker<'a> {
     buffers: &'a Buffers,
     /// The most rows that a step of this graph has: tokens of a forward graph, logit rows of a sample graph.
-    rows: usize,
+    pub(super) rows: usize,
 }
 
 impl Checker<'_> {
@@ -126,7 +139,7 @@ impl Checker<'_> {
 
     // ---- pieces ----------------------------------------------------------------------------------------------------
 
-    fn array(&self, what: &'static str, addr: u64, bytes: usize) -> Check {
+    pub(super) fn array(&self, what: &'static str, addr: u64, bytes: usize) -> Check {
         let expected = "an address in a buffer of this device with room for the graph's bucket";
         require(self.buffers.holds(addr, bytes), what, addr, expected)?;
         require(addr.is_multiple_of(4), what, addr, "aligned to 4 bytes")
@@ -189,7 +202,7 @@ fn bytes_of(factors: [usize; 4]) -> usize {
     factors.into_iter().fold(1, usize::saturating_mul)
 }
 
-fn require(holds: bool, what: &'static str, value: u64, expected: &'static str) -> Check {
+pub(super) fn require(holds: bool, what: &'static str, value: u64, expected: &'static str) -> Check {
     if holds { Ok(()) } else { Err(Wrong { what, value, expected }) }
 }
 
@@ -209,7 +222,7 @@ mod tests {
         let mut buffers = Buffers::default();
         buffers.insert(DeviceBuffer { addr: BASE, bytes: 1 << 20 });
         let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 4 };
-        node(params, key, 3, &buffers).map_err(|error| error.to_string())
+        node(params, key, 3, &buffers, None).map_err(|error| error.to_string())
     }
 
     fn weight(rows: u32, cols: u32) -> WeightRef {

@@ -1,0 +1,203 @@
+//! Captured graphs: a chain of kernel launches on the stream, captured once without and once with stamp addresses.
+//!
+//! Each kernel but the first may begin while the one ahead of it ends (programmatic stream serialization): it waits for
+//! it by itself, behind what it can do without. The graphs are kept beside their executables.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use cudarc::driver::sys;
+
+use super::CudaError;
+use super::context::Context;
+use super::driver::filled;
+use super::launch::Launch;
+use crate::device::KernelParams;
+use crate::device::params::LaunchInfo;
+use crate::trace::schema::GraphTable;
+
+/// A node's two stamp cells: csrc/common/stamp.cuh.
+pub(super) const STAMP_BYTES: usize = 16;
+
+/// A graph of the device.
+#[derive(Debug)]
+pub(super) struct Graph {
+    pub(super) table: GraphTable,
+    idle: Executable,
+    /// Writes stamps; only in builds that can use them.
+    traced: Option<Executable>,
+}
+
+/// A node, ready to be launched.
+pub(super) struct ReadyNode {
+    pub(super) function: sys::CUfunction,
+    pub(super) launch: Launch,
+    pub(super) params: KernelParams,
+}
+
+impl Graph {
+    /// Captures nodes. With `stamps_addr`, a second executable writes two cells per node from there on.
+    ///
+    /// # Safety
+    /// Each node's function takes its parameters, with the grid and block of its launch; the addresses in them, and
+    /// cells for all nodes at `stamps_addr`, stay valid as long as the graph is replayed.
+    pub(super) unsafe fn capture(
+        context: &Arc<Context>,
+        table: GraphTable,
+        nodes: &[ReadyNode],
+        stamps_addr: Option<u64>,
+    ) -> Result<Graph, CudaError> {
+        let idle = |_: usize| LaunchInfo { stamp: 0 };
+        // SAFETY: by this function's contract.
+        let captured = unsafe { Executable::capture(context, nodes, idle)? };
+        let traced = match stamps_addr {
+            // SAFETY: as above.
+            Some(addr) => Some(unsafe {
+                Executable::capture(context, nodes, |ordinal| LaunchInfo {
+                    stamp: addr + (ordinal * STAMP_BYTES) as u64,
+                })?
+            }),
+            None => None,
+        };
+        Ok(Graph { table, idle: captured, traced })
+    }
+
+    /// Puts a replay on the stream.
+    pub(super) fn launch(&self, traced: bool) -> Result<(), CudaError> {
+        let executable = match &self.traced {
+            Some(executable) if traced => executable,
+            _ => &self.idle,
+        };
+        executable.launch().map_err(|error| error.of(|| format!("graph {}", self.table.key)))
+    }
+}
+
+/// A graph of the driver and what it is replayed by.
+#[derive(Debug)]
+struct Executable {
+    context: Arc<Context>,
+    graph: sys::CUgraph,
+    exec: sys::CUgraphExec,
+}
+
+// SAFETY: the driver's handles may be used on any thread, by one at a time; they are this value's own.
+unsafe impl Send for Executable {}
+
+impl Executable {
+    /// # Safety
+    /// As for [`Graph::capture`].
+    unsafe fn capture(
+        context: &Arc<Context>,
+        nodes: &[ReadyNode],
+        info: impl Fn(usize) -> LaunchInfo,
+    ) -> Result<Executable, CudaError> {
+        context.bind()?;
+        let (driver, stream) = (context.driver, context.stream);
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is the context's; what follows until the end of the capture are launches alone.
+        unsafe { driver.cuStreamBeginCapture_v2(stream, mode)? };
+        let launched = nodes.iter().enumerate().try_for_each(|(ordinal, node)| {
+            // SAFETY: by this function's contract.
+            unsafe { launch(context, node, info(ordinal), ordinal > 0) }
+        });
+        // A capture is ended in any case. From here on dropping destroys the graph.
+        let mut captured =
+            Executable { context: context.clone(), graph: std::ptr::null_mut(), exec: std::ptr::null_mut() };
+        // SAFETY: the driver writes a handle.
+        let ended = unsafe { driver.cuStreamEndCapture(stream, &mut captured.graph) };
+        launched?;
+        ended?;
+        // SAFETY: the driver writes a handle; the graph was captured.
+        captured.exec = filled(std::ptr::null_mut(), |exec| unsafe {
+            driver.cuGraphInstantiateWithFlags(exec, captured.graph, 0)
+        })?;
+        // SAFETY: both belong to the context.
+        unsafe { driver.cuGraphUpload(captured.exec, stream)? };
+        Ok(captured)
+    }
+
+    fn launch(&self) -> Result<(), CudaError> {
+        // SAFETY: the executable and the stream belong to the context; the graph's addresses were answered for.
+        Ok(unsafe { self.context.driver.cuGraphLaunch(self.exec, self.context.stream)? })
+    }
+}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        let _ = self.context.bind();
+        // SAFETY: both are this value's own, and replays of them have ended, or the GPU has failed.
+        unsafe {
+            if !self.exec.is_null() {
+                let _ = self.context.driver.cuGraphExecDestroy(self.exec);
+            }
+            if !self.graph.is_null() {
+                let _ = self.context.driver.cuGraphDestroy(self.graph);
+            }
+        }
+    }
+}
+
+/// Launches a kernel on the stream.
+///
+/// # Safety
+/// As for [`Graph::capture`].
+pub(super) unsafe fn launch(
+    context: &Context,
+    node: &ReadyNode,
+    mut info: LaunchInfo,
+    follows: bool,
+) -> Result<(), CudaError> {
+    let mut params = node.params;
+    let mut arguments = [params_address(&mut params), std::ptr::from_mut(&mut info).cast()];
+    // SAFETY: the function takes these two arguments, by this function's contract; the driver copies them.
+    unsafe { launch_with(context, node.function, &node.launch, &mut arguments, follows) }
+}
+
+/// Launches a kernel on the stream with these arguments; if it follows another kernel, with a programmatic edge.
+///
+/// # Safety
+/// The function takes such arguments, with the grid and block of the launch, and what they point to stays valid.
+pub(super) unsafe fn launch_with(
+    context: &Context,
+    function: sys::CUfunction,
+    launch: &Launch,
+    arguments: &mut [*mut c_void],
+    follows: bool,
+) -> Result<(), CudaError> {
+    let mut overlap = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+    };
+    overlap.value.programmaticStreamSerializationAllowed = 1;
+    let [x, y, z] = launch.grid;
+    let config = sys::CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: launch.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: launch.shared_bytes,
+        hStream: context.stream,
+        attrs: &mut overlap,
+        numAttrs: u32::from(follows && context.gpu.has_programmatic_launch()),
+    };
+    // SAFETY: by this function's contract; configuration and attribute live until the call returns.
+    let launched =
+        unsafe { context.driver.cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()) };
+    Ok(launched.map_err(|error| error.of(|| launch.to_string()))?)
+}
+
+/// Where a node's parameter struct is.
+fn params_address(params: &mut KernelParams) -> *mut c_void {
+    match params {
+        KernelParams::Embed(p) => std::ptr::from_mut(p).cast(),
+        KernelParams::NormQkv(p) => std::ptr::from_mut(p).cast(),
+        KernelParams::Attention(p) => std::ptr::from_mut(p).cast(),
+        KernelParams::LinearResidual(p) => std::ptr::from_mut(p).cast(),
+        KernelParams::NormGateUp(p) => std::ptr::from_mut(p).cast(),
+        KernelParams::NormLmHead(p) => std::ptr::from_mut(p).cast(),
+        KernelParams::Sample(p) => std::ptr::from_mut(p).cast(),
+    }
+}

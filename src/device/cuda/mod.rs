@@ -1,0 +1,242 @@
+//! The CUDA device: a GPU through NVIDIA's driver, which is looked for when the device is opened.
+//!
+//! One stream has everything in order: a step is its upload, replays of captured graphs, its download ([`steps`]).
+//! Kernels come from csrc and lie in the binary ([`images`]); which one a node runs, and on what grid, is a table
+//! ([`launch`]). A failure of the GPU stays: every later call of the driver fails with it, and so does the engine.
+
+mod clock;
+mod context;
+mod driver;
+mod error;
+mod graph;
+pub mod images;
+mod launch;
+mod memory;
+mod modules;
+pub mod pack;
+pub mod rows;
+mod steps;
+mod validate;
+
+use std::fmt;
+use std::sync::Arc;
+
+use self::context::{Context, Gpu};
+use self::driver::Driver;
+pub use self::driver::DriverError;
+pub use self::error::CudaError;
+use self::graph::{Graph, ReadyNode};
+use self::launch::Launch;
+use self::memory::Memory;
+use self::modules::Modules;
+use self::steps::Steps;
+use super::params::WeightRef;
+use super::*;
+use crate::trace::schema::NodeInfo;
+
+/// The CUDA device. Fields are dropped in order: what uses the GPU's memory before the memory.
+pub struct CudaDevice {
+    graphs: Vec<Graph>,
+    steps: Steps,
+    modules: Modules,
+    memory: Memory,
+    context: Arc<Context>,
+    tickets: tickets::Tickets,
+    /// Cells of stamps, in the GPU's memory; `None` in builds that cannot use them.
+    stamps_addr: Option<u64>,
+    info: DeviceInfo,
+    /// Of a copy outside of steps: the next call fails with it.
+    failed: Option<CudaError>,
+}
+
+/// The name of the GPU that would be opened, if one can be.
+pub fn find() -> Result<String, CudaError> {
+    let gpu = Gpu::find(&Driver::load()?)?;
+    modules::check(&gpu)?;
+    Ok(gpu.name)
+}
+
+impl CudaDevice {
+    pub(super) fn open(options: &DeviceOptions) -> Result<CudaDevice, DeviceError> {
+        if options.delay.is_some() {
+            return Err(CudaError::NoDelay.into());
+        }
+        let driver = Driver::load().map_err(CudaError::from)?;
+        let gpu = Gpu::find(&driver)?;
+        modules::check(&gpu)?;
+        let context = Arc::new(Context::open(driver, gpu)?);
+        let mut modules = Modules::load(&context)?;
+        let mut memory = Memory::new(context.clone());
+        let stamps_addr = match steps::STAMPS {
+            true => Some(memory.alloc(steps::STAMPS_BYTES, "node stamps")?.addr),
+            false => None,
+        };
+        let mut steps = Steps::new(&context, stamps_addr.unwrap_or(0))?;
+        if steps::STAMPS {
+            let launch = Launch::clock();
+            steps.measure_clock((modules.function(&launch.kernel, 0)?, &launch))?;
+        }
+        let (_, total_bytes) = driver.memory().map_err(CudaError::from)?;
+        let info = DeviceInfo {
+            name: context.gpu.name.clone(),
+            kind: "cuda",
+            isa: modules.arch(),
+            workers: context.gpu.multiprocessors as usize,
+            memory_bytes: total_bytes as u64,
+        };
+        let (graphs, tickets) = (Vec::new(), tickets::Tickets::default());
+        Ok(CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, info, failed: None })
+    }
+
+    pub(super) fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Not measured yet: there is no kernel for it. The clocks of the GPU and the host are compared anew.
+    pub(super) fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
+        self.check_failed()?;
+        self.tickets.assert_idle("measuring");
+        if steps::STAMPS {
+            let launch = Launch::clock();
+            self.steps.measure_clock((self.modules.function(&launch.kernel, 0)?, &launch))?;
+        }
+        Ok(DevicePeaks { cache_bytes: self.context.gpu.l2_bytes, ..DevicePeaks::default() })
+    }
+
+    pub(super) fn free_bytes(&self) -> Result<u64, DeviceError> {
+        self.context.bind()?;
+        let (free, _) = self.context.driver.memory().map_err(CudaError::from)?;
+        Ok(free as u64)
+    }
+
+    pub(super) fn alloc(&mut self, bytes: usize, purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
+        self.check_failed()?;
+        self.memory.alloc(bytes, purpose)
+    }
+
+    pub(super) fn upload(&mut self, to: &DeviceBuffer, offset: usize, data: &[u8]) {
+        self.tickets.assert_idle("upload");
+        let addr = to.addr + offset as u64;
+        self.memory.buffers().assert_holds(addr, data.len(), "upload");
+        // SAFETY: the range lies in a buffer of this device, and no step is under way that could use it.
+        let copied = unsafe { self.memory.upload(addr, data) };
+        self.note(copied);
+    }
+
+    pub(super) fn download(&mut self, from: &DeviceBuffer, offset: usize, data: &mut [u8]) {
+        self.tickets.assert_idle("download");
+        let addr = from.addr + offset as u64;
+        self.memory.buffers().assert_holds(addr, data.len(), "download");
+        // SAFETY: as in `upload`.
+        let copied = unsafe { self.memory.download(addr, data) };
+        self.note(copied);
+    }
+
+    fn note(&mut self, result: Result<(), CudaError>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// Fails with what failed before, if something did.
+    fn check_failed(&mut self) -> Result<(), CudaError> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
+        self.check_failed()?;
+        let activations = activations_for(source.name, source.format, activations)?;
+        let packed = pack::pack(source)?;
+        let buffer = self.memory.alloc(packed.len(), "weights")?;
+        // SAFETY: the buffer was just allocated with so many bytes, and nobody else has its address yet.
+        unsafe { self.memory.upload(buffer.addr, &packed)? };
+        let (rows, cols) = (source.rows as u32, source.cols as u32);
+        Ok(WeightRef { data: buffer.addr, rows, cols, format: source.format as u32, activations })
+    }
+
+    pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
+        let mut numbered = nodes.iter().enumerate();
+        numbered.try_for_each(|(ordinal, node)| validate::node(&node.params, key, ordinal, self.memory.buffers()))
+    }
+
+    pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
+        self.check_failed()?;
+        self.check(key, nodes)?;
+        assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
+        let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
+        for node in nodes {
+            let launch = launch::choose(&node.params, key.bucket, &self.context.gpu);
+            let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
+            infos.push(NodeInfo {
+                kernel: launch.kernel.clone(),
+                choice: launch.choice(),
+                barriers: 1,
+                place: node.place,
+                cost: node.cost,
+            });
+            ready.push(ReadyNode { function, launch, params: node.params });
+        }
+        let id = self.graphs.len() as u32 + 1;
+        let table = GraphTable { id, key, nodes: infos };
+        // SAFETY: the nodes were validated, the table launches kernels of csrc/params.h as they are written to be, and
+        // buffers and stamps live as long as the device.
+        let graph = unsafe { Graph::capture(&self.context, table, &ready, self.stamps_addr)? };
+        self.graphs.push(graph);
+        Ok(GraphId(id))
+    }
+
+    pub(super) fn graph(&self, id: GraphId) -> &GraphTable {
+        &captured(&self.graphs, id).table
+    }
+
+    pub(super) fn submit(&mut self, submission: &Submission<'_>) -> Result<Ticket, DeviceError> {
+        self.check_failed()?;
+        let nodes = submission.graphs.iter().map(|id| self.graph(*id).nodes.len()).sum();
+        tickets::assert_within_limits(submission, nodes, self.memory.buffers());
+        let ticket = self.tickets.take();
+        let graphs = submission.graphs.iter().map(|id| captured(&self.graphs, *id));
+        // SAFETY: uploads and downloads lie in buffers of this device.
+        unsafe { self.steps.submit(ticket.0, submission, graphs, self.memory.buffers())? };
+        Ok(ticket)
+    }
+
+    pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
+        self.check_failed()?;
+        self.tickets.give_back(&ticket);
+        let (data, stamps) = self.steps.wait(ticket.0)?;
+        // When the copies ran is not known: the driver's events measure from one to the next, not by a clock.
+        Ok(Completion { data, stamps, copies: StepCopies::default() })
+    }
+}
+
+fn captured(graphs: &[Graph], id: GraphId) -> &Graph {
+    let at = (id.0 as usize).checked_sub(1);
+    at.and_then(|at| graphs.get(at)).unwrap_or_else(|| panic!("graph {} was not captured here", id.0))
+}
+
+/// How kernels read the rows that meet a weight: `ACTIVATIONS_*`.
+fn activations_for(name: &str, format: WeightFormat, activations: Activations) -> Result<u32, DeviceError> {
+    let refuse = |reason: String| Err(DeviceError::PackFormat { name: name.to_owned(), reason });
+    match (format, activations) {
+        (_, Activations::F32) => refuse("f32 activations are for the CPU: there is no CUDA kernel for them".into()),
+        (WeightFormat::F32 | WeightFormat::F16, _) => {
+            refuse(format!("no CUDA kernel reads {}: bf16, q8_0, q4_0 and q4_1 are read", format.as_str()))
+        }
+        (WeightFormat::Bf16, _) => Ok(params::ACTIVATIONS_BF16),
+        (_, Activations::Reduced) => Ok(params::ACTIVATIONS_INT8),
+        (_, Activations::ReducedFine) => Ok(params::ACTIVATIONS_INT8X2),
+    }
+}
+
+impl Drop for CudaDevice {
+    /// What was submitted is finished first, or has failed.
+    fn drop(&mut self) {
+        let _ = self.context.bind().and_then(|()| self.context.synchronize());
+    }
+}
+
+impl fmt::Debug for CudaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaDevice").field("info", &self.info).finish_non_exhaustive()
+    }
+}

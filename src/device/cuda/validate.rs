@@ -1,0 +1,205 @@
+//! What the CUDA kernels ask for beside what all kernels do.
+
+use super::rows::RowsLayout;
+use crate::device::buffers::Buffers;
+use crate::device::params::*;
+use crate::device::validate::{self, Check, Checker, require};
+use crate::device::{DeviceError, GraphKey, KernelParams};
+
+/// Widths of a head that there is an attention kernel for: csrc/attention.cu.
+pub(super) const HEAD_DIMS: [u32; 6] = [16, 32, 64, 80, 96, 128];
+
+/// Query heads that may share a KV head: csrc/attention.cu.
+const GROUP_MAX: u32 = 64;
+
+/// The largest vocabulary that tokens are drawn from: csrc/sample.cu.
+const VOCAB_MAX: u32 = 1 << 21;
+
+/// Checks the parameters of one node.
+pub(super) fn node(params: &KernelParams, key: GraphKey, ordinal: usize, buffers: &Buffers) -> Result<(), DeviceError> {
+    validate::node(params, key, ordinal, buffers, Some(also))
+}
+
+fn also(checker: &Checker<'_>, params: &KernelParams) -> Check {
+    match params {
+        KernelParams::Embed(p) => {
+            weight("weight", &p.weight)?;
+            next_rows(checker, &p.next, p.weight.cols)
+        }
+        KernelParams::NormQkv(p) => {
+            linear(checker, p.rows, &[("wq", p.wq), ("wk", p.wk), ("wv", p.wv)])?;
+            kv_cache(&p.kv)
+        }
+        KernelParams::Attention(p) => {
+            kv_cache(&p.kv)?;
+            let known = HEAD_DIMS.contains(&p.head_dim);
+            require(known, "head_dim", p.head_dim.into(), "16, 32, 64, 80, 96 or 128: others have no CUDA kernel")?;
+            // Not zero: checked for all kernels.
+            let group = p.heads / p.kv_heads;
+            require(group <= GROUP_MAX, "heads", p.heads.into(), "at most 64 for each KV head")?;
+            let whole = p.next.rows == 0 || (group * p.head_dim).is_multiple_of(QUANT_BLOCK);
+            require(whole, "heads", p.heads.into(), "so many that those of a KV head are whole blocks of 32 values")?;
+            checker.array("arrivals", p.arrivals, checker.rows.saturating_mul(p.kv_heads as usize * 4))?;
+            next_rows(checker, &p.next, p.heads.saturating_mul(p.head_dim))
+        }
+        KernelParams::LinearResidual(p) => {
+            linear(checker, p.rows, &[("weight", p.weight)])?;
+            next_rows(checker, &p.next, p.weight.rows)
+        }
+        KernelParams::NormGateUp(p) => {
+            linear(checker, p.rows, &[("gate", p.gate), ("up", p.up)])?;
+            next_rows(checker, &p.next, p.ffn)
+        }
+        KernelParams::NormLmHead(p) => linear(checker, p.rows, &[("weight", p.weight)]),
+        KernelParams::Sample(p) => require(p.vocab <= VOCAB_MAX, "vocab", p.vocab.into(), "at most 2097152"),
+    }
+}
+
+/// The matrices of a linear kernel, which all read the same rows.
+fn linear(checker: &Checker<'_>, rows: u64, weights: &[(&'static str, WeightRef)]) -> Check {
+    let first = &weights[0].1;
+    prepared(checker, rows, first.cols, first.activations)?;
+    for (what, matrix) in weights {
+        weight(what, matrix)?;
+        let same = matrix.activations == first.activations;
+        require(same, what, matrix.activations.into(), "a matrix that reads activations as the node's first one does")?;
+    }
+    Ok(())
+}
+
+fn weight(what: &'static str, weight: &WeightRef) -> Check {
+    let reading: &[u32] = match weight.format {
+        FORMAT_BF16 => &[ACTIVATIONS_BF16],
+        FORMAT_Q8_0 | FORMAT_Q4_0 | FORMAT_Q4_1 => &[ACTIVATIONS_INT8, ACTIVATIONS_INT8X2],
+        _ => &[],
+    };
+    require(
+        !reading.is_empty(),
+        what,
+        weight.format.into(),
+        "in a format that CUDA kernels read: bf16, q8_0, q4_0, q4_1",
+    )?;
+    let fits = reading.contains(&weight.activations);
+    require(
+        fits,
+        what,
+        weight.activations.into(),
+        "a matrix that reads bf16 activations if it is bf16, else int8 ones",
+    )?;
+    require(weight.data.is_multiple_of(16), what, weight.data, "aligned to 16 bytes")?;
+    require(weight.cols.is_multiple_of(QUANT_BLOCK), what, weight.cols.into(), "whole blocks of 32 columns")
+}
+
+fn kv_cache(kv: &KvCacheRef) -> Check {
+    require(kv.format == FORMAT_F16, "kv.format", kv.format.into(), "f16: CUDA kernels read no other KV cache")?;
+    require(kv.k.is_multiple_of(16), "kv.k", kv.k, "aligned to 16 bytes")?;
+    require(kv.v.is_multiple_of(16), "kv.v", kv.v, "aligned to 16 bytes")
+}
+
+/// Where the kernel leaves its rows for the next layer.
+fn next_rows(checker: &Checker<'_>, next: &NextRows, cols: u32) -> Check {
+    if next.rows == 0 {
+        return Ok(());
+    }
+    if next.gamma != 0 {
+        checker.array("next.gamma", next.gamma, cols as usize * size_of::<f32>())?;
+    }
+    prepared(checker, next.rows, cols, next.activations)
+}
+
+/// Rows of activations as products read them: csrc/common/rows.cuh.
+fn prepared(checker: &Checker<'_>, addr: u64, cols: u32, activations: u32) -> Check {
+    let known = [ACTIVATIONS_BF16, ACTIVATIONS_INT8, ACTIVATIONS_INT8X2].contains(&activations);
+    require(known, "activations", activations.into(), "bf16, int8 or int8x2")?;
+    require(cols.is_multiple_of(QUANT_BLOCK), "columns of rows", cols.into(), "whole blocks of 32")?;
+    let bytes = checker.rows.saturating_mul(RowsLayout::new(cols as usize, activations).row_bytes);
+    require(bytes < 1 << 32, "bytes of rows", bytes as u64, "less than 4 GiB")?;
+    require(addr.is_multiple_of(16), "rows", addr, "aligned to 16 bytes")?;
+    checker.array("rows", addr, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceBuffer;
+    use crate::trace::schema::GraphKind;
+
+    const BASE: u64 = 4096;
+    const BYTES: usize = 1 << 20;
+
+    fn check(params: &KernelParams) -> Result<(), String> {
+        let mut buffers = Buffers::default();
+        buffers.insert(DeviceBuffer { addr: BASE, bytes: BYTES });
+        let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 4 };
+        node(params, key, 3, &buffers).map_err(|error| error.to_string())
+    }
+
+    fn matrix() -> WeightRef {
+        WeightRef { data: BASE, rows: 64, cols: 96, format: FORMAT_Q4_0, activations: ACTIVATIONS_INT8 }
+    }
+
+    fn next() -> NextRows {
+        NextRows { rows: BASE, gamma: BASE, activations: ACTIVATIONS_INT8X2, reserved: 0 }
+    }
+
+    /// Changes what is right and expects the error to name it.
+    fn residual(what: &str, change: impl FnOnce(&mut LinearResidualParams)) {
+        let (weight, next) = (matrix(), next());
+        let mut params = LinearResidualParams { shape: BASE, input: BASE, x: BASE, rows: BASE, weight, next };
+        assert_eq!(check(&KernelParams::LinearResidual(params)), Ok(()));
+        change(&mut params);
+        let error = check(&KernelParams::LinearResidual(params)).unwrap_err();
+        assert!(error.starts_with(&format!("forward.decode.4, node 3 (linear_residual): {what} is ")), "{error}");
+    }
+
+    #[test]
+    fn linear_kernels_take_packed_formats_and_prepared_rows() {
+        residual("weight", |p| p.weight.format = FORMAT_F16);
+        residual("weight", |p| p.weight.format = FORMAT_BF16); // which reads no int8
+        residual("activations", |p| p.weight.activations = ACTIVATIONS_F32);
+        residual("weight", |p| (p.weight.format, p.weight.cols) = (FORMAT_BF16, 100));
+        residual("weight", |p| p.weight.data = BASE + 8);
+        residual("rows", |p| p.rows = 0);
+        residual("rows", |p| p.rows = BASE + BYTES as u64 - 16); // no room for four rows
+        residual("rows", |p| p.next.rows = BASE + 4);
+        residual("next.gamma", |p| p.next.gamma = 4);
+        residual("activations", |p| p.next.activations = ACTIVATIONS_F32);
+    }
+
+    fn attention(what: &str, change: impl FnOnce(&mut AttentionParams)) {
+        let kv = KvCacheRef { k: BASE, v: BASE, format: FORMAT_F16, pages: 8 };
+        let (heads, kv_heads, head_dim, max_pages) = (4, 2, 64, 8);
+        let mut params = AttentionParams {
+            shape: BASE,
+            q: BASE,
+            positions: BASE,
+            page_tables: BASE,
+            items: BASE,
+            splits: BASE,
+            partials: BASE,
+            arrivals: BASE,
+            out: BASE,
+            next: NextRows { gamma: 0, ..next() },
+            kv,
+            scale: 0.125,
+            heads,
+            kv_heads,
+            head_dim,
+            max_pages,
+            reserved: 0,
+        };
+        assert_eq!(check(&KernelParams::Attention(params)), Ok(()));
+        change(&mut params);
+        let error = check(&KernelParams::Attention(params)).unwrap_err();
+        assert!(error.starts_with(&format!("forward.decode.4, node 3 (attention): {what} is ")), "{error}");
+    }
+
+    #[test]
+    fn attention_takes_half_precision_and_the_widths_it_is_compiled_for() {
+        attention("kv.format", |p| p.kv.format = FORMAT_F32);
+        attention("head_dim", |p| p.head_dim = 48);
+        attention("arrivals", |p| p.arrivals = 0);
+        attention("heads", |p| (p.heads, p.kv_heads, p.head_dim) = (66, 1, 16));
+        attention("heads", |p| (p.heads, p.head_dim) = (2, 16)); // half a block for each KV head
+    }
+}

@@ -1,0 +1,37 @@
+//! A CUDA device in software, for tests on machines without one. Never shipped: a dev-dependency of `vitrum`.
+//!
+//! - `emulate` runs the kernels of csrc on the host. The same `.cu` files are compiled with g++ through the headers in
+//!   `simt/`, which give the keywords, intrinsics and PTX functions their meaning in C++.
+//! - `driver` is a software libcuda: this crate is also a library with the driver's C ABI, which a process finds by
+//!   [`library_dir`].
+//!
+//! What passes here is right in what it computes, in its barriers and its waits, as far as the emulation sees (see
+//! `emulate`). Nothing here says how fast a device is, or how its memory is ordered.
+
+mod driver;
+pub mod emulate;
+
+use std::path::PathBuf;
+
+/// A folder with the software libcuda under the names by which programs look for it. Put first on the LD_LIBRARY_PATH
+/// of a process, it is that process's driver.
+pub fn library_dir() -> PathBuf {
+    let program = std::env::current_exe().expect("the path of this program");
+    let folders: Vec<PathBuf> = program.ancestors().skip(1).take(2).map(PathBuf::from).collect();
+    let library = folders.iter().map(|folder| folder.join("libsoftcuda.so")).find(|path| path.exists());
+    let library = library.unwrap_or_else(|| panic!("no libsoftcuda.so in {folders:?}"));
+    let folder = library.with_file_name("softcuda-library");
+    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        let link = folder.join(name);
+        if std::fs::read_link(&link).is_ok_and(|target| target == library) {
+            continue;
+        }
+        // Tests run side by side: a link of its own, moved into place.
+        let own = folder.join(format!("{name}.{}", std::process::id()));
+        let _ = std::fs::remove_file(&own);
+        std::os::unix::fs::symlink(&library, &own).unwrap_or_else(|error| panic!("{}: {error}", own.display()));
+        std::fs::rename(&own, &link).unwrap_or_else(|error| panic!("{}: {error}", link.display()));
+    }
+    folder
+}
