@@ -37,7 +37,7 @@ fn build_library(simt: &Path, sources: &Path, out: &Path) -> PathBuf {
 /// g++, with what all files need.
 fn compiler(simt: &Path) -> cc::Build {
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").opt_level(2).debug(true).warnings(true).extra_warnings(true).pic(true);
+    build.cpp(true).std("c++17").opt_level(2).debug(false).warnings(true).extra_warnings(true).pic(true);
     // Symbols of one library stay out of the other: both hold the emulation's state.
     build.flags(["-fvisibility=hidden", "-fno-gnu-unique", "-Wno-unknown-pragmas"]);
     build.include(simt).cargo_metadata(false);

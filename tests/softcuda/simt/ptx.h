@@ -89,7 +89,7 @@ inline void matrices_of_lanes(Thread* lanes, uint32_t) {
 }
 
 template <bool TRANSPOSED>
-inline void load_matrices_of(uint32_t (&r)[4], const void* row) {
+__noinline__ void load_matrices_of(uint32_t (&r)[4], const void* row) {
     check_shared("load_matrices", row, 16);
     const Four out = exchange<Four>("load_matrices", 0xffffffff, row, matrices_of_lanes<TRANSPOSED>, true);
     memcpy(r, out.r, sizeof r);
@@ -135,7 +135,7 @@ inline void multiply(Thread* lanes, Value value) {
 }
 
 template <class Sum, unsigned PER_WORD, class Value>
-inline void mma(const char* what, Sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Value value) {
+__noinline__ void mma(const char* what, Sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Value value) {
     Product<Sum> mine;
     memcpy(mine.d, d, sizeof d);
     memcpy(mine.a, a, sizeof a);

@@ -4,8 +4,9 @@
 namespace simt {
 
 // `compute(lanes, mask)`: reads `given<In>(lanes[l])` and fills `lanes[l].received` for every l in the mask.
+// Not inlined, here and below: kernels are many variants of large functions, which are to be compiled soon.
 template <class Out, class In, class Compute>
-inline Out exchange(const char* what, uint32_t mask, const In& given, Compute compute, bool whole = false) {
+__noinline__ Out exchange(const char* what, uint32_t mask, const In& given, Compute compute, bool whole = false) {
     Thread* me = current;
     static_assert(sizeof(In) <= sizeof me->given && sizeof(Out) <= sizeof me->received, "room for the values");
     memcpy(me->given, &given, sizeof given);
@@ -39,7 +40,7 @@ inline void for_lanes(uint32_t mask, F f) {
 // Lane l receives what lane `source(l)` gave. A source that is not in the mask has no defined value on the device, so
 // that is an error here.
 template <class T, class Source>
-inline T shuffle(const char* what, uint32_t mask, T value, Source source) {
+__noinline__ T shuffle(const char* what, uint32_t mask, T value, Source source) {
     struct Given {
         T value;
         uint32_t source;
@@ -60,7 +61,7 @@ inline unsigned part_begin(unsigned lane, int width) { return lane & ~unsigned(w
 
 // One value made of all lanes' values, which each of them receives.
 template <class T, class F>
-inline T reduce(const char* what, uint32_t mask, T value, F combine) {
+__noinline__ T reduce(const char* what, uint32_t mask, T value, F combine) {
     return exchange<T>(what, mask, value, [=](Thread* lanes, uint32_t taking_part) {
         T all = given<T>(lanes[__builtin_ctz(taking_part)]);
         for_lanes(taking_part & (taking_part - 1), [&](unsigned lane) { all = combine(all, given<T>(lanes[lane])); });

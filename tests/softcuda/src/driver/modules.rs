@@ -185,13 +185,58 @@ fn read_info(bytes: &[u8], info: &mut KernelInfo) -> Option<()> {
 mod tests {
     use super::*;
 
+    fn parameter(ordinal: u8, offset: u8, size: u32) -> Vec<u8> {
+        let mut bytes = vec![4, 0x17, 12, 0, 0, 0, 0, 0, ordinal, 0, offset, 0];
+        bytes.extend((size << 18 | 0x1f000).to_le_bytes());
+        bytes
+    }
+
+    /// An ELF file with these sections (name, type, bytes, size), the section headers in front of them.
+    fn elf(sections: &[(&str, u32, &[u8], u64)]) -> Vec<u8> {
+        let names = sections.iter().map(|(name, ..)| format!("{name}\0")).collect::<String>() + "\0";
+        let with_names = [sections, &[("", 3, names.as_bytes(), names.len() as u64)]].concat();
+        let mut file = vec![0u8; 64 + 64 * with_names.len()];
+        file[..4].copy_from_slice(b"\x7fELF");
+        file[0x28..0x30].copy_from_slice(&64u64.to_le_bytes());
+        file[0x3a..0x40].copy_from_slice(&[64, 0, with_names.len() as u8, 0, sections.len() as u8, 0]);
+        let mut name_at = 0u32;
+        for (index, (name, kind, bytes, size)) in with_names.iter().enumerate() {
+            let (at, offset) = (64 + 64 * index, file.len() as u64);
+            file[at..at + 4].copy_from_slice(&name_at.to_le_bytes());
+            file[at + 4..at + 8].copy_from_slice(&kind.to_le_bytes());
+            file[at + 0x18..at + 0x20].copy_from_slice(&offset.to_le_bytes());
+            file[at + 0x20..at + 0x28].copy_from_slice(&size.to_le_bytes());
+            file.extend(*bytes);
+            name_at += name.len() as u32 + u32::from(index < sections.len());
+        }
+        file
+    }
+
+    #[test]
+    fn kernels_of_a_cubin_are_found() {
+        let (info, text) = (parameter(0, 0, 8), [1u8; 40]);
+        let sections: [(&str, u32, &[u8], u64); 4] = [
+            (".text.a", 1, &text, 40),
+            (".nv.info.a", 1, &info, info.len() as u64),
+            (".nv.shared.a", 8, &[], 4096),
+            (".nv.shared.reserved.0", 8, &[], 1 << 40),
+        ];
+        let mut file = elf(&sections);
+        let bytes = file.len();
+        file.extend([9; 100]);
+        // SAFETY: a whole ELF file lies there.
+        assert_eq!(unsafe { elf_bytes(file.as_ptr()) }, bytes, "without what follows, and without what has no bytes");
+        let kernels = read_cubin(&file[..bytes]).expect("whole");
+        let a = KernelInfo { parameters: vec![(0, 8)], threads_max: 0, static_shared_bytes: 4096 };
+        assert_eq!(kernels, BTreeMap::from([("a".to_owned(), a)]));
+        assert!(read_cubin(&file[..bytes - 60]).is_none(), "cut");
+        // SAFETY: as above.
+        let refusal = unsafe { Module::load(file.as_ptr()) }.err().expect("a kernel that csrc does not have");
+        assert_eq!(refusal.status, status::INVALID_IMAGE);
+    }
+
     #[test]
     fn attributes_of_a_kernel_are_read() {
-        let parameter = |ordinal: u8, offset: u8, size: u32| {
-            let mut bytes = vec![4, 0x17, 12, 0, 0, 0, 0, 0, ordinal, 0, offset, 0];
-            bytes.extend((size << 18 | 0x1f000).to_le_bytes());
-            bytes
-        };
         // As nvcc writes them: the last parameter first; an attribute with a value only, in between.
         let bytes = [
             parameter(1, 80, 8),
