@@ -39,7 +39,7 @@ fn form(activations: u32) -> &'static str {
 }
 
 /// Every mode with every number of tokens a block.
-pub(crate) fn variants() -> impl Iterator<Item = (Mode, u32)> {
+pub(crate) fn variants() -> impl Iterator<Item = (Mode, u32)> + Clone {
     Mode::ALL.into_iter().flat_map(|mode| BLOCK_TOKENS.map(|tokens| (mode, tokens)))
 }
 
@@ -131,7 +131,7 @@ impl Bench {
             grid: [outputs as u32, (bucket as u32).div_ceil(block_tokens), 1],
             block: [BLOCK_THREADS, 1, 1],
             shared_bytes: 0,
-            params: &[pod_bytes(std::slice::from_ref(params)), pod_bytes(&[info])],
+            params: &[pod_bytes(std::slice::from_ref(params)), pod_bytes(std::slice::from_ref(&info))],
             mode,
             chained: true,
             predecessor: None,

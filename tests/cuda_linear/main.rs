@@ -1,5 +1,5 @@
-//! The linear kernels of csrc, compiled for the host, against their scalar references: every form of rows, weight format
-//! and number of tokens a block, in every mode of the emulation.
+//! The linear kernels of csrc, compiled for the host, against their scalar references: every form of rows, weight
+//! format and number of tokens a block, in every mode of the emulation.
 
 mod bench;
 #[path = "../kernel_bench/mod.rs"]
