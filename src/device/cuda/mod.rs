@@ -94,7 +94,7 @@ impl CudaDevice {
 
     /// Not measured yet: there is no kernel for it. The clocks of the GPU and the host are compared anew.
     pub(super) fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
-        self.check_failed()?;
+        self.begin()?;
         self.tickets.assert_idle("measuring");
         if steps::STAMPS {
             let launch = Launch::clock();
@@ -110,7 +110,7 @@ impl CudaDevice {
     }
 
     pub(super) fn alloc(&mut self, bytes: usize, purpose: &'static str) -> Result<DeviceBuffer, DeviceError> {
-        self.check_failed()?;
+        self.begin()?;
         self.memory.alloc(bytes, purpose)
     }
 
@@ -138,13 +138,14 @@ impl CudaDevice {
         }
     }
 
-    /// Fails with what failed before, if something did.
-    fn check_failed(&mut self) -> Result<(), CudaError> {
-        self.failed.take().map_or(Ok(()), Err)
+    /// Before anything else: fails with what failed before, if something did, and makes the context this thread's.
+    fn begin(&mut self) -> Result<(), CudaError> {
+        self.failed.take().map_or(Ok(()), Err)?;
+        self.context.bind()
     }
 
     pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
-        self.check_failed()?;
+        self.begin()?;
         let activations = activations_for(source.name, source.format, activations)?;
         let packed = pack::pack(source)?;
         let buffer = self.memory.alloc(packed.len(), "weights")?;
@@ -160,7 +161,7 @@ impl CudaDevice {
     }
 
     pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
-        self.check_failed()?;
+        self.begin()?;
         self.check(key, nodes)?;
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
@@ -190,7 +191,7 @@ impl CudaDevice {
     }
 
     pub(super) fn submit(&mut self, submission: &Submission<'_>) -> Result<Ticket, DeviceError> {
-        self.check_failed()?;
+        self.begin()?;
         let nodes = submission.graphs.iter().map(|id| self.graph(*id).nodes.len()).sum();
         tickets::assert_within_limits(submission, nodes, self.memory.buffers());
         let ticket = self.tickets.take();
@@ -201,7 +202,7 @@ impl CudaDevice {
     }
 
     pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
-        self.check_failed()?;
+        self.begin()?;
         self.tickets.give_back(&ticket);
         let (data, stamps) = self.steps.wait(ticket.0)?;
         // When the copies ran is not known: the driver's events measure from one to the next, not by a clock.

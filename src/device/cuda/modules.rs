@@ -87,6 +87,7 @@ impl Modules {
         if shared_bytes > max {
             return Err(CudaError::SharedMemory { kernel: kernel.to_owned(), bytes: shared_bytes, max });
         }
+        self.context.bind()?;
         let known = self.functions.get(kernel).copied();
         let mut function = match known {
             Some(function) => function,

@@ -1,0 +1,360 @@
+//! The CUDA device on the software driver of tests/softcuda, in processes of their own: a process finds a driver by its
+//! LD_LIBRARY_PATH. What is not run without a GPU is a GPU: see tests/softcuda for what the software driver checks.
+//!
+//! A test named `child_…` is ignored here and run by the test that is named as it is without that, on the software
+//! driver. Where no nvcc was found when vitrum was built there are no images to load: then these tests say so.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use support::temp::TempDir;
+use vitrum::device::cuda::images::IMAGES;
+use vitrum::device::params::SampleRow;
+use vitrum::device::*;
+use vitrum::model::KvFormat;
+use vitrum::request::TokenId;
+use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
+use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeStamp, Op, Place};
+use vitrum::weights::Weights;
+
+/// Odd sizes on purpose: 3 query heads per KV head, a vocabulary that is no multiple of 32.
+const CONFIG: &str = r#"{
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 96, "intermediate_size": 160,
+    "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 331,
+    "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 1024, "tie_word_embeddings": true,
+    "eos_token_id": 7
+}"#;
+
+/// How long a command may take before it counts as hanging. Machines are shared.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Whether there is something to test.
+fn has_kernels() -> bool {
+    if IMAGES.is_empty() {
+        eprintln!("NOT RUN: vitrum was built without nvcc, and has no CUDA kernels (cargo xtask cuda-toolchain)");
+    }
+    !IMAGES.is_empty()
+}
+
+/// With the software driver first on the loader's path.
+fn on_softcuda(command: &mut Command) -> &mut Command {
+    let old = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = std::iter::once(softcuda::library_dir().into()).chain(std::env::split_paths(&old));
+    let path = std::env::join_paths(folders).expect("no folder has a colon in its name");
+    command.env("LD_LIBRARY_PATH", path)
+}
+
+/// Runs a `child_` test on the software driver.
+fn in_child(name: &str) {
+    if !has_kernels() {
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().expect("a test has a file"));
+    child.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
+    let output = finished(on_softcuda(&mut child));
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && text.contains("1 passed"), "{name}:\n{text}");
+    let refused: Vec<&str> = text.lines().filter(|line| line.starts_with("softcuda:")).collect();
+    assert!(refused.is_empty(), "{name} broke rules of the driver: {refused:#?}");
+}
+
+/// Runs a command to its end, which has to come.
+fn finished(command: &mut Command) -> Output {
+    use std::process::Stdio;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+    let read = |from: &mut dyn std::io::Read| {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    };
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let (out, err) = (scope.spawn(move || read(&mut out)), scope.spawn(move || read(&mut err)));
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("it can be waited for") {
+                break status;
+            }
+            if begin.elapsed() > TIMEOUT {
+                let _ = child.kill();
+                panic!("{command:?} hangs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let [stdout, stderr] = [out, err].map(|thread| thread.join().expect("the pipe was read"));
+        Output { status, stdout, stderr }
+    })
+}
+
+fn weights(format: WeightFormat) -> Weights {
+    let folder = TempDir::new();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, CONFIG).expect("a temporary file");
+    Weights::dummy(&path, format, 1).expect("the configuration is a good one")
+}
+
+fn open(choice: DeviceChoice) -> Device {
+    Device::open(&DeviceOptions { choice, threads: None, isa: None, delay: None }).expect("the device is there")
+}
+
+const LIMITS: StepLimits = StepLimits { max_tokens: 64, max_seqs: 8, max_model_len: 640, kv_pages: 120 };
+
+fn runner(choice: DeviceChoice, format: WeightFormat, exact: bool) -> StepRunner {
+    let precision = match exact {
+        true => Precision { activations: Activations::F32, kv: KvFormat::F32 },
+        false => Precision { activations: Activations::Reduced, kv: KvFormat::F16 },
+    };
+    StepRunner::open(open(choice), &weights(format), &LIMITS, precision, None).expect("the model fits")
+}
+
+fn tokens(len: usize, seed: u32) -> Vec<TokenId> {
+    (0..len as u32).map(|i| TokenId((i * 37 + seed * 101 + 11) % 331)).collect()
+}
+
+/// Rows of one sequence, in a part of the pages that is its own, not in order. Slot 0 begins a new batch.
+fn push(runner: &mut StepRunner, slot: u32, tokens: RowTokens<'_>, first_position: usize) {
+    let pages: Vec<u32> = (0..40).rev().map(|page| page * 3 + slot % 3).collect();
+    let sample = Some(SampleRow { slot, top_p: 1.0, ..SampleRow::default() });
+    let batch = if slot == 0 { runner.start_batch() } else { runner.batch() };
+    batch.push(&Rows { slot, tokens, first_position, pages: &pages, sample });
+}
+
+fn run(runner: &mut StepRunner, rows: usize) -> Vec<Vec<f32>> {
+    let step = runner.submit(false).expect("the step is within the limits");
+    runner.wait(step).expect("the device does not fail");
+    runner.logits(rows)
+}
+
+/// Feeds a sequence in chunks; the logits after the last one.
+fn prefill(runner: &mut StepRunner, tokens: &[TokenId], chunk: usize) -> Vec<f32> {
+    let mut logits = Vec::new();
+    for (index, part) in tokens.chunks(chunk).enumerate() {
+        push(runner, 0, RowTokens::Host(part), index * chunk);
+        logits = run(runner, 1).remove(0);
+    }
+    logits
+}
+
+/// Root mean square of what differs, as a part of that of the values.
+fn deviation(got: &[f32], expected: &[f32]) -> f64 {
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let difference: f64 = got.iter().zip(expected).map(|(got, expected)| square(got - expected)).sum();
+    (difference / expected.iter().map(|value| square(*value)).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn logits_are_near_the_exact_ones() {
+    in_child("child_logits_are_near_the_exact_ones");
+}
+
+#[test]
+#[ignore = "run by the test of its name"]
+fn child_logits_are_near_the_exact_ones() {
+    for (format, allowed) in [(WeightFormat::Bf16, 0.01), (WeightFormat::Q8_0, 0.02), (WeightFormat::Q4_1, 0.02)] {
+        // Beyond a chunk of attention, so that results of chunks are combined.
+        let prompt = tokens(300, 5);
+        let exact = prefill(&mut runner(DeviceChoice::Cpu, format, true), &prompt, 64);
+        let got = prefill(&mut runner(DeviceChoice::Cuda, format, false), &prompt, 50);
+        let off = deviation(&got, &exact);
+        eprintln!("{format:?}: off by {off:.5} of the exact logits' root mean square");
+        assert!(off < allowed, "{format:?}: off by {off}");
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_batch_or_the_chunks() {
+    in_child("child_bits_do_not_depend_on_the_batch_or_the_chunks");
+}
+
+#[test]
+#[ignore = "run by the test of its name"]
+fn child_bits_do_not_depend_on_the_batch_or_the_chunks() {
+    let prompt = tokens(280, 3);
+    for format in [WeightFormat::Bf16, WeightFormat::Q4_0] {
+        let mut runner = runner(DeviceChoice::Cuda, format, false);
+        let alone = prefill(&mut runner, &prompt, 64);
+        assert!(alone.iter().all(|logit| logit.is_finite()));
+        assert!(prefill(&mut runner, &prompt, 7) == alone, "{format:?}: chunks of 7");
+        // The last row again, beside others.
+        push(&mut runner, 0, RowTokens::Host(&prompt[279..]), 279);
+        push(&mut runner, 1, RowTokens::Host(&prompt[..20]), 0);
+        push(&mut runner, 2, RowTokens::Host(&prompt[..13]), 0);
+        assert!(run(&mut runner, 3)[0] == alone, "{format:?}: beside others");
+    }
+}
+
+#[test]
+fn a_step_submitted_behind_another_takes_its_token() {
+    in_child("child_a_step_submitted_behind_another_takes_its_token");
+}
+
+#[test]
+#[ignore = "run by the test of its name"]
+fn child_a_step_submitted_behind_another_takes_its_token() {
+    let prompt = tokens(30, 9);
+    let mut runner = runner(DeviceChoice::Cuda, WeightFormat::Q8_0, false);
+    // One step after the other, the host naming each token.
+    let mut expected = Vec::new();
+    let mut fed = prompt.clone();
+    for position in std::iter::once(0).chain(30..45) {
+        push(&mut runner, 0, RowTokens::Host(&fed[position..]), position);
+        let step = runner.submit(false).expect("a step");
+        expected.push(runner.wait(step).expect("no failure").token(0));
+        fed.push(expected[expected.len() - 1]);
+    }
+    // Each step submitted before the one ahead of it was read.
+    push(&mut runner, 0, RowTokens::Host(&prompt), 0);
+    let (mut ahead, mut got) = (runner.submit(false).expect("a step"), Vec::new());
+    for position in 30..45 {
+        push(&mut runner, 0, RowTokens::Slot, position);
+        let next = runner.submit(false).expect("a step");
+        got.push(runner.wait(ahead).expect("no failure").token(0));
+        ahead = next;
+    }
+    got.push(runner.wait(ahead).expect("no failure").token(0));
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn memory_holds_what_is_uploaded_and_misuse_is_refused() {
+    in_child("child_memory_holds_what_is_uploaded_and_misuse_is_refused");
+}
+
+#[test]
+#[ignore = "run by the test of its name"]
+fn child_memory_holds_what_is_uploaded_and_misuse_is_refused() {
+    let mut device = open(DeviceChoice::Cuda);
+    assert_eq!((device.info().kind, device.info().isa), ("cuda", "sm_90a"));
+    let buffer = device.alloc(300, "test").expect("there is room");
+    let mut bytes = [1u8; 300];
+    device.download(&buffer, 0, &mut bytes);
+    assert_eq!(bytes, [0; 300]);
+    device.upload(&buffer, 100, &[7; 50]);
+    device.download(&buffer, 0, &mut bytes);
+    assert_eq!(bytes.iter().filter(|byte| **byte == 7).count(), 50);
+    // Uploads of a step are there before its downloads, and parts stay in order.
+    let uploads = [(0, 3u8), (8, 4), (20, 5)].map(|(at, value)| (buffer.addr + at, [value; 8]));
+    let uploads = uploads.each_ref().map(|(addr, data)| Upload { addr: *addr, data });
+    let downloads = [(20, 8), (0, 16)].map(|(at, bytes)| Download { addr: buffer.addr + at, bytes });
+    let submission = Submission { uploads: &uploads, graphs: &[], downloads: &downloads, traced: false };
+    let ticket = device.submit(&submission).expect("a step");
+    let expected = [[5; 8], [3; 8], [4; 8]].concat();
+    assert_eq!(device.wait(ticket).expect("no failure").data, expected);
+
+    let place = Place { layer: 0, op: Op::AttnCore };
+    let params = KernelParams::Attention(params::AttentionParams { heads: 9, kv_heads: 3, ..Default::default() });
+    let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
+    let error = device.capture(key, &[Node { params, place, cost: Cost::default() }]).expect_err("no head");
+    assert_eq!(
+        error.to_string(),
+        "forward.decode.1, node 0 (attention): head_dim is 0, and has to be a multiple of 16"
+    );
+
+    let error = device.alloc(1 << 40, "a cache").expect_err("a terabyte").to_string();
+    for word in ["1099511627776 bytes for a cache", "cuMemAlloc_v2", "CUDA_ERROR_OUT_OF_MEMORY", "bytes are free"] {
+        assert!(error.contains(word), "{error:?} does not say {word:?}");
+    }
+}
+
+#[test]
+fn traced_steps_are_stamped_in_builds_that_profile() {
+    in_child("child_traced_steps_are_stamped_in_builds_that_profile");
+}
+
+#[test]
+#[ignore = "run by the test of its name"]
+fn child_traced_steps_are_stamped_in_builds_that_profile() {
+    let mut runner = runner(DeviceChoice::Cuda, WeightFormat::Q4_1, false);
+    for traced in [true, false, true] {
+        push(&mut runner, 0, RowTokens::Host(&tokens(20, 1)), 0);
+        let begin_ns = monotonic_ns();
+        let step = runner.submit(traced).expect("a step");
+        let nodes: usize = step.graphs.iter().flatten().map(|graph| runner.graph(*graph).nodes.len()).sum();
+        assert_eq!(nodes, 1 + 2 * 5 + 2);
+        let stamps = runner.wait(step).expect("no failure").stamps.to_vec();
+        let end_ns = monotonic_ns();
+        if !(traced && cfg!(feature = "profiling")) {
+            assert!(stamps.is_empty());
+            continue;
+        }
+        assert_eq!(stamps.len(), nodes);
+        assert!(stamps.iter().all(NodeStamp::is_valid), "{stamps:?}");
+        // Programmatic edges let no node begin before the one ahead of it has ended: it waits for it first.
+        assert!(stamps.windows(2).all(|pair| pair[0].end_ns <= pair[1].start_ns), "{stamps:?}");
+        let (first, last) = (stamps[0].start_ns, stamps[nodes - 1].end_ns);
+        assert!(begin_ns <= first && last <= end_ns, "{begin_ns} {first} {last} {end_ns}");
+    }
+}
+
+fn generate(folder: &Path, flags: &[&str]) -> Command {
+    let path = folder.join("config.json");
+    std::fs::write(&path, CONFIG).expect("a temporary file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vitrum"));
+    command.arg("generate").arg(&path).args(["--load-format", "dummy", "--prompt", "5 17 200 42 9", "--ignore-eos"]);
+    command.args(["--max-tokens", "12", "--max-model-len", "64"]).args(flags);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_device_is_chosen_by_what_is_there() {
+    let folder = TempDir::new();
+    let cpu = finished(generate(folder.path(), &["--device", "cpu"]).env_remove("LD_LIBRARY_PATH"));
+    assert!(cpu.status.success() && !cpu.stdout.is_empty(), "{}", text(&cpu.stderr));
+    if !has_kernels() {
+        return;
+    }
+    for choice in ["auto", "cuda"] {
+        let output = finished(on_softcuda(&mut generate(folder.path(), &["--device", choice])));
+        let log = text(&output.stderr);
+        assert!(output.status.success(), "{log}");
+        assert_eq!(text(&output.stdout), text(&cpu.stdout), "--device {choice}");
+        assert_eq!(log.contains("softcuda"), choice == "auto", "{log}");
+    }
+    for (flags, words) in [
+        (["--activations", "f32"], "token_embd.weight: f32 activations"),
+        (["--dummy-weights", "f16"], "token_embd.weight: no CUDA kernel reads f16"),
+        (["--kv-cache-dtype", "f32"], "kv.format is 0"),
+        (["--gpu-memory-utilization", "0.0000001"], "--gpu-memory-utilization"),
+        (["--test-delay", "lm_head:-1:5"], "delayed on the CPU only"),
+    ] {
+        let output = finished(on_softcuda(&mut generate(folder.path(), &[&["--device", "cuda"][..], &flags].concat())));
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{flags:?}: {said}");
+    }
+}
+
+/// Every call of the driver may fail: the command then ends with an error that names it, and does not hang.
+#[test]
+fn a_failing_call_ends_the_command_with_its_name() {
+    if !has_kernels() {
+        return;
+    }
+    let folder = TempDir::new();
+    let run = |call: &str| {
+        let mut command = generate(folder.path(), &["--device", "cuda"]);
+        finished(on_softcuda(&mut command).env("SOFTCUDA_FAIL_CALL", call))
+    };
+    let counted = text(&run("0").stderr);
+    let calls = counted.lines().find_map(|line| line.strip_prefix("softcuda: ")?.strip_suffix(" calls")?.parse().ok());
+    let calls: u64 = calls.unwrap_or_else(|| panic!("the driver says how many calls there were: {counted}"));
+    let mut failed = 0;
+    for call in (1..=30).map(|part| 1 + (calls - 1) * part / 31) {
+        let output = run(&call.to_string());
+        let said = text(&output.stderr);
+        // Calls at the end free what is no longer needed: their failure changes no answer.
+        if !output.status.success() {
+            failed += 1;
+            assert!(said.contains("error: ") && said.contains("CUDA_ERROR_UNKNOWN"), "call {call} of {calls}: {said}");
+            assert!(!said.contains("panicked"), "call {call} of {calls}: {said}");
+        }
+    }
+    assert!(failed >= 20, "{failed} of 30 failures ended the command");
+}
