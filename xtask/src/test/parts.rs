@@ -10,6 +10,9 @@ use crate::{emulate, tools, tree};
 
 /// Cases of each random test under `--full`; proptest's own number is 256.
 const RANDOM_CASES: &str = "4096";
+/// Where there are random tests.
+const RANDOM_TESTS: [&str; 9] =
+    ["-p", "vitrum", "--lib", "--test", "text", "--test", "weights", "--features", "profiling"];
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Every part with its check.
@@ -37,7 +40,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("trace-hta", acceptance::hta as Check),
             ("aarch64", aarch64),
             ("emulate", emulate),
-            ("test-random", |part| cargo_test(part, &["--workspace"], Some(RANDOM_CASES))),
+            ("test-random", |part| cargo_test(part, &RANDOM_TESTS, Some(RANDOM_CASES))),
         ]);
     }
     parts
