@@ -50,8 +50,9 @@ fn registering_unit(simt: &Path, source: &Path, out: &Path) -> PathBuf {
     list.args(["-E", "-P", "-DSIMT_LIST_KERNELS", "-x", "c++", "-include"]).arg(simt.join("simt.h")).arg(source);
     let text = run(&mut list);
     let mut unit = format!("#include \"simt.h\"\n#include \"{}\"\n\n", source.display());
-    for after in text.split("simt_kernel ").skip(1) {
+    for after in text.split("simt_kernel_begins").skip(1) {
         let name: String = after.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        assert!(!name.is_empty(), "{}: a kernel without a name", source.display());
         unit += &format!("SIMT_REGISTER({name});\n");
     }
     let stem = source.file_stem().and_then(|stem| stem.to_str()).expect("names are UTF-8");

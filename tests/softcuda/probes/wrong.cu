@@ -14,7 +14,8 @@ __device__ void copy_through(const uint4* in, uint4* out) {
 }
 
 VITRUM_KERNEL copy_waited(const uint4* in, uint4* out) { copy_through<true>(in, out); }
-VITRUM_KERNEL copy_not_waited(const uint4* in, uint4* out) { copy_through<false>(in, out); }
+VITRUM_KERNEL __launch_bounds__(64)
+    copy_not_waited(const uint4* in, uint4* out) { copy_through<false>(in, out); }
 
 // out[i] = in[n - 1 - i] + step, for 4 steps through one buffer: a barrier before the read and one after it.
 template <bool BEFORE, bool AFTER>

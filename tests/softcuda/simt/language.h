@@ -23,7 +23,7 @@
 
 // The build script preprocesses each file once with SIMT_LIST_KERNELS: the names of kernels stand after the word.
 #if defined(SIMT_LIST_KERNELS)
-#define VITRUM_KERNEL simt_kernel
+#define VITRUM_KERNEL simt_kernel_begins
 #else
 #define VITRUM_KERNEL extern "C" void
 #endif

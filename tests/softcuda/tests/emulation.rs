@@ -11,6 +11,13 @@ fn the_kernels_of_a_library_are_listed_with_their_parameters() {
     assert_eq!(kernel.parameter_bytes, [8, 4, 4]);
     assert!(Library::probes().find("copy").is_none());
     assert!(Library::probes().all().len() > 30);
+    // Each file has a kernel that is named like it, up to what tells its variants apart.
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../csrc")).expect("csrc") {
+        let path = file.expect("a readable folder").path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("UTF-8");
+        let is_there = Library::kernels().all().iter().any(|kernel| kernel.name.starts_with(stem));
+        assert!(is_there || path.extension().is_none_or(|end| end != "cu"), "{}", path.display());
+    }
     assert!(Library::kernels().all().iter().all(|kernel| kernel.parameter_bytes.len() <= 2), "params and launch info");
 }
 
