@@ -1,7 +1,8 @@
 //! Embeds the CUDA kernels: images of csrc/*.cu, for src/device/cuda/images.rs.
 //!
 //! Without nvcc the build succeeds and has none, unless feature `cuda` asks for them. VITRUM_CUDA_ARCHS says for what
-//! they are built: `all`, a list like `sm_80,sm_90a`, or `none`; portable code (PTX) comes with every list.
+//! they are built: `all`, a list like `sm_80,compute_90`, or `none`. Without it, that is one architecture, and in a
+//! release build also PTX.
 
 #[path = "build/nvcc.rs"]
 mod nvcc;
@@ -38,7 +39,9 @@ fn embed() -> Result<(), String> {
 /// The images that this build is to have.
 fn images(target: &Path) -> Result<Vec<Image>, String> {
     let is_wanted = env::var_os("CARGO_FEATURE_CUDA").is_some();
-    let list = env::var(ARCHS_VARIABLE).unwrap_or(ARCH_DEFAULT.to_owned());
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let default = if is_release { format!("{ARCH_DEFAULT},{ARCH_PTX}") } else { ARCH_DEFAULT.to_owned() };
+    let list = env::var(ARCHS_VARIABLE).unwrap_or(default);
     if list == "none" && is_wanted {
         return Err(format!("feature `cuda` needs kernels, but {ARCHS_VARIABLE} is none"));
     } else if list == "none" {
@@ -53,21 +56,20 @@ fn images(target: &Path) -> Result<Vec<Image>, String> {
     let archs = nvcc::archs(&list).map_err(|error| format!("{ARCHS_VARIABLE}: {error}, none"))?;
     let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let cache = target.join("cuda-images");
-    nvcc.images(Path::new("csrc"), &cache, &[archs, vec![ARCH_PTX]].concat(), jobs)
+    nvcc.images(Path::new("csrc"), &cache, &archs, jobs)
         .map_err(|error| format!("{error}\n(set {ARCHS_VARIABLE}=none to build without CUDA kernels)"))
 }
 
-/// Looks where CUDA_HOME says, where `cargo xtask cuda-toolchain` installed, on PATH, and where NVIDIA's own installer
-/// puts it. The error says what was wrong with each.
+/// Looks where CUDA_HOME says, where `cargo xtask cuda-toolchain` installed, and on PATH. The error says what was wrong
+/// with what there is.
 fn find(target: &Path) -> Result<Nvcc, String> {
     let home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
     let note = fs::read_to_string(nvcc::toolchain_note(target)).ok().filter(|path| !path.is_empty());
     let search = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&search).map(|folder| folder.join("nvcc"));
     let places = home.into_iter().chain(note.map(PathBuf::from)).chain(on_path);
-    let places = places.chain([PathBuf::from("/usr/local/cuda/bin/nvcc")]).filter(|path| path.is_file());
     let mut wrong = String::new();
-    for path in places {
+    for path in places.filter(|path| path.is_file()) {
         match Nvcc::at(path) {
             Ok(nvcc) => return Ok(nvcc),
             Err(error) => wrong += &format!(" ({error})"),
@@ -76,8 +78,9 @@ fn find(target: &Path) -> Result<Nvcc, String> {
     Err(format!("no nvcc was found{wrong}: run `cargo xtask cuda-toolchain`, or set CUDA_HOME to a CUDA toolkit"))
 }
 
-/// Has cargo run this again when the kernels, the compiler or what is asked for change. The compiler's note has to be
-/// there, or cargo would run this every time; it is old, or cargo would run this once more.
+/// Has cargo run this again when the kernels, the compiler or what is asked for change; not for PATH, which is another
+/// under every tool. The compiler's note has to be there, or cargo would run this every time; it is old, or cargo would
+/// run this once more.
 fn watch(target: &Path) -> io::Result<()> {
     let note = nvcc::toolchain_note(target);
     if let Ok(file) = File::create_new(&note) {

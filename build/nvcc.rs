@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// What real devices run: code for A100, H100 and H200, B200, and workstation Blackwell. All but the `a` run on later
-/// minor versions of the same major one, too.
-pub(crate) const ARCHS: &[&str] = &["sm_80", "sm_90a", "sm_100", "sm_120"];
-/// What is built unless somebody asks for more.
-pub(crate) const ARCH_DEFAULT: &str = "sm_90a";
-/// Portable code, always built beside the others: the driver compiles it for devices that came later.
+/// What images are built for. Code: A100, H100 and H200, B200, and workstation Blackwell; all but the `a` run on later
+/// minor versions of the same major one, too. Then [`ARCH_PTX`].
+pub(crate) const ARCHS: &[&str] = &["sm_80", "sm_90a", "sm_100", "sm_120", ARCH_PTX];
+/// Portable code, which the driver compiles for devices that came later.
 pub(crate) const ARCH_PTX: &str = "compute_90";
+/// What is built in development.
+pub(crate) const ARCH_DEFAULT: &str = "sm_90a";
 
 /// The first release that knows all of [`ARCHS`].
 const RELEASE_MIN: (u32, u32) = (12, 8);
@@ -36,7 +36,7 @@ pub(crate) struct Image {
     /// `embed` for csrc/embed.cu.
     pub(crate) file: String,
     pub(crate) arch: &'static str,
-    /// The image: an ELF file; for [`ARCH_PTX`], text.
+    /// The image: an ELF file; for [`ARCH_PTX`], text that ends with a zero byte.
     pub(crate) path: PathBuf,
     /// What the compiler said: registers, spills.
     pub(crate) log: PathBuf,

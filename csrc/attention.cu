@@ -1,9 +1,9 @@
 // out = softmax(scale q K^T, cut by causality) V over the paged cache, grouped queries.
 //
 // Persistent: block b of the grid takes pieces b, b + gridDim.x, ...; a piece is an item of the work list x a KV head.
-// The piece's queries, (row, head) with the heads of a row together, go through its chunks of 256 positions in passes of
-// at most 64, that is 4 tiles of mma's 16 rows. A chunk of a pass is a `Unit`: the keys, then the values of the next unit
-// are on their way to shared memory while this one is worked on, also from one piece to the next.
+// The piece's queries, (row, head) with the heads of a row together, go through its chunks of 256 positions in passes
+// of at most 64, that is 4 tiles of mma's 16 rows. A chunk of a pass is a `Unit`: the keys, then the values of the next
+// unit are on their way to shared memory while this one is worked on, also from one piece to the next.
 //
 // Within a chunk each of the 8 warps scores 32 positions; maxima and sums go through shared memory, and so do the
 // weights e^(score - max), rounded to f16: each warp then makes the sums over all positions for its own dimensions. So
@@ -12,9 +12,11 @@
 // Chunks meet in `fold` and nowhere else: in registers where a piece has all of them, from `partials` where they were
 // split over pieces; the piece that arrives last does that. A result has the same bits either way.
 //
-// head_dim is the template's; heads / kv_heads <= 64, and their values whole blocks of 32 if a layer reads `next`. Launch:
-// 256 threads; ATTENTION_SHARED_FIXED + head_dim * ATTENTION_SHARED_PER_DIM bytes of dynamic shared memory; any grid.
+// head_dim is the template's; heads / kv_heads <= 64, and their values whole blocks of 32 if a layer reads `next`.
+// Launch: 256 threads; ATTENTION_SHARED_FIXED + head_dim * ATTENTION_SHARED_PER_DIM bytes of dynamic shared memory; any
+// grid.
 #include "common/attention.cuh"
+#include "common/attention_work.cuh"
 #include "common/exp.cuh"
 #include "common/ptx.cuh"
 #include "common/rows.cuh"
@@ -22,55 +24,6 @@
 #include "params.h"
 
 namespace {
-
-// A chunk of some rows of a piece.
-struct Unit {
-    uint32_t piece;
-    uint32_t kv_head;
-    AttentionItem item;
-    uint32_t row, rows;   // of the step; whole rows, at most PASS_QUERIES queries
-    uint32_t kv, kv_end;  // the chunk's first position; the end of what the rows see of the item
-
-    __device__ uint32_t count() const { return kv < kv_end ? min(CHUNK, kv_end - kv) : 0; }
-    __device__ bool is_first() const { return kv == item.kv_first; }
-    __device__ bool is_last() const { return kv + CHUNK >= kv_end; }
-    __device__ bool ends_piece() const { return is_last() && row + rows == item.row + item.rows; }
-};
-
-// What the units are taken from.
-struct Work {
-    const AttentionParams& p;
-    uint32_t pieces;
-    uint32_t group;  // query heads per KV head
-
-    __device__ bool has(const Unit& unit) const { return unit.piece < pieces; }
-
-    __device__ void enter_rows(Unit& unit, uint32_t row) const {
-        unit.row = row;
-        unit.rows = min(PASS_QUERIES / group, unit.item.row + unit.item.rows - row);
-        unit.kv = unit.item.kv_first;
-        unit.kv_end = min(unit.item.kv_first + unit.item.kv_count, p.positions[row + unit.rows - 1] + 1);
-    }
-
-    __device__ void enter_piece(Unit& unit, uint32_t piece) const {
-        unit.piece = piece;
-        if (!has(unit)) return;
-        unit.kv_head = piece % p.kv_heads;
-        unit.item = p.items[piece / p.kv_heads];
-        enter_rows(unit, unit.item.row);
-    }
-
-    __device__ Unit next(Unit unit) const {
-        if (!unit.is_last()) {
-            unit.kv += CHUNK;
-        } else if (!unit.ends_piece()) {
-            enter_rows(unit, unit.row + unit.rows);
-        } else {
-            enter_piece(unit, unit.piece + gridDim.x);
-        }
-        return unit;
-    }
-};
 
 // Sums of a pass, as a warp's lanes hold them: rows g and g + 8 of each tile, dimensions of the warp's own.
 template <uint32_t DIM>
@@ -82,7 +35,7 @@ struct Sums {
 
 using Scores = float[PASS_TILES][WARP_POSITIONS / 8][4];
 
-// ---- loads ------------------------------------------------------------------------------------------------------------
+// ---- loads ----------------------------------------------------------------------------------------------------------
 
 template <uint32_t DIM>
 __device__ __forceinline__ const uint16_t* page_of(const AttentionParams& p, const Unit& unit, const void* cache,
@@ -148,7 +101,7 @@ __device__ __forceinline__ void load_queries(Shared<DIM>& s, const Work& work, c
     }
 }
 
-// ---- a chunk ----------------------------------------------------------------------------------------------------------
+// ---- a chunk --------------------------------------------------------------------------------------------------------
 
 // Scores of the warp's 32 positions.
 template <uint32_t DIM>
@@ -284,7 +237,7 @@ __device__ __forceinline__ void weigh(const Shared<DIM>& s, uint32_t tiles, uint
     }
 }
 
-// ---- between chunks, and after them -------------------------------------------------------------------------------------
+// ---- between chunks, and after them ---------------------------------------------------------------------------------
 
 struct Factors {
     float old_part, new_part;

@@ -1,8 +1,8 @@
 // x[i] = embedding row of token i, and the same prepared for the layer that reads x.
 //
-// A block of 256 threads has one row of x: grid = (bucket of tokens); a warp has every eighth block of 32 columns, a lane
-// one of its values. Of the packed matrix (common/weights.cuh) a row is every 16th of the lanes' words: few bytes of
-// each, which are read only here.
+// A block of 256 threads has one row of x: grid = (bucket of tokens); a warp has every eighth block of 32 columns, a
+// lane one of its values. Of the packed matrix (common/weights.cuh) a row is every 16th of the lanes' words: few bytes
+// of each, which are read only here.
 #include "common/math.cuh"
 #include "common/ptx.cuh"
 #include "common/rows.cuh"
@@ -23,9 +23,8 @@ struct PackedRow {
     uint32_t format;
     uint32_t tile, row;  // the row of that tile
 
-    // Where column `col` of 8 or 16 in a row lies among the words of the lanes (32 lanes, 16 bytes): a lane holds
-    // WORD_COLS neighbours per word, four lanes 4 * WORD_COLS; a[0] and a[1] are rows r and r + 8, a[2] and a[3] the same
-    // for the second half of the columns.
+    // Where a column of 4 lanes' words (a lane: 16 bytes) is: a lane holds WORD_COLS neighbours per word, four lanes
+    // 4 * WORD_COLS of them; a[0] and a[1] are rows r and r + 8, a[2] and a[3] the same for the next 4 * WORD_COLS.
     template <uint32_t WORD_COLS>
     __device__ uint32_t lane_of(uint32_t col) const {
         return row % 8 * 4 + col % (4 * WORD_COLS) / WORD_COLS;
@@ -57,8 +56,8 @@ struct PackedRow {
             return mul(d, static_cast<float>(static_cast<int8_t>(*at)));
         }
         const unsigned char pair = values[block / 2 * 512 + lane_of<4>(k) * 16 + block % 2 * 8 + row / 8 * 4 + k % 4];
-        const float m = format == VITRUM_FORMAT_Q4_1 ? header(block, 8) : mul(-8.0f, d);
-        return add(mul(d, static_cast<float>(k < 16 ? pair & 15 : pair >> 4)), m);
+        const float q = static_cast<float>(k < 16 ? pair & 15 : pair >> 4);
+        return format == VITRUM_FORMAT_Q4_1 ? add(mul(d, q), header(block, 8)) : mul(d, sub(q, 8.0f));
     }
 };
 

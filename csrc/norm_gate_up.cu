@@ -1,4 +1,5 @@
-// out = silu(norm(x) Wgate) * (norm(x) Wup). Grid: (ffn / 32 up, bucket / T up); a block has the same 32 outputs of both.
+// out = silu(norm(x) Wgate) * (norm(x) Wup).
+// Grid: (ffn / 32 up, bucket / T up); a block has the same 32 outputs of both.
 #include "common/entry.cuh"
 #include "common/norm.cuh"
 #include "common/stamp.cuh"
@@ -10,7 +11,6 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t first_output = blockIdx.x * BLOCK_OUTPUTS, output = first_output + lane;
     const uint32_t first_token = blockIdx.y * T, tokens = step_word(&p.shape->tokens);
-    const NextBlock next(p.next, p.ffn, blockIdx.x);
 
     TokenRows<KIND, T> rows;
     InverseRms<T> inverse_rms;
@@ -36,6 +36,7 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
             __syncthreads();  // read, and free for the other sums
             return true;
         });
+        const NextBlock next(p.next, p.ffn, blockIdx.x);  // no norm comes between: there is no gamma to wait for
         add_slices<T>(memory.partials, up_sums, [&](uint32_t n, float value) {
             const uint32_t token = first_token + n * GROUP_TOKENS + warp;
             if (token >= tokens) return;  // the whole warp

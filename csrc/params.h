@@ -21,8 +21,8 @@ static const uint32_t VITRUM_PAGE_TOKENS = 16;  // KV positions per page; also t
 static const uint32_t VITRUM_KV_CHUNK_TOKENS = 256;  // KV positions per attention chunk; chunks combine in order
 static const uint32_t VITRUM_QUANT_BLOCK = 32;  // weights (and int8 activations) per scale
 static const uint32_t VITRUM_MAX_LOGPROBS = 20;  // the most alternatives a sampled token can carry
-static const uint32_t VITRUM_ATTENTION_SHARED_FIXED = 38272;   // shared memory of attention's CUDA blocks: so many bytes
-static const uint32_t VITRUM_ATTENTION_SHARED_PER_DIM = 1152;  // and so many for each value of a head
+static const uint32_t VITRUM_ATTENTION_SHARED_FIXED = 38272;   // bytes of shared memory of attention's CUDA blocks,
+static const uint32_t VITRUM_ATTENTION_SHARED_PER_DIM = 1152;  // and so many more for each value of a head
 static_assert(VITRUM_KV_CHUNK_TOKENS % VITRUM_PAGE_TOKENS == 0, "a KV chunk is a whole number of pages");
 
 // How a packed weight or a KV cache is stored.

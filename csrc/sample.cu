@@ -4,10 +4,10 @@
 //
 // A block of 1024 threads has one row: grid = (bucket of logit rows). No dynamic shared memory.
 //
-// Nothing of a row's size is stored. Without a cut the running sum of the weights is kept at every 64th group of 64 ids,
-// and the groups behind one of those places are summed again. With a cut, the ids in descending order come as runs of
-// at most MAX_KEYS, each found by counting digits of the keys, collected and sorted; as a rule there is one run. Sums in
-// f64 are made by one thread: their order is their definition.
+// Nothing of a row's size is stored. Without a cut the running sum of the weights is kept at every 64th group of 64
+// ids, and the groups behind one of those places are summed again. With a cut, the ids in descending order come as runs
+// of at most MAX_KEYS, each found by counting digits of the keys, collected and sorted; as a rule there is one run.
+// Sums in f64 are made by one thread: their order is their definition.
 #include "common/exp.cuh"
 #include "common/ptx.cuh"
 #include "common/reduce.cuh"
@@ -20,8 +20,8 @@ namespace {
 constexpr uint32_t THREADS = 1024, WARPS = THREADS / 32;
 constexpr uint32_t GROUP = 64;             // ids whose weights are summed in f32
 constexpr uint32_t GROUP_LANES = 16;       // lanes that share a group: ids i, i + 16, i + 32, i + 48 each
-constexpr uint32_t MARK_GROUPS = THREADS / GROUP_LANES;  // groups from one kept running sum to the next: one per half warp
-constexpr uint32_t MAX_MARKS = 512;        // vocabularies of up to MAX_MARKS * MARK_GROUPS * GROUP = 2 097 152 ids
+constexpr uint32_t MARK_GROUPS = THREADS / GROUP_LANES;  // groups from one kept running sum to the next
+constexpr uint32_t MAX_MARKS = 512;        // of vocabularies of up to MAX_MARKS * MARK_GROUPS * GROUP = 2 097 152 ids
 constexpr uint32_t TILE = 2048;            // groups summed, or weights made, or digits counted at a time
 constexpr uint32_t MAX_KEYS = 4096;        // ids of a run
 constexpr uint32_t FIRST_RUN = 256;        // ids that top-p looks for first; then 4 times as many, and so on
@@ -140,7 +140,7 @@ __device__ Best largest(Shared& s, const float* logits, uint32_t vocab) {
     return best;
 }
 
-// ---- all ids, ascending -----------------------------------------------------------------------------------------------
+// ---- all ids, ascending --------------------------------------------------------------------------------------------
 
 // Sums of the weights of groups first .. first + count, into s.sums. All lanes of a half warp share a group.
 __device__ void sum_groups(const Draw& d, float temperature, uint32_t first, uint32_t count) {
@@ -223,7 +223,7 @@ __device__ uint32_t walk_ids(const Draw& d, float temperature, double target) {
     return last;
 }
 
-// ---- ids in descending order ------------------------------------------------------------------------------------------
+// ---- ids in descending order ---------------------------------------------------------------------------------------
 
 // Calls `each(key)` for the keys from `begin` to `end` of the row; NaN has none.
 template <class Each>
@@ -316,8 +316,8 @@ __device__ void load_run(Draw& d, uint32_t want) {
     sort_keys(s, d.count);
 }
 
-// Adds up the weights of at most `limit` ids in descending order, up to d.bound, while `more` says so of the sum so far.
-// `want`: how many ids it will probably take.
+// Adds up the weights of at most `limit` ids in descending order, up to d.bound, while `more` says so of the sum so
+// far. `want`: how many ids it will probably take.
 template <class More>
 __device__ Walked walk_keys(Draw& d, float temperature, uint32_t limit, uint32_t want, const More& more) {
     Shared& s = d.s;
@@ -384,7 +384,7 @@ __device__ uint32_t draw_token(Draw& d, const SampleRow& how) {
     return id_of(walk_keys(d, temperature, kept.count, want, [=](double through) { return through <= target; }).last);
 }
 
-// ---- log probabilities --------------------------------------------------------------------------------------------------
+// ---- log probabilities ---------------------------------------------------------------------------------------------
 
 __device__ uint32_t count_larger(Shared& s, const float* logits, uint32_t vocab, float chosen) {
     uint32_t count = 0;

@@ -171,7 +171,7 @@ fn rows_are_left_for_the_next_layer() {
                 for mode in [Mode::ALL[i], Mode::ALL[3]] {
                     let kernel = format!("attention_f16_d{dim}");
                     memory.launch(&kernel, BLOCKS, (THREADS, shared_bytes(heads)), &params, mode);
-                    let want: Vec<u8> = out.iter().flat_map(|row| prepared_row(row, activations)).collect();
+                    let want: Vec<u8> = out.iter().flat_map(|row| prepared_row(row, None, activations)).collect();
                     assert!(memory.read(rows, bytes) == want, "{heads:?}, activations {activations}, split {split}");
                 }
             }

@@ -23,9 +23,9 @@ struct Split {
     static_assert(WARPS * WARP_DIMS >= DIM, "enough warps");
 };
 
-// Where piece `piece` (16 bytes, 8 halves) of row `row` lies, in halves: rows of PIECES pieces one after the other, pieces
-// exchanged within a row such that the same piece of 8 neighbouring rows, which a matrix load reads at once, lies in
-// different banks (128 bytes are all banks, 8 pieces).
+// Where piece `piece` (16 bytes, 8 halves) of row `row` lies, in halves: rows of PIECES pieces one after the other, the
+// pieces of a row exchanged such that the same piece of 8 neighbouring rows, which a matrix load reads at once, lies in
+// different banks (128 bytes, 8 pieces, are all banks).
 template <uint32_t PIECES>
 __host__ __device__ constexpr uint32_t swizzled(uint32_t row, uint32_t piece) {
     static_assert(PIECES % 2 == 0, "rows of whole 32 bytes");

@@ -2,9 +2,9 @@
 #pragma once
 #include "product.cuh"
 
-// Two blocks a multiprocessor: one waits for memory while the other computes. 64 tokens need the registers of both.
+// Two blocks a multiprocessor: one waits for memory while the other computes. More tokens need the registers of both.
 #define LINEAR_KERNEL(op, Params, form, FORM, tokens)                                          \
-    VITRUM_KERNEL __launch_bounds__(BLOCK_THREADS, tokens <= 32 ? 2 : 1) op##_##form##_t##tokens( \
+    VITRUM_KERNEL __launch_bounds__(BLOCK_THREADS, tokens <= 16 ? 2 : 1) op##_##form##_t##tokens( \
         const __grid_constant__ Params p, const __grid_constant__ LaunchInfo launch) {         \
         op<FORM, tokens>(p, launch);                                                           \
     }

@@ -1,7 +1,7 @@
 // Arithmetic of single values.
 //
-// A compiler may fuse a product and a sum into one operation, or not, from one variant of a kernel to the next. Where the
-// bits of a result must not depend on the variant, sums and products are these functions: each one rounding.
+// A compiler may fuse a product and a sum into one operation, or not, from one variant of a kernel to the next. Where
+// the bits of a result must not depend on the variant, sums and products are these functions: each one rounding.
 #pragma once
 #include <math.h>
 #include <stdint.h>

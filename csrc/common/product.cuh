@@ -28,8 +28,8 @@ static constexpr float SUM_START_F32 = 12582912.0f;
 static_assert(VITRUM_QUANT_BLOCK * 128 * 128 < 1u << 22, "the sum of a block of products of bytes");
 
 // A true size, or a row's place, of the step. The host writes them before the first kernel of the chain starts and not
-// again before the last one ends, so they may be read before pdl_wait(). Volatile: not from a cache that the host's copy
-// passed by.
+// again before the last one ends, so they may be read before pdl_wait(). Volatile: not from a cache that the host's
+// copy passed by.
 __device__ __forceinline__ uint32_t step_word(const uint32_t* word) {
     return *static_cast<const volatile uint32_t*>(word);
 }
@@ -92,8 +92,8 @@ struct TileStream {
         }
         headers = data + layout.headers + first_unit * HEADER_BYTES;
         if constexpr (HEADER_BYTES > 0) {
-            const uint32_t copied = lane * 16;
-            if (lane < HEADER_LANES) headers += tile(copied / HEADER_BYTES) * layout.header_bytes + copied % HEADER_BYTES;
+            const uint32_t i = lane * 16 / HEADER_BYTES, within = lane * 16 % HEADER_BYTES;
+            if (lane < HEADER_LANES) headers += tile(i) * layout.header_bytes + within;
         }
     }
 
@@ -205,6 +205,11 @@ struct TokenRows {
         scales += blocks * SCALE_BYTES;
     }
 
+    __device__ __forceinline__ void go_back(uint32_t blocks) {
+        values -= blocks * BLOCK_BYTES;
+        scales -= blocks * SCALE_BYTES;
+    }
+
     // The block `ahead` of where the rows are. One that does not exist has scale 0.
     template <bool SUMS>
     __device__ __forceinline__ Block load(uint32_t n, uint32_t ahead, bool exists) const {
@@ -304,7 +309,7 @@ __device__ __forceinline__ void add_part(
 
 // A warp's sums over its slice.
 template <uint32_t FORMAT, uint32_t KIND, uint32_t T>
-__device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>& stream, TokenRows<KIND, T> rows) {
+__device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>& stream, TokenRows<KIND, T>& rows) {
     using Stream = TileStream<FORMAT>;
     using Rows = TokenRows<KIND, T>;
     constexpr bool AHEAD = T <= 16;  // rows are loaded a block ahead; more tokens are work enough to hide a load
@@ -321,15 +326,16 @@ __device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>&
     for (uint32_t n = 0; n < Rows::GROUPS; n++) {
         if (AHEAD) next[n] = rows.template load<Stream::MINIMA>(n, 0, true);
     }
+    const uint32_t end = block + stream.steps * Stream::STEP_BLOCKS;
 #pragma unroll 1
-    for (uint32_t step = 0; step < stream.steps; step++) {
+    for (; block < end; block += Stream::STEP_BLOCKS) {
 #pragma unroll
         for (uint32_t u = 0; u < Stream::STEP_UNITS; u++) {
             const typename Stream::Unit unit = stream.take();
-#pragma unroll(AHEAD ? Stream::STEP_BLOCKS : 1)
+#pragma unroll(T <= 8 ? Stream::STEP_BLOCKS : 1)  // what registers allow
             for (uint32_t b = 0; b < Stream::STEP_BLOCKS; b++) {
                 const uint32_t ahead = AHEAD ? b + 1 : b;
-                const bool exists = block + ahead < rows.layout.blocks;
+                const bool exists = ahead == 0 || block + ahead < rows.layout.blocks;
 #pragma unroll
                 for (uint32_t n = 0; n < Rows::GROUPS; n++) {
                     if (!AHEAD || u > 0) continue;
@@ -341,9 +347,9 @@ __device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>&
                 });
             }
         }
-        block += Stream::STEP_BLOCKS;
         rows.advance(Stream::STEP_BLOCKS);
     }
+    rows.go_back(end);
 }
 
 // This warp's sums of 32 outputs, from `first_output` on, of up to T tokens. `ready` comes between the first loads of

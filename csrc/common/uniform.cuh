@@ -2,7 +2,8 @@
 #pragma once
 #include <stdint.h>
 
-// A number in [0, 1), a multiple of 2^-53: the first two words of Philox4x32-10, key = seed, counter = (position, 0, 0, 0).
+// A number in [0, 1), a multiple of 2^-53: the first two words of Philox4x32-10 with key = seed, counter =
+// (position, 0, 0, 0).
 __device__ inline double uniform(uint64_t seed, uint32_t position) {
     uint32_t a = position, b = 0, c = 0, d = 0;
     uint32_t low_key = static_cast<uint32_t>(seed), high_key = static_cast<uint32_t>(seed >> 32);

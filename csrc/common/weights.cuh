@@ -8,7 +8,7 @@
 //   q4     (row tiles, pairs of blocks, 32 lanes, 16 bytes); of each of the pair's two blocks, 8 bytes: low nibbles are
 //          a[0], high nibbles a[2]; low nibbles are a[1], high nibbles a[3]. cols / 32 is padded to even with zeros
 //
-// then, but for bf16, the headers: the f16 scales (and minima) that a lane holds, those of rows g and g + 8, in one word:
+// then, but for bf16, the headers: the f16 scales (and minima) that a lane holds, of rows g and g + 8 in one word:
 //
 //   q8_0   (row tiles, cols / 32, 8 g, 4 bytes): d of row g, d of row g + 8
 //   q4_0   (row tiles, pairs of blocks, 8 g, 8 bytes): those of the first block, those of the second

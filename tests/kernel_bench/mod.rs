@@ -75,6 +75,17 @@ fn encode_block(format: WeightFormat, values: &[f32], out: &mut Vec<u8>) {
     }
 }
 
+/// A matrix near `values`, in a file's format, and what it is expanded.
+pub(crate) fn encode(format: WeightFormat, rows: usize, cols: usize, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    assert_eq!(values.len(), rows * cols);
+    let mut data = Vec::new();
+    values.chunks_exact(format.block_values()).for_each(|block| encode_block(format, block, &mut data));
+    let mut values = vec![0.0; rows * cols];
+    let file_rows = data.chunks_exact(format.row_bytes(cols));
+    file_rows.zip(values.chunks_exact_mut(cols)).for_each(|(row, out)| format.dequantise_row(row, out));
+    (data, values)
+}
+
 /// A weight: packed, and expanded.
 pub(crate) struct Weight {
     pub(crate) packed: WeightRef,
@@ -134,13 +145,8 @@ impl Bench {
     }
 
     pub(crate) fn weight(&mut self, rows: usize, cols: usize, values: &[f32]) -> Weight {
-        assert_eq!(values.len(), rows * cols);
         let format = self.format;
-        let mut data = Vec::new();
-        values.chunks_exact(format.block_values()).for_each(|block| encode_block(format, block, &mut data));
-        let mut values = vec![0.0; rows * cols];
-        let file_rows = data.chunks_exact(format.row_bytes(cols));
-        file_rows.zip(values.chunks_exact_mut(cols)).for_each(|(row, out)| format.dequantise_row(row, out));
+        let (data, values) = encode(format, rows, cols, values);
         let source = PackSource { name: "test", format, rows, cols, data: &data };
         Weight { packed: self.device.pack(&source, self.activations).expect("the shape is right"), values }
     }

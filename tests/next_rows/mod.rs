@@ -16,17 +16,8 @@ fn value_bytes(activations: u32) -> usize {
     if activations == ACTIVATIONS_INT8 { 32 } else { 64 }
 }
 
-/// A row without a norm.
-pub(crate) fn prepared_row(values: &[f32], activations: u32) -> Vec<u8> {
-    prepared(values, None, activations)
-}
-
-/// A row, times gamma and with the squares beside it.
-pub(crate) fn prepared_row_for_norm(values: &[f32], gamma: &[f32], activations: u32) -> Vec<u8> {
-    prepared(values, Some(gamma), activations)
-}
-
-fn prepared(values: &[f32], gamma: Option<&[f32]>, activations: u32) -> Vec<u8> {
+/// A row; where a norm comes before the layer, times its gamma and with the squares beside it.
+pub(crate) fn prepared_row(values: &[f32], gamma: Option<&[f32]>, activations: u32) -> Vec<u8> {
     let (blocks, block_bytes) = (values.len() / 32, value_bytes(activations));
     let mut row = vec![UNTOUCHED; row_bytes(values.len(), activations)];
     for (block, values) in values.chunks_exact(32).enumerate() {

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let nvcc = Nvcc::at(root.join("bin/nvcc"))?;
     let jobs = available_parallelism().map_or(1, usize::from);
     let cache = tree::target().join("cuda-images");
-    let images = nvcc.images(&tree::root().join("csrc"), &cache, &[archs.clone(), vec![ARCH_PTX]].concat(), jobs)?;
+    let images = nvcc.images(&tree::root().join("csrc"), &cache, &archs, jobs)?;
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
     for image in images.iter().filter(|image| image.arch != ARCH_PTX) {
         let found = kernels(image)?;

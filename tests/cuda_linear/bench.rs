@@ -1,0 +1,152 @@
+//! One kernel of csrc on the host: memory, packed weights, prepared rows, launches.
+
+use std::cell::RefCell;
+
+use softcuda::emulate::{Launch, Library, Mode};
+use vitrum::device::cuda::pack;
+use vitrum::device::cuda::rows::RowsLayout;
+use vitrum::device::params::*;
+use vitrum::device::{PackSource, WeightFormat, pod_bytes};
+
+use crate::kernel_bench::{Numbers, Weight, encode};
+
+/// Tokens of a block.
+pub(crate) const BLOCK_TOKENS: [u32; 4] = [8, 16, 32, 64];
+const BLOCK_THREADS: u32 = 256;
+pub(crate) const BLOCK_OUTPUTS: usize = 32;
+/// What memory holds that a kernel must not touch.
+pub(crate) const POISON: u8 = 0x5a;
+
+/// A weight's format and how its input is read.
+pub(crate) type Pairing = (WeightFormat, u32);
+
+/// All that the kernels take.
+pub(crate) fn pairings() -> Vec<Pairing> {
+    let quantised = [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4_1];
+    let integers = [ACTIVATIONS_INT8, ACTIVATIONS_INT8X2];
+    let mut all = vec![(WeightFormat::Bf16, ACTIVATIONS_BF16)];
+    all.extend(quantised.into_iter().flat_map(|format| integers.map(|activations| (format, activations))));
+    all
+}
+
+fn form(activations: u32) -> &'static str {
+    match activations {
+        ACTIVATIONS_BF16 => "bf16",
+        ACTIVATIONS_INT8 => "int8",
+        ACTIVATIONS_INT8X2 => "int8x2",
+        other => panic!("no kernel reads activations {other}"),
+    }
+}
+
+/// Every mode with every number of tokens a block.
+pub(crate) fn variants() -> impl Iterator<Item = (Mode, u32)> {
+    Mode::ALL.into_iter().flat_map(|mode| BLOCK_TOKENS.map(|tokens| (mode, tokens)))
+}
+
+/// Memory of the device: it ends where its contents end, up to 16 bytes.
+pub(crate) struct Memory {
+    words: Vec<u128>,
+    bytes: usize,
+}
+
+impl Memory {
+    pub(crate) fn addr(&self) -> u64 {
+        self.words.as_ptr() as u64
+    }
+
+    pub(crate) fn read<T: Copy>(&self) -> Vec<T> {
+        let count = self.bytes / size_of::<T>();
+        // SAFETY: the memory has so many bytes, is aligned to 16, and any bytes are numbers.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<T>(), count) }.to_vec()
+    }
+}
+
+/// The memory that a test has put anything in, so that accesses elsewhere are found.
+#[derive(Default)]
+pub(crate) struct Bench {
+    known: RefCell<Vec<(u64, u64)>>,
+}
+
+impl Bench {
+    pub(crate) fn put<T: Copy>(&self, values: &[T]) -> Memory {
+        let bytes = size_of_val(values);
+        let mut words = vec![0u128; bytes.div_ceil(16).max(1)];
+        // SAFETY: plain numbers, copied as bytes into memory that has room for them.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), words.as_mut_ptr().cast(), bytes) }
+        self.known.borrow_mut().push((words.as_ptr() as u64, words.len() as u64 * 16));
+        Memory { words, bytes }
+    }
+
+    pub(crate) fn shape(&self, rows: usize) -> Memory {
+        self.put(&[StepShape { tokens: rows as u32, logit_rows: rows as u32, ..StepShape::default() }])
+    }
+
+    /// A weight near random values of at most `scale`. The memory has to live as long as it.
+    pub(crate) fn weight(
+        &self,
+        (format, activations): Pairing,
+        (rows, cols): (usize, usize),
+        (numbers, scale): (&mut Numbers, f32),
+    ) -> (Weight, Memory) {
+        let (data, values) = encode(format, rows, cols, &numbers.values(rows * cols, scale));
+        let packed = pack::pack(&PackSource { name: "test", format, rows, cols, data: &data }).expect("a shape");
+        let memory = self.put(&packed);
+        let (data, rows, cols) = (memory.addr(), rows as u32, cols as u32);
+        (Weight { packed: WeightRef { data, rows, cols, format: format as u32, activations }, values }, memory)
+    }
+
+    /// Rows as the kernel before leaves them.
+    pub(crate) fn rows(&self, values: &[f32], cols: usize, gamma: Option<&[f32]>, activations: u32) -> Memory {
+        self.put(&prepared(values, cols, gamma, activations))
+    }
+
+    /// Runs one variant of a kernel over `outputs` blocks of outputs.
+    pub(crate) fn run<P: cust_core::DeviceCopy>(
+        &self,
+        op: &str,
+        activations: u32,
+        (mode, block_tokens): (Mode, u32),
+        (outputs, bucket): (usize, usize),
+        params: &P,
+    ) {
+        self.run_stamped(op, activations, (mode, block_tokens), (outputs, bucket), params, LaunchInfo::default());
+    }
+
+    pub(crate) fn run_stamped<P: cust_core::DeviceCopy>(
+        &self,
+        op: &str,
+        activations: u32,
+        (mode, block_tokens): (Mode, u32),
+        (outputs, bucket): (usize, usize),
+        params: &P,
+        info: LaunchInfo,
+    ) {
+        let kernel = format!("{op}_{}_t{block_tokens}", form(activations));
+        let known = self.known.borrow();
+        let is_memory = |addr: u64, bytes: u64| {
+            known.iter().any(|(first, length)| addr >= *first && addr + bytes <= first + length)
+        };
+        let launch = Launch {
+            kernel: &kernel,
+            grid: [outputs as u32, (bucket as u32).div_ceil(block_tokens), 1],
+            block: [BLOCK_THREADS, 1, 1],
+            shared_bytes: 0,
+            params: &[pod_bytes(std::slice::from_ref(params)), pod_bytes(&[info])],
+            mode,
+            chained: true,
+            predecessor: None,
+            is_memory: Some(&is_memory),
+        };
+        Library::kernels().launch(launch).unwrap_or_else(|error| panic!("{mode:?}: {error}"));
+    }
+}
+
+/// Prepared rows over memory full of [`POISON`].
+pub(crate) fn prepared(values: &[f32], cols: usize, gamma: Option<&[f32]>, activations: u32) -> Vec<u8> {
+    let layout = RowsLayout::new(cols, activations);
+    let mut rows = vec![POISON; values.len() / cols * layout.row_bytes];
+    for (values, row) in values.chunks_exact(cols).zip(rows.chunks_exact_mut(layout.row_bytes)) {
+        layout.encode(values, gamma, row);
+    }
+    rows
+}

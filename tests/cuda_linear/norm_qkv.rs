@@ -1,0 +1,179 @@
+//! Norm, query, key and value projections, rotary embedding, KV cache write.
+
+use softcuda::emulate::Mode;
+use vitrum::device::params::*;
+use vitrum::ops::norm_qkv;
+
+use crate::bench::*;
+use crate::kernel_bench::{Numbers, UNTOUCHED, Weight, check};
+use crate::norm::{EPS, NormCase, RowInput};
+
+const PAGE: usize = PAGE_TOKENS as usize;
+const PAGES: usize = 5;
+const MAX_POSITION: usize = 50;
+
+/// A rotated pair takes the errors of both of its values, and three roundings.
+fn rotated(values: &[f64], tolerances: &[f64]) -> Vec<f64> {
+    let pairs = values.chunks_exact(2).zip(tolerances.chunks_exact(2));
+    pairs.flat_map(|(v, t)| [t[0] + t[1] + 4e-7 * (v[0].abs() + v[1].abs()); 2]).collect()
+}
+
+#[test]
+fn qkv_are_rotated_and_cached() {
+    let mut variants = variants().cycle();
+    for pairing in pairings() {
+        for (heads, kv_heads, head_dim, kv_format) in [(3, 1, 16, FORMAT_F16), (2, 2, 48, FORMAT_F32)] {
+            for tokens in [0, 1, 6, 33, 71] {
+                let variant = variants.next().expect("they come again");
+                QkvCase::new(pairing, [heads, kv_heads, head_dim], tokens).check(variant, kv_format);
+            }
+        }
+    }
+}
+
+struct QkvCase {
+    case: NormCase,
+    weights: [(Weight, Memory); 3],
+    rope: Vec<f32>,
+    positions: Vec<u32>,
+    slots: Vec<u32>,
+    heads: [usize; 2],
+    head_dim: usize,
+}
+
+impl QkvCase {
+    fn new(pairing: Pairing, [heads, kv_heads, head_dim]: [usize; 3], tokens: usize) -> QkvCase {
+        let (mut numbers, hidden) = (Numbers(7 + tokens as u64), 64);
+        let case = NormCase::new(&mut numbers, (tokens, hidden), pairing.1);
+        let weights = [heads, kv_heads, kv_heads]
+            .map(|heads| case.bench.weight(pairing, (heads * head_dim, hidden), (&mut numbers, 0.3)));
+        let angles = (0..MAX_POSITION * head_dim / 2).map(|i| i as f32 * 0.37);
+        let rope = angles.flat_map(|angle| [angle.cos(), angle.sin()]).collect();
+        let positions = (0..tokens as u32).map(|i| (i * 7 + 3) % MAX_POSITION as u32).collect();
+        let slots = (0..tokens as u32).map(|i| i * 11 % (PAGE * PAGES) as u32).collect(); // 11: no slot twice
+        QkvCase { case, weights, rope, positions, slots, heads: [heads, kv_heads], head_dim }
+    }
+
+    /// Queries and the two caches, as f32.
+    fn run(&self, variant: (Mode, u32), kv_format: u32) -> [Vec<f32>; 3] {
+        let bench = &self.case.bench;
+        let tokens = self.positions.len();
+        let [q_rows, kv_rows] = self.heads.map(|heads| heads * self.head_dim);
+        let half = kv_format == FORMAT_F16;
+        let caches = [(); 2].map(|()| match half {
+            true => bench.put(&vec![half::f16::from_f32(UNTOUCHED).to_bits(); PAGES * kv_rows * PAGE]),
+            false => bench.put(&vec![UNTOUCHED; PAGES * kv_rows * PAGE]),
+        });
+        let q = bench.put(&vec![UNTOUCHED; (tokens + 1) * q_rows]);
+        let (rope, positions, slots) = (bench.put(&self.rope), bench.put(&self.positions), bench.put(&self.slots));
+        let [wq, wk, wv] = [0, 1, 2].map(|part: usize| self.weights[part].0.packed);
+        let params = NormQkvParams {
+            shape: self.case.shape.addr(),
+            x: 0,
+            gamma: 0,
+            rope: rope.addr(),
+            positions: positions.addr(),
+            slot_mapping: slots.addr(),
+            q: q.addr(),
+            rows: self.case.rows.addr(),
+            wq,
+            wk,
+            wv,
+            kv: KvCacheRef { k: caches[0].addr(), v: caches[1].addr(), format: kv_format, pages: PAGES as u32 },
+            eps: EPS,
+            hidden: wq.cols,
+            heads: self.heads[0] as u32,
+            kv_heads: self.heads[1] as u32,
+            head_dim: self.head_dim as u32,
+            reserved: 0,
+        };
+        let blocks = q_rows.div_ceil(BLOCK_OUTPUTS) + 2 * kv_rows.div_ceil(BLOCK_OUTPUTS);
+        bench.run("norm_qkv", wq.activations, variant, (blocks, (tokens + 1).next_multiple_of(8)), &params);
+        let [k, v] = caches.map(|cache| match half {
+            true => cache.read::<u16>().into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+            false => cache.read::<f32>(),
+        });
+        [q.read(), k, v]
+    }
+
+    fn reference(&self, activations: u32) -> [Vec<f64>; 3] {
+        let mut all = [const { Vec::new() }; 3];
+        for (x, position) in self.case.x.chunks_exact(self.case.gamma.len()).zip(&self.positions) {
+            let RowInput { x, gamma, eps, activations } = RowInput::new(x, &self.case.gamma, activations);
+            let row = norm_qkv::reference(&norm_qkv::Reference {
+                x: &x,
+                gamma: &gamma,
+                eps,
+                weights: [0, 1, 2].map(|part: usize| self.weights[part].0.matrix()),
+                activations,
+                rope: &self.rope,
+                positions: &[*position],
+                head_dim: self.head_dim,
+            });
+            all.iter_mut().zip(row).for_each(|(all, row)| all.extend(row));
+        }
+        all
+    }
+
+    fn check(&self, variant: (Mode, u32), kv_format: u32) {
+        let packed = self.weights[0].0.packed;
+        let what = format!("format {} {variant:?} {:?} x {}", packed.format, self.heads, self.positions.len());
+        let [q, k_cache, v_cache] = self.run(variant, kv_format);
+        let [want_q, want_k, want_v] = self.reference(packed.activations);
+        let tolerances = [0, 1, 2].map(|part: usize| self.case.tolerances(&self.weights[part].0));
+        check(&what, &q, &want_q, &rotated(&want_q, &tolerances[0]));
+
+        // The caches, read in the order of tokens; what no token wrote is untouched.
+        let (head_dim, kv_heads) = (self.head_dim, self.heads[1]);
+        let (mut k, mut v) = (Vec::new(), Vec::new());
+        let mut written = [vec![false; k_cache.len()], vec![false; v_cache.len()]];
+        for slot in self.slots.iter().map(|slot| *slot as usize) {
+            for (head, dim) in (0..kv_heads).flat_map(|head| (0..head_dim).map(move |dim| (head, dim))) {
+                let page = (slot / PAGE * kv_heads + head) * head_dim * PAGE;
+                let (at_k, at_v) = (page + dim * PAGE + slot % PAGE, page + slot % PAGE * head_dim + dim);
+                k.push(k_cache[at_k]);
+                v.push(v_cache[at_v]);
+                written[0][at_k] = true;
+                written[1][at_v] = true;
+            }
+        }
+        let half = kv_format == FORMAT_F16;
+        let stored = |tolerances: &[f64], want: &[f64]| {
+            let rounding = if half { 0.5f64.powi(11) } else { 0.0 };
+            tolerances.iter().zip(want).map(|(t, want)| t * 1.01 + want.abs() * rounding + 1e-7).collect::<Vec<_>>()
+        };
+        check(&format!("{what}: k"), &k, &want_k, &stored(&rotated(&want_k, &tolerances[1]), &want_k));
+        check(&format!("{what}: v"), &v, &want_v, &stored(&tolerances[2], &want_v));
+        let untouched = if half { half::f16::from_f32(UNTOUCHED).to_f32() } else { UNTOUCHED };
+        for (name, cache, written) in [("K", &k_cache, &written[0]), ("V", &v_cache, &written[1])] {
+            let touched = cache.iter().zip(written).any(|(value, written)| !written && *value != untouched);
+            assert!(!touched, "{what}: {name} touched beyond the step's slots");
+        }
+    }
+}
+
+/// A row's queries, keys and values have the same bits alone and among others.
+#[test]
+fn rows_do_not_depend_on_their_batch() {
+    for pairing in pairings() {
+        let all = QkvCase::new(pairing, [3, 1, 16], 41);
+        let [q, k, v] = all.run((Mode::ALL[0], 64), FORMAT_F32);
+        for (turn, variant) in variants().enumerate() {
+            let row = turn * 17 % 41;
+            let mut alone = QkvCase::new(pairing, [3, 1, 16], 41);
+            let hidden = alone.case.gamma.len();
+            let x = &alone.case.x[row * hidden..][..hidden];
+            alone.case.rows = alone.case.bench.rows(x, hidden, Some(&alone.case.gamma), pairing.1);
+            alone.case.shape = alone.case.bench.shape(1);
+            (alone.positions, alone.slots) = (vec![all.positions[row]], vec![all.slots[row]]);
+            let [q_alone, k_alone, v_alone] = alone.run(variant, FORMAT_F32);
+            let what = format!("{pairing:?} {variant:?}, row {row}");
+            assert!(q_alone[..48] == q[row * 48..][..48], "{what}: q");
+            for (name, one, many) in [("k", &k_alone, &k), ("v", &v_alone, &v)] {
+                let mine = one.iter().zip(many).filter(|(one, _)| **one != UNTOUCHED);
+                assert_eq!(mine.clone().count(), 16, "{what}: {name}");
+                assert!(mine.clone().all(|(one, many)| one == many), "{what}: {name}");
+            }
+        }
+    }
+}
