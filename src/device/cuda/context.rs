@@ -121,7 +121,8 @@ impl Context {
     /// Waits until everything on the stream is done.
     pub(super) fn synchronize(&self) -> Result<(), CudaError> {
         // SAFETY: the stream lives as long as this.
-        Ok(unsafe { self.driver.cuStreamSynchronize(self.stream)? })
+        unsafe { self.driver.cuStreamSynchronize(self.stream)? };
+        Ok(())
     }
 }
 

@@ -1,8 +1,8 @@
 //! libcuda, loaded at run time: the functions that this device calls, and errors that name the call.
 //!
 //! The types are cudarc's. Its own wrappers of the functions panic where the library or a symbol is missing, and turn a
-//! status that is newer than the bindings into an enum that has no such value; so the table below is looked up here, all
-//! of it when the library is loaded, and a status is a number.
+//! status that is newer than the bindings into an enum that has no such value; so the table below is looked up here,
+//! all of it when the library is loaded, and a status is a number.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 

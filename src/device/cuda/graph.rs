@@ -118,7 +118,8 @@ impl Executable {
 
     fn launch(&self) -> Result<(), CudaError> {
         // SAFETY: the executable and the stream belong to the context; the graph's addresses were answered for.
-        Ok(unsafe { self.context.driver.cuGraphLaunch(self.exec, self.context.stream)? })
+        unsafe { self.context.driver.cuGraphLaunch(self.exec, self.context.stream)? };
+        Ok(())
     }
 }
 

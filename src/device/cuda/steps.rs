@@ -263,12 +263,14 @@ impl Event {
 
     fn record(&self) -> Result<(), CudaError> {
         // SAFETY: event and stream belong to the context.
-        Ok(unsafe { self.context.driver.cuEventRecord(self.handle, self.context.stream)? })
+        unsafe { self.context.driver.cuEventRecord(self.handle, self.context.stream)? };
+        Ok(())
     }
 
     fn wait(&self) -> Result<(), CudaError> {
         // SAFETY: the event belongs to the context.
-        Ok(unsafe { self.context.driver.cuEventSynchronize(self.handle)? })
+        unsafe { self.context.driver.cuEventSynchronize(self.handle)? };
+        Ok(())
     }
 }
 
