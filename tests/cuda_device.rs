@@ -42,7 +42,7 @@ fn has_kernels() -> bool {
 /// With the software driver first on the loader's path.
 fn on_softcuda(command: &mut Command) -> &mut Command {
     let old = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders = std::iter::once(softcuda::library_dir().into()).chain(std::env::split_paths(&old));
+    let folders = std::iter::once(softcuda::library_dir()).chain(std::env::split_paths(&old));
     let path = std::env::join_paths(folders).expect("no folder has a colon in its name");
     command.env("LD_LIBRARY_PATH", path)
 }

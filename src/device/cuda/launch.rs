@@ -180,8 +180,10 @@ mod tests {
             }
             names.extend(between(&text, "ATTENTION(", ")").iter().map(|dim| format!("attention_f16_d{dim}")));
             for definition in text.split("VITRUM_KERNEL").skip(1).filter(|_| !text.contains("#define ATTENTION")) {
-                let head = definition.split("(const").next().unwrap_or_default();
-                names.extend(head.split_whitespace().next_back().map(str::to_owned));
+                // The name stands before the parameters, which may begin on the next line.
+                let words = definition.split_whitespace().collect::<Vec<_>>().join(" ").replace("( const", "(const");
+                let head = words.split("(const").next().unwrap_or_default();
+                names.extend(head.split(' ').next_back().map(str::to_owned));
             }
             assert!(names.len() > before, "{} defines no kernel", file.display());
         }
