@@ -34,8 +34,8 @@ impl Memory {
     /// So many bytes at an address.
     pub(crate) fn read(&self, addr: u64, bytes: usize) -> Vec<u8> {
         assert!(self.holds(addr, bytes as u64), "{bytes} bytes at {addr:#x}");
-        // SAFETY: the bytes are part of a buffer, which kernels have written by its exposed address.
         let at = std::ptr::with_exposed_provenance::<u8>(addr as usize);
+        // SAFETY: the bytes are part of a buffer, which kernels have written by its exposed address.
         unsafe { std::slice::from_raw_parts(at, bytes) }.to_vec()
     }
 
