@@ -121,6 +121,8 @@ impl Bench {
         params: &P,
         info: LaunchInfo,
     ) {
+        // There is no variant of int8x2 with more.
+        let block_tokens = if activations == ACTIVATIONS_INT8X2 { block_tokens.min(32) } else { block_tokens };
         let kernel = format!("{op}_{}_t{block_tokens}", form(activations));
         let known = self.known.borrow();
         let is_memory = |addr: u64, bytes: u64| {

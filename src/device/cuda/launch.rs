@@ -21,6 +21,9 @@ const BLOCK_SHARED_RESERVED: u32 = 1 << 10;
 /// read again by every block.
 const LINEAR_ROWS: [(u32, u32); 4] = [(8, 8), (16, 16), (32, 32), (u32::MAX, 64)];
 
+/// The most of them if they are int8x2: a thread has no registers for more.
+const LINEAR_ROWS_MAX_INT8X2: u32 = 32;
+
 /// Outputs of a block of a linear kernel: two of mma's tiles.
 const LINEAR_OUTPUTS: u32 = 32;
 
@@ -84,10 +87,10 @@ pub(super) fn choose(params: &KernelParams, bucket: u32, gpu: &Gpu) -> Launch {
 fn linear(op: &str, weights: &[WeightRef], bucket: u32) -> Launch {
     let line = LINEAR_ROWS.iter().find(|(bucket_max, _)| bucket <= *bucket_max);
     let rows = line.expect("the last line takes every bucket").1;
-    let activations = match weights[0].activations {
-        ACTIVATIONS_INT8 => "int8",
-        ACTIVATIONS_INT8X2 => "int8x2",
-        _ => "bf16",
+    let (activations, rows) = match weights[0].activations {
+        ACTIVATIONS_INT8 => ("int8", rows),
+        ACTIVATIONS_INT8X2 => ("int8x2", rows.min(LINEAR_ROWS_MAX_INT8X2)),
+        _ => ("bf16", rows),
     };
     let blocks = weights.iter().map(|weight| weight.rows.div_ceil(LINEAR_OUTPUTS)).sum();
     let launch = Launch::of(format!("{op}_{activations}_t{rows}"), [blocks, bucket.div_ceil(rows), 1], THREADS);
@@ -166,7 +169,13 @@ mod tests {
         };
         let forms = between(&entry, "LINEAR_KERNELS_OF(op, Params, ", ",");
         let tokens = between(&entry, "LINEAR_KERNEL(op, Params, form, FORM, ", ")");
-        assert_eq!((forms.len(), tokens.len()), (3, 4), "the macros of csrc/common/entry.cuh");
+        // Beside those, single ones: `LINEAR_KERNEL(op, Params, bf16, VITRUM_ACTIVATIONS_BF16, 64)`.
+        let single = |form: &str| -> Vec<String> {
+            let begin = format!("LINEAR_KERNEL(op, Params, {form}, VITRUM_ACTIVATIONS_{}, ", form.to_uppercase());
+            between(&entry, &begin, ")")
+        };
+        let singles: usize = forms.iter().map(|form| single(form).len()).sum();
+        assert_eq!((forms.len(), tokens.len(), singles), (3, 3, 2), "the macros of csrc/common/entry.cuh");
         let mut names = BTreeSet::new();
         for file in fs::read_dir(folder).expect("csrc").map(|file| file.expect("a file").path()) {
             if file.extension().is_none_or(|end| end != "cu") {
@@ -175,7 +184,9 @@ mod tests {
             let text = fs::read_to_string(&file).expect("a text");
             let before = names.len();
             for op in between(&text, "LINEAR_KERNELS(", ",") {
-                let of_form = |form: &String| tokens.iter().map(|t| format!("{op}_{form}_t{t}")).collect::<Vec<_>>();
+                let of_form = |form: &String| -> Vec<String> {
+                    tokens.iter().cloned().chain(single(form)).map(|t| format!("{op}_{form}_t{t}")).collect()
+                };
                 names.extend(forms.iter().flat_map(of_form));
             }
             names.extend(between(&text, "ATTENTION(", ")").iter().map(|dim| format!("attention_f16_d{dim}")));

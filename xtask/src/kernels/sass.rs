@@ -90,12 +90,12 @@ mod tests {
         let hmma = "HMMA.16816.F32.BF16 R4, R8, R4, RZ ;";
         let good = [
             listing("norm_qkv_bf16_t8", &[pair[0], pair[1], hmma]),
-            listing("linear_residual_int8x2_t64", &[pair[0], "@!P0 IMMA.16832.S8.S8 R4, R8 ;", "@P1 ACQBULK ;"]),
+            listing("linear_residual_int8x2_t32", &[pair[0], "@!P0 IMMA.16832.S8.S8 R4, R8 ;", "@P1 ACQBULK ;"]),
             listing("embed", &pair),
             listing("device_clock", &pair[1..]),
         ];
         assert_eq!(check(&good.concat()), [""; 0]);
-        let names = ["norm_qkv_bf16_t8", "linear_residual_int8x2_t64", "embed", "device_clock"];
+        let names = ["norm_qkv_bf16_t8", "linear_residual_int8x2_t32", "embed", "device_clock"];
         assert_eq!(kernels(&good.concat()), names);
         let bad = [
             listing("norm_qkv_int8_t8", &[pair[0], pair[1], hmma]),
