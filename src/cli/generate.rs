@@ -125,9 +125,12 @@ impl Answer {
     fn report(&self, prompt_tokens: usize) {
         let Some(first) = self.first else { return };
         let later = self.tokens - 1;
-        let rate = if later > 0 { format!("{:.1}", later as f64 / first.elapsed().as_secs_f64()) } else { "no".into() };
+        let then = match later {
+            0 => String::new(), // one token has no rate
+            _ => format!(", then {:.1} tokens/s", later as f64 / first.elapsed().as_secs_f64()),
+        };
         tracing::info!(
-            "{prompt_tokens} prompt tokens, first token {:.3} s after the start, {later} more at {rate} tokens/s",
+            "{prompt_tokens} prompt tokens, first token {:.3} s after the start{then}",
             first.duration_since(self.loaded).as_secs_f64()
         );
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::report::ReportError;
 use crate::trace::schema::{
-    GraphTable, HostSpan, MemberRecord, NodeInfo, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
+    CopyStamp, GraphTable, HostSpan, MemberRecord, NodeInfo, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
 };
 use crate::trace::session::Closing;
 use crate::trace::spool::{Reader, Record, SpoolError, SpoolHeader};
@@ -143,7 +143,9 @@ impl Recording {
         let requests = self.requests.iter().map(|request| (request.at_ns, request.at_ns));
         let launches = self.replays.iter().map(|replay| (replay.record.launch_start_ns, replay.record.launch_end_ns));
         let nodes = self.nodes.iter().map(|node| (node.start_ns, node.end_ns));
-        let all = steps.chain(spans).chain(requests).chain(launches).chain(nodes);
+        let copies = self.steps.iter().flat_map(|step| [step.copies.upload, step.copies.download]);
+        let copies = copies.filter(CopyStamp::is_valid).map(|copy| (copy.start_ns, copy.end_ns));
+        let all = steps.chain(spans).chain(requests).chain(launches).chain(nodes).chain(copies);
         all.map(|(start, end)| (start, end.max(start))).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
