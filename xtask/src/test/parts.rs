@@ -13,6 +13,16 @@ const RANDOM_CASES: &str = "4096";
 /// Where there are random tests.
 const RANDOM_TESTS: [&str; 9] =
     ["-p", "vitrum", "--lib", "--test", "text", "--test", "weights", "--features", "profiling"];
+/// Tests of kernels alone: the recorder is not in them, and they take minutes.
+const KERNEL_TESTS: [&str; 7] = [
+    "cuda_attention",
+    "cuda_embed",
+    "cuda_linear",
+    "cuda_sample",
+    "kernels_attention",
+    "kernels_linear",
+    "kernels_sample",
+];
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Every part with its check.
@@ -28,7 +38,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("build", build),
         ("model", model),
         ("test", |part| cargo_test(part, &["--workspace"], None)),
-        ("test-profiling", |part| cargo_test(part, &["-p", "vitrum", "--features", "profiling"], None)),
+        ("test-profiling", test_profiling),
         ("profile-serve", acceptance::profile_serve),
         ("trace-lint", acceptance::lint),
         ("trace-complete", acceptance::complete),
@@ -95,6 +105,22 @@ fn cargo_test(part: &Part, which: &[&str], random_cases: Option<&str>) -> Result
     }
     let ignored_note = if ignored > 0 { format!(", {ignored} ignored") } else { String::new() };
     Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
+}
+
+/// The tests of the library and its programs with the recorder in them.
+fn test_profiling(part: &Part) -> Result<Outcome, String> {
+    let folder = tree::root().join("tests");
+    let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file())
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.retain(|name| !KERNEL_TESTS.contains(&name.as_str()));
+    names.sort();
+    let mut which = vec!["-p", "vitrum", "--features", "profiling", "--lib", "--bins"];
+    names.iter().for_each(|name| which.extend(["--test", name.as_str()]));
+    cargo_test(part, &which, None)
 }
 
 /// Passed and ignored tests, of lines like `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
