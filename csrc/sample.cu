@@ -392,9 +392,7 @@ __device__ uint32_t count_larger(Shared& s, const float* logits, uint32_t vocab,
     count = warp_count(count);
     if (threadIdx.x % 32 == 0) s.counts[threadIdx.x / 32] = count;
     __syncthreads();
-    count = warp_count(s.counts[threadIdx.x % 32]);
-    __syncthreads();
-    return count;
+    return warp_count(s.counts[threadIdx.x % 32]);  // nobody writes there again before the next barrier
 }
 
 // Those of all ids, without temperature: the chosen one's and the largest.

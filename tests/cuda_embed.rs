@@ -101,6 +101,14 @@ fn packed(format: WeightFormat, rows: usize, cols: usize, data: &[u8]) -> Vec<u8
     [values, headers].concat()
 }
 
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+fn weight_ref(data: u64, format: WeightFormat, vocab: usize, cols: usize, activations: u32) -> WeightRef {
+    WeightRef { data, rows: vocab as u32, cols: cols as u32, format: format as u32, activations }
+}
+
 /// One embedding, with tokens from the host and from slots, in every way in which the next layer may read it.
 fn check(format: WeightFormat, vocab: usize, cols: usize, mode: Mode) {
     let mut numbers = Numbers(cols as u64);
@@ -111,7 +119,6 @@ fn check(format: WeightFormat, vocab: usize, cols: usize, mode: Mode) {
     let last = vocab as i32 - 1;
     let (token_source, slot_tokens) = ([0, last, -1, last / 2, -3, last / 3], [7 % vocab as u32, 0, last as u32]);
     let gamma: Vec<f32> = (0..cols).map(|_| numbers.unit()).collect();
-    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_ne_bytes()).collect() };
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     let matrix = Matrix { values: &values, rows: vocab, cols };
     let want: Vec<f32> = reference(&matrix, &token_source, &slot_tokens).iter().map(|value| *value as f32).collect();
@@ -120,18 +127,13 @@ fn check(format: WeightFormat, vocab: usize, cols: usize, mode: Mode) {
         let mut memory = Memory::default();
         let tokens = token_source.len();
         let next_bytes = row_bytes(cols, activations);
+        let weight = memory.put(&packed(format, vocab, cols, &data));
         let op = Embed {
             shape: memory.put(&words(&[tokens as u32, 0, 0, 0, 0, 0, 0, 0])),
             token_source: memory.put(&words(&token_source.map(|source| source as u32))),
             slot_tokens: memory.put(&words(&slot_tokens)),
             x: memory.put(&vec![0xff; (tokens + SPARE) * cols * 4]),
-            weight: WeightRef {
-                data: memory.put(&packed(format, vocab, cols, &data)),
-                rows: vocab as u32,
-                cols: cols as u32,
-                format: format as u32,
-                activations,
-            },
+            weight: weight_ref(weight, format, vocab, cols, activations),
             next: NextRows {
                 rows: memory.put(&vec![0xff; (tokens + SPARE) * next_bytes]),
                 gamma: memory.put(&words(&bits(&gamma))),
@@ -163,4 +165,38 @@ fn rows_are_exact_in_every_format_and_mode() {
         }
     }
     Mode::ALL.into_iter().for_each(|mode| check(WeightFormat::Q4_1, 33, 288, mode));
+}
+
+/// The first thread would be through long before the others: here threads run one after the other. It has to stamp the
+/// end when all are. Compared is how long the kernel took by its stamp, and how long it is from there to the next one's
+/// begin, which would be nearly the whole kernel. On a busy machine single times mean little.
+#[test]
+fn a_stamp_ends_with_the_last_thread() {
+    let (cols, format, activations) = (1 << 15, WeightFormat::Bf16, ACTIVATIONS_BF16);
+    let mut memory = Memory::default();
+    let data = file_rows(format, 1, cols, &mut Numbers(1));
+    let weight = memory.put(&packed(format, 1, cols, &data));
+    let op = Embed {
+        shape: memory.put(&words(&[1, 0, 0, 0, 0, 0, 0, 0])),
+        token_source: memory.put(&words(&[0])),
+        slot_tokens: memory.put(&words(&[0])),
+        x: memory.put(&vec![0xff; cols * 4]),
+        weight: weight_ref(weight, format, 1, cols, activations),
+        next: NextRows::default(),
+    };
+    let KernelParams::Embed(params) = op.node().params else { unreachable!("an embedding") };
+    let stamps: Vec<u64> = (0..8).map(|_| memory.put(&[0; 16])).collect();
+    stamps.iter().for_each(|&stamp| memory.launch_stamped("embed", 1, (THREADS, 0), &params, Mode::ALL[0], stamp));
+    let times: Vec<(u64, u64)> = stamps
+        .iter()
+        .map(|&stamp| {
+            let words = memory.read_words(stamp, 4);
+            let cell = |i: usize| u64::from(words[2 * i + 1]) << 32 | u64::from(words[2 * i]);
+            (!cell(0), cell(1))
+        })
+        .collect();
+    assert!(times.windows(2).all(|pair| pair[0].0 < pair[0].1 && pair[0].1 < pair[1].0), "{times:?}");
+    let is_whole = |pair: &&[(u64, u64)]| pair[0].1 - pair[0].0 > (pair[1].0 - pair[0].1) / 4;
+    let whole = times.windows(2).filter(is_whole).count();
+    assert!(whole > 3, "{whole} of 7 have the whole kernel's time: {times:?}");
 }

@@ -45,12 +45,29 @@ impl Memory {
         bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
     }
 
+    /// Overwrites all buffers; returns what they held.
+    fn hide(&self) -> Vec<Vec<Line>> {
+        let held = self.buffers.clone();
+        self.fill(self.buffers.iter().map(|buffer| vec![Line([0xff; 256]); buffer.len()]).collect());
+        held
+    }
+
+    /// Writes all buffers, by their exposed addresses.
+    fn fill(&self, contents: Vec<Vec<Line>>) {
+        for (buffer, content) in self.buffers.iter().zip(contents) {
+            let to = std::ptr::with_exposed_provenance_mut::<Line>(buffer.as_ptr() as usize);
+            // SAFETY: the buffer has as many lines, and was exposed when it was made; nothing refers to them now.
+            unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), to, content.len()) };
+        }
+    }
+
     /// Runs a kernel whose parameters are a struct of params.h and `LaunchInfo`.
     pub(crate) fn launch<P: Copy>(&self, kernel: &str, blocks: u32, block: (u32, u32), params: &P, mode: Mode) {
         self.launch_stamped(kernel, blocks, block, params, mode, 0);
     }
 
-    /// The same; the kernel leaves its begin and end at `stamp`.
+    /// The same; the kernel leaves its begin and end at `stamp`. What memory holds is there when the kernel before has
+    /// ended, so that no kernel may look at it before its `pdl_wait`.
     pub(crate) fn launch_stamped<P: Copy>(
         &self,
         kernel: &str,
@@ -63,6 +80,8 @@ impl Memory {
         // SAFETY: structs of params.h have no padding.
         let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>()) };
         let launch = LaunchInfo { stamp };
+        let mut held = Some(self.hide());
+        let mut end_of_predecessor = || held.take().into_iter().for_each(|held| self.fill(held));
         let run = Library::kernels().launch(Launch {
             kernel,
             grid: [blocks, 1, 1],
@@ -71,7 +90,7 @@ impl Memory {
             params: &[params, &launch.stamp.to_ne_bytes()],
             mode,
             chained: true,
-            predecessor: None,
+            predecessor: Some(&mut end_of_predecessor),
             is_memory: Some(&|addr, bytes| self.holds(addr, bytes)),
         });
         run.unwrap_or_else(|error| panic!("{mode:?}: {error}"));

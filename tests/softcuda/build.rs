@@ -26,12 +26,27 @@ fn build_library(simt: &Path, sources: &Path, out: &Path) -> PathBuf {
     files.retain(|path| path.extension().is_some_and(|end| end == "cu"));
     files.sort();
     let units = files.iter().map(|file| registering_unit(simt, file, out)).collect::<Vec<_>>();
-    let objects = compiler(simt).out_dir(out).files(units).file(simt.join("runtime.cc")).compile_intermediates();
+    let mut watched = compiler(simt);
+    // The accesses that kernels make are calls of functions in races.cc, not of the sanitiser's own.
+    watched.flags(["-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]);
+    let mut objects = watched.out_dir(out).files(units).compile_intermediates();
+    let runtime = ["runtime.cc", "ptx.cc", "races.cc", "global_memory.cc"].map(|name| simt.join(name));
+    objects.extend(compiler(simt).out_dir(out).files(runtime).compile_intermediates());
     let library = out.join("libkernels.so");
     let mut link = compiler(simt).get_compiler().to_command();
     link.args(["-shared", "-o"]).arg(&library).args(objects);
     run(&mut link);
+    // `cargo xtask soak` builds it again, with single kernels changed.
+    write_command(&out.join("compile.txt"), &watched.get_compiler().to_command());
+    write_command(&out.join("link.txt"), &link);
     library
+}
+
+/// Writes a command line, one argument a line.
+fn write_command(path: &Path, command: &Command) {
+    let all = std::iter::once(command.get_program()).chain(command.get_args());
+    let text: String = all.map(|argument| format!("{}\n", argument.to_str().expect("paths are UTF-8"))).collect();
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 /// g++, with what all files need.

@@ -12,6 +12,7 @@ mod kernels;
 mod nvcc;
 mod process;
 mod profile_serve;
+mod soak;
 mod summary;
 mod test;
 mod tools;
@@ -49,6 +50,8 @@ enum Task {
     CudaToolchain,
     /// Compile the CUDA kernels, print what each takes, and check what they are made of
     Kernels(kernels::Args),
+    /// Remove each synchronisation of the CUDA kernels in turn, and see which test notices
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Bindings(args) => bindings::run(&args),
         Task::CudaToolchain => cuda_toolchain::run(),
         Task::Kernels(args) => kernels::run(&args),
+        Task::Soak(args) => soak::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

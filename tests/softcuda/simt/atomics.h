@@ -5,10 +5,11 @@ namespace simt {
 
 // Replaces *address by f(*address); what was there before.
 template <class T, class F>
-inline T replace(T* address, F f) {
+__attribute__((no_sanitize("thread"))) inline T replace(T* address, F f) {
     using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
     static_assert(sizeof(T) == sizeof(Bits), "32 or 64 bits");
     if (reinterpret_cast<uintptr_t>(address) % sizeof(T) != 0) fail("an atomic at %p, which is not aligned", address);
+    watch(address, sizeof(T), Access::Atomic);
     Bits* bits = reinterpret_cast<Bits*>(address);
     Bits old = __atomic_load_n(bits, __ATOMIC_RELAXED);
     while (!__atomic_compare_exchange_n(bits, &old, bits_as<Bits>(f(bits_as<T>(old))), true, __ATOMIC_SEQ_CST,
@@ -50,9 +51,9 @@ inline T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_
     return simt::replace(address, [=](T old) { return old == expected ? value : old; });
 }
 
-inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() { simt::fence(); }
+inline void __threadfence() { simt::fence(); }
+inline void __threadfence_system() { simt::fence(); }
 
 // Loads and stores with cache hints: the host has none.
 template <class T>

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "faults.h"
+#include "global_memory.h"
 #include "shared_memory.h"
 
 namespace simt {
@@ -27,6 +28,9 @@ struct Workspace {
     alignas(4096) unsigned char stacks[BLOCK_THREADS_MAX][STACK_BYTES];
     DynamicShared dynamic;
     StaticShared fixed;
+    Cell* dynamic_cells;
+    Cell* fixed_cells;
+    GlobalMemory global;
     void* scheduler;  // its stack pointer while threads run
     char* error;
     size_t error_bytes;
@@ -143,6 +147,7 @@ void fail(const char* format, ...) {
 static void release_barrier(Block* block) {
     block->barrier_result = block->barrier_sum;
     block->barrier_sum = block->at_barrier = 0;
+    block->epoch++;
     for (unsigned i = 0; i < block->threads_all; i++) {
         if (block->threads[i].wait == Wait::Barrier) ready(&block->threads[i]);
     }
@@ -231,7 +236,9 @@ void check_global(const char* what, const void* pointer, size_t bytes) {
     Thread* me = current;
     Block* block = me->block;
     block->launch->kernel->call(block->launch->parameters);
+    if (me->waits_at_the_end) pdl_wait();
     if (block->launch->chained && !me->waited) fail("it returned without pdl_wait, in a kernel that is chained");
+    if (me->copies_pending > 0) fail("it returned while %u copies were under way", me->copies_pending);
     Warp& warp = block->warp_of(me);
     warp.alive &= ~(1u << me->lane());
     warp.ready &= ~(1u << me->lane());
@@ -336,6 +343,8 @@ static void run_grid(Workspace* workspace) {
         block->index = {unsigned(at % grid.x), unsigned(at / grid.x % grid.y), unsigned(at / grid.x / grid.y)};
         workspace->dynamic.spoil(block->launch->shared_bytes);
         workspace->fixed.spoil();
+        block->first_epoch = ++block->epoch;
+        workspace->global.begin_block();
         prepare_threads(workspace);
         run_threads(workspace);
         if (!block->failed) check_after_block(workspace);
@@ -350,6 +359,13 @@ static std::vector<Workspace*>& idle() {
     return *list;
 }
 
+// Memory full of zeros, whose pages are made when they are touched; null if there is none.
+static void* zeros(size_t bytes) {
+    void* memory =
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? nullptr : memory;
+}
+
 static Workspace* take_workspace() {
     {
         std::lock_guard<std::mutex> guard(idle_lock);
@@ -359,10 +375,13 @@ static Workspace* take_workspace() {
             return workspace;
         }
     }
-    void* memory = mmap(nullptr, sizeof(Workspace), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                        -1, 0);
-    if (memory == MAP_FAILED) return nullptr;
-    return new (memory) Workspace;
+    void* memory = zeros(sizeof(Workspace));
+    if (memory == nullptr) return nullptr;
+    Workspace* workspace = new (memory) Workspace;
+    workspace->fixed = StaticShared::of_this_thread(&current);
+    workspace->dynamic_cells = static_cast<Cell*>(zeros(DynamicShared::BYTES_MAX * sizeof(Cell)));
+    workspace->fixed_cells = static_cast<Cell*>(zeros(workspace->fixed.bytes() * sizeof(Cell)));
+    return workspace->dynamic_cells != nullptr && workspace->fixed_cells != nullptr ? workspace : nullptr;
 }
 
 static void give_workspace(Workspace* workspace) {
@@ -396,6 +415,15 @@ SIMT_EXPORT int simt_launch(const simt::Launch* launch, char* error, size_t erro
     block->size = {launch->block[0], launch->block[1], launch->block[2]};
     block->threads_all = block->size.x * block->size.y * block->size.z;
     block->dynamic_shared = workspace->dynamic.begin(launch->shared_bytes);
+    const DynamicShared& dynamic = workspace->dynamic;
+    const StaticShared& fixed = workspace->fixed;
+    block->watched[0] = {reinterpret_cast<uintptr_t>(block->dynamic_shared), dynamic.rounded(launch->shared_bytes),
+                         workspace->dynamic_cells};
+    block->watched[1] = {fixed.begin(), fixed.bytes(), workspace->fixed_cells};
+    block->global = &workspace->global;
+    block->own_begin = reinterpret_cast<uintptr_t>(workspace);
+    block->own_bytes = sizeof(Workspace);
+    workspace->global.begin_launch(block->epoch);
     block->predecessor_ended = launch->predecessor == nullptr;
     block->failed = false;
     run_grid(workspace);

@@ -13,9 +13,11 @@ class DynamicShared {
     static constexpr size_t PAGE = 4096, ROOM = (SHARED_BYTES_MAX + PAGE - 1) / PAGE * PAGE, ALIGNMENT = 128;
     unsigned char* memory_;
 
+   public:
+    static constexpr size_t BYTES_MAX = ROOM;
+
     static size_t rounded(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
-   public:
     DynamicShared() {
         void* memory = mmap(nullptr, ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED || mprotect(static_cast<char*>(memory) + ROOM, PAGE, PROT_NONE) != 0) abort();
@@ -71,6 +73,8 @@ class StaticShared {
         return search.found;
     }
 
+    uintptr_t begin() const { return reinterpret_cast<uintptr_t>(begin_); }
+    size_t bytes() const { return bytes_; }
     bool holds(const void* pointer, size_t count) const {
         const unsigned char* at = static_cast<const unsigned char*>(pointer);
         return at >= begin_ && count <= bytes_ && at <= begin_ + bytes_ - count;

@@ -16,7 +16,7 @@ struct Place {
     int line;
 };
 
-// An asynchronous copy of 16 bytes that has not been made.
+// An asynchronous copy of 16 bytes that has not been waited for.
 struct Copy {
     void* to;
     const void* from;
@@ -32,17 +32,21 @@ struct Thread {
     void* stack_pointer;  // while another thread runs
     void* stack_end;      // a multiple of 16
     Wait wait;
-    bool waited;  // has called pdl_wait
+    bool waited;            // has called pdl_wait
+    bool waits_at_the_end;  // will call it when it returns
     // What it waits for, and of a warp's exchange also what it gives and gets.
     const char* exchange;
     Place place;
     uint32_t lanes;
     alignas(16) unsigned char given[48];
     alignas(16) unsigned char received[16];
-    // Asynchronous copies; kept only where they are made late.
+    // Asynchronous copies that have not been waited for.
     uint32_t groups_committed;
     unsigned copies_pending;
     Copy* copies;  // room for COPIES_MAX
+    // How often it has fenced, and the last time.
+    uint32_t fences;
+    Trace fence;
 
     unsigned lane() const { return linear % WARP_LANES; }
 };
@@ -52,6 +56,7 @@ struct Warp {
     uint32_t alive;
     uint32_t ready;
     uint32_t arrived;  // at an exchange that is not yet complete
+    uint16_t epoch;    // one more at each __syncwarp
 };
 
 // A kernel by its name: src/emulate/library.rs holds the same struct.
@@ -85,6 +90,13 @@ struct Block {
     unsigned threads_all, threads_alive, at_barrier;
     Place barrier;
     unsigned barrier_sum, barrier_result;  // of the threads' predicates
+    uint32_t epoch, first_epoch;              // one more at each barrier; when the block began
+    Watched watched[2];                       // its dynamic and its static shared memory
+    GlobalMemory* global;                     // what is known of the rest, but not of these bytes:
+    uintptr_t own_begin;
+    size_t own_bytes;
+    Trace atomic;                             // the last one on global memory
+    uint32_t fences_before_atomic;            // of its thread
     bool predecessor_ended;
     bool failed;
     unsigned char* dynamic_shared;

@@ -72,7 +72,9 @@ __noinline__ T reduce(const char* what, uint32_t mask, T value, F combine) {
 }  // namespace simt
 
 inline void __syncwarp(uint32_t mask = 0xffffffff) {
-    simt::exchange<char>("__syncwarp", mask, char(0), [](simt::Thread*, uint32_t) {});
+    simt::exchange<char>("__syncwarp", mask, char(0), [](simt::Thread* lanes, uint32_t) {
+        lanes->block->warp_of(lanes).epoch++;
+    });
 }
 
 template <class T>

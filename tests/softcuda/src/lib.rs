@@ -6,7 +6,7 @@
 //!   [`library_dir`].
 //!
 //! What passes here is right in what it computes, in its barriers and its waits, as far as the emulation sees (see
-//! `emulate`). Nothing here says how fast a device is, or how its memory is ordered.
+//! `emulate`). Nothing here says how fast a device is.
 
 mod driver;
 pub mod emulate;

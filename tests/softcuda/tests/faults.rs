@@ -1,71 +1,97 @@
-//! Faults of kernels show: in an error, or in a wrong result in at least one mode.
+//! Faults of kernels show: in an error, or in another result in at least one mode.
 
 mod probe;
 
 use probe::{addresses, in_all_modes, launch, try_run};
-use softcuda::emulate::{Copies, Launch, Library, Mode, Order};
+use softcuda::emulate::{Launch, Library, Mode, Order};
 
-/// The modes in which a kernel's result is not the expected one.
-fn modes_with_wrong_result<T: Copy + PartialEq>(expected: &[T], mut run: impl FnMut(Mode, &mut [T])) -> Vec<Mode> {
-    let wrong = |mode: &Mode| {
-        let mut out = expected.to_vec();
-        out.reverse();
-        run(*mode, &mut out);
-        out != expected
-    };
-    Mode::ALL.into_iter().filter(wrong).collect()
+/// Numbers that a kernel may read 16 bytes at a time.
+fn numbers() -> Vec<u128> {
+    (1..=128).map(|i| i << 96 | i << 64 | i << 32 | (1000 + i)).collect()
 }
 
-#[test]
-fn a_copy_that_is_not_waited_for_shows_where_copies_are_late() {
-    let input: Vec<u128> = (100..164).collect();
-    let expected: Vec<u128> = (100..164).rev().collect();
-    let wrong = |kernel: &str| {
-        modes_with_wrong_result(&expected, |mode, out| {
-            let params = addresses(&[input.as_ptr().cast(), out.as_mut_ptr().cast()]);
-            try_run(kernel, 1, 64, mode, &params).expect("no error");
-        })
-    };
-    assert_eq!(wrong("copy_waited"), []);
-    assert_eq!(
-        wrong("copy_not_waited"),
-        Mode::ALL.into_iter().filter(|mode| mode.copies == Copies::Late).collect::<Vec<_>>()
-    );
+/// What so many threads make of these numbers, as words.
+fn run_on_numbers(kernel: &str, blocks: u32, threads: u32, mode: Mode) -> Result<Vec<u32>, String> {
+    let (input, mut out) = (numbers(), vec![0u128; 128]);
+    try_run(kernel, blocks, threads, mode, &addresses(&[input.as_ptr().cast(), out.as_mut_ptr().cast()]))?;
+    Ok(words(&out))
 }
 
-#[test]
-fn a_missing_barrier_shows_in_one_of_the_orders() {
-    let input: Vec<u32> = (0..128).map(|i| i * 3).collect();
-    let expected: Vec<u32> = (0..4).flat_map(|step| input.iter().rev().map(move |v| v + step)).collect();
-    let wrong = |kernel: &str| {
-        modes_with_wrong_result(&expected, |mode, out| {
-            let params = addresses(&[input.as_ptr().cast(), out.as_mut_ptr().cast()]);
-            try_run(kernel, 1, 128, mode, &params).expect("no error");
-        })
-    };
-    assert_eq!(wrong("steps_right"), []);
-    assert_eq!(wrong("steps_no_barrier_before").len(), 4);
-    assert!(wrong("steps_no_barrier_after").iter().any(|mode| mode.order == Order::Greedy));
-
-    let first_writes = modes_with_wrong_result(&[42; 64], |mode, out| {
-        try_run("first_warp_writes", 1, 64, mode, &addresses(&[out.as_mut_ptr().cast()])).expect("no error");
-    });
-    assert!(
-        !first_writes.is_empty() && first_writes.iter().all(|mode| mode.order == Order::Greedy),
-        "{first_writes:?}"
-    );
+fn words(values: &[u128]) -> Vec<u32> {
+    values.iter().flat_map(|value| (0..4).map(move |i| (value >> (32 * i)) as u32)).collect()
 }
 
-#[test]
-fn dependence_on_the_order_of_blocks_shows() {
-    let mut results = Vec::new();
+/// The kernel fails in every mode, with all these words in the error.
+fn fails_on_numbers(kernel: &str, blocks: u32, threads: u32, expected: &[&str]) {
     in_all_modes(|mode| {
-        let mut cells = [0u32; 5];
-        try_run("blocks_in_order", 4, 1, mode, &addresses(&[cells.as_mut_ptr().cast()])).expect("no error");
-        results.push(cells);
+        let error = run_on_numbers(kernel, blocks, threads, mode).expect_err(kernel);
+        for word in expected {
+            assert!(error.contains(word), "{kernel}, {mode:?}: {error}, without {word:?}");
+        }
     });
-    assert_eq!(results[0], [0, 1, 2, 3, 4]);
-    assert_ne!(results[1], results[0]);
+}
+
+/// The kernel fails in one order of threads and blocks, with all these words in the error: of reads of global memory
+/// nothing is kept, so the write has to come first.
+fn fails_in_one_order(kernel: &str, blocks: u32, threads: u32, expected: &[&str]) {
+    let errors = Mode::ALL.map(|mode| (mode.order, run_on_numbers(kernel, blocks, threads, mode)));
+    let orders: Vec<Order> = errors.iter().filter(|(_, ran)| ran.is_err()).map(|(order, _)| *order).collect();
+    assert!(orders == [Order::RoundRobin; 2] || orders == [Order::Greedy; 2], "{kernel}: {orders:?}");
+    for error in errors.into_iter().filter_map(|(_, ran)| ran.err()) {
+        assert!(expected.iter().all(|word| error.contains(word)), "{kernel}: {error}, without {expected:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_is_not_waited_for_is_a_race() {
+    let reversed: Vec<u128> = numbers().into_iter().take(64).rev().collect();
+    in_all_modes(|mode| {
+        assert_eq!(run_on_numbers("copy_waited", 1, 64, mode).expect("no race")[..256], words(&reversed))
+    });
+    for kernel in ["copy_not_waited", "own_copy_not_waited", "copy_not_committed"] {
+        fails_on_numbers(kernel, 1, 64, &["race: it reads the word at byte", "copies to and has not waited for"]);
+    }
+    fails_on_numbers("copy_over_what_is_read", 1, 64, &["race", "with no barrier between"]);
+    fails_on_numbers("copy_left_under_way", 1, 64, &["returned while 1 copies were under way"]);
+}
+
+#[test]
+fn a_missing_barrier_is_a_race_in_every_order() {
+    let input = words(&numbers());
+    let steps =
+        |of: fn(usize) -> usize| -> Vec<u32> { (0..4 * 128).map(|i| input[of(i % 128)] + i as u32 / 128).collect() };
+    in_all_modes(|mode| {
+        assert_eq!(run_on_numbers("steps_right", 1, 128, mode).expect("no race"), steps(|i| 127 - i), "{mode:?}");
+        assert_eq!(run_on_numbers("lanes_right", 1, 128, mode).expect("no race"), steps(|i| i ^ 31), "{mode:?}");
+        assert_eq!(run_on_numbers("count_right", 1, 128, mode).expect("no race")[..128], [128; 128], "{mode:?}");
+    });
+    for kernel in ["steps_no_barrier_before", "lanes_no_barrier", "warps_without_barrier", "first_warp_writes"] {
+        fails_on_numbers(kernel, 1, 128, &["race", "of static shared memory", "with no barrier between"]);
+    }
+    fails_on_numbers("steps_no_barrier_after", 1, 128, &["race", "with no barrier between"]);
+    fails_on_numbers("count_read_too_early", 1, 128, &["race"]);
+}
+
+#[test]
+fn accesses_to_global_memory_are_ordered_by_barriers_in_a_block() {
+    in_all_modes(|mode| {
+        let out = run_on_numbers("global_right", 1, 128, mode).expect("no race");
+        assert!((0..128).all(|i| out[i as usize] == i.max(127 - i)), "{mode:?}: {out:?}");
+    });
+    fails_in_one_order("global_no_barrier", 1, 128, &["race: it reads 0x", "with no barrier between"]);
+}
+
+#[test]
+fn accesses_to_global_memory_are_ordered_by_atomics_and_fences_between_blocks() {
+    in_all_modes(|mode| {
+        let out = run_on_numbers("last_right", 3, 64, mode).expect("no race");
+        assert_eq!(out[..3], [3, 3 * 64, 1], "{mode:?}");
+    });
+    let no_release = ["race: it reads 0x", "another block wrote with no fence and atomic after that"];
+    fails_in_one_order("blocks_in_order", 3, 1, &no_release);
+    fails_on_numbers("last_no_fence_before", 3, 64, &no_release);
+    fails_on_numbers("last_no_barrier", 3, 64, &no_release);
+    fails_on_numbers("last_no_fence_after", 3, 64, &["race: it reads 0x", "with no atomic and fence before that"]);
 }
 
 /// The kernel fails in every mode, with all these words in the error.
@@ -99,7 +125,7 @@ fn divergent_warps_are_reported() {
 #[test]
 fn a_return_without_the_wait_is_reported_in_a_chain_only() {
     fails("no_wait_where_it_leaves", 2, 32, &["block (1, 0, 0), thread (5, 0, 0)", "pdl_wait"]);
-    let mut out = [0u32; 32];
+    let mut out = [0u32; 64];
     let address = (out.as_mut_ptr() as u64).to_ne_bytes();
     let free = Launch {
         kernel: "no_wait_where_it_leaves",
@@ -193,8 +219,7 @@ fn accesses_to_no_memory_are_errors() {
 
 #[test]
 fn writes_beyond_dynamic_shared_memory_are_errors() {
-    let write =
-        |offset: u32| launch("write_shared", [2, 1, 1], [32, 1, 1], 100, &[&offset.to_ne_bytes()], Mode::ALL[0]);
+    let write = |offset: u32| launch("write_shared", [2, 1, 1], [1, 1, 1], 100, &[&offset.to_ne_bytes()], Mode::ALL[0]);
     assert_eq!(write(99), Ok(()));
     assert!(write(100).expect_err("in the padding").contains("beyond its dynamic shared memory"));
     assert!(write(128).expect_err("in the page behind").contains("access to"));
@@ -202,12 +227,11 @@ fn writes_beyond_dynamic_shared_memory_are_errors() {
 
 #[test]
 fn shared_memory_holds_nothing_useful_at_first() {
-    let mut out = 0u32;
-    let address = (&raw mut out as u64).to_ne_bytes();
     in_all_modes(|mode| {
-        out = 0;
+        let mut out = [0u32; 3];
+        let address = (out.as_mut_ptr() as u64).to_ne_bytes();
         launch("read_unwritten", [3, 1, 1], [1, 1, 1], 64, &[&address], mode).expect("no error");
-        assert_eq!(out, u32::MAX, "of the last block, {mode:?}");
+        assert_eq!(out, [u32::MAX; 3], "{mode:?}");
     });
 }
 

@@ -1,6 +1,6 @@
 //! A library of kernels that build.rs made, and its launches.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
 use super::{Copies, Launch, Order};
@@ -62,21 +62,25 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// The kernels of csrc.
+    /// The kernels of csrc; of another library of them if the environment names one as SOFTCUDA_KERNELS, as
+    /// `cargo xtask soak` does.
     pub fn kernels() -> &'static Library {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY.get_or_init(|| Library::open(env!("SOFTCUDA_KERNELS")))
+        LIBRARY.get_or_init(|| {
+            let other = std::env::var_os("SOFTCUDA_KERNELS");
+            Library::open(other.as_deref().unwrap_or(OsStr::new(env!("SOFTCUDA_KERNELS"))))
+        })
     }
 
     /// The kernels that this crate tests itself with.
     pub fn probes() -> &'static Library {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY.get_or_init(|| Library::open(env!("SOFTCUDA_PROBES")))
+        LIBRARY.get_or_init(|| Library::open(OsStr::new(env!("SOFTCUDA_PROBES"))))
     }
 
-    fn open(path: &str) -> Library {
-        // SAFETY: the library is ours, built beside this crate; what it runs when it is opened only links its kernels.
-        let library = unsafe { libloading::Library::new(path) }.unwrap_or_else(|error| panic!("{path}: {error}"));
+    fn open(path: &OsStr) -> Library {
+        // SAFETY: the library is ours, built as build.rs does; what it runs when it is opened only links its kernels.
+        let library = unsafe { libloading::Library::new(path) }.unwrap_or_else(|error| panic!("{error}"));
         let library: &'static libloading::Library = Box::leak(Box::new(library));
         // SAFETY: simt/runtime.cc defines the two functions with these types.
         let (first, launch) = unsafe {
