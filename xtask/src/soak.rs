@@ -56,6 +56,7 @@ const CAUGHT_PERCENT_MIN: usize = 95;
 /// A changed kernel may run for so many times as long as the unchanged one, and at least for so long.
 const TIME_FACTOR: u32 = 10;
 const TIME_MIN: Duration = Duration::from_secs(60);
+const UNCHANGED_TIME_MAX: Duration = Duration::from_secs(1800);
 
 /// What became of a site.
 struct Outcome {
@@ -113,53 +114,34 @@ struct Soak {
 impl Soak {
     /// Removes each site in turn, `jobs` at a time.
     fn run_all(&self, sites: &[Site], jobs: usize) -> Result<Vec<Outcome>, String> {
-        self.run_unchanged(sites)?;
-        let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let work = |job: usize| -> Result<(), String> {
-            let folder = tree::target().join("soak").join(job.to_string());
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(site) = sites.get(index) else { return Ok(()) };
-                let start = Instant::now();
-                let caught = self.remove(site, &folder).map_err(|error| format!("{}: {error}", site.id))?;
-                eprintln!(
-                    "{:>3} of {}  {}  {}",
-                    index + 1,
-                    sites.len(),
-                    site.id,
-                    caught.as_deref().unwrap_or("ESCAPED")
-                );
-                let outcome = Outcome { site: site.clone(), caught, time: start.elapsed() };
-                outcomes.lock().expect("no holder panics").push((index, outcome));
-            }
-        };
-        thread::scope(|scope| {
-            let threads: Vec<_> = (0..jobs).map(|job| scope.spawn(move || work(job))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
-        })?;
-        let mut outcomes = outcomes.into_inner().expect("no holder panicked");
-        outcomes.sort_by_key(|(index, _)| *index);
-        Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+        let needed = self.needed(sites);
+        in_parallel(jobs, needed.len(), |folder, i| self.run_unchanged(needed[i], folder))?;
+        in_parallel(jobs, sites.len(), |folder, i| {
+            let (site, start) = (&sites[i], Instant::now());
+            let caught = self.remove(site, folder).map_err(|error| format!("{}: {error}", site.id))?;
+            eprintln!("{:>3} of {}  {}  {}", i + 1, sites.len(), site.id, caught.as_deref().unwrap_or("ESCAPED"));
+            Ok(Outcome { site: site.clone(), caught, time: start.elapsed() })
+        })
     }
 
-    /// Runs the tests that are needed on the kernels as they are: they have to pass, and show how long they take.
-    fn run_unchanged(&self, sites: &[Site]) -> Result<(), String> {
-        for (index, (kernel, program, filter)) in TESTS.iter().enumerate() {
-            let is_needed = |site: &Site| self.kernels.get(&site.file).is_some_and(|all| all.contains(&index));
-            if !sites.iter().any(is_needed) {
-                continue;
-            }
-            let folder = tree::target().join("soak").join("unchanged");
-            let text = read(&self.csrc.join(kernel))?;
-            let library = self.built.changed(&folder, Path::new(kernel), &text, Path::new(kernel))?;
-            let start = Instant::now();
-            if let Some(how) = self.test(program, filter, &library, Duration::from_secs(600))? {
-                return Err(format!("{program} {filter}: fails on the kernels as they are: {how}"));
-            }
-            let time = start.elapsed();
-            eprintln!("{kernel}: {program} {filter}passes in {:.1} s", time.as_secs_f64());
-            self.limits.lock().expect("no holder panics").insert(index, TIME_MIN.max(time * TIME_FACTOR));
+    /// The kernels that have any of the sites.
+    fn needed(&self, sites: &[Site]) -> Vec<usize> {
+        let has = |index: &usize, site: &Site| self.kernels.get(&site.file).is_some_and(|all| all.contains(index));
+        (0..TESTS.len()).filter(|index| sites.iter().any(|site| has(index, site))).collect()
+    }
+
+    /// Runs a kernel's tests on the kernel as it is: they have to pass, and show how long they take.
+    fn run_unchanged(&self, index: usize, folder: &Path) -> Result<(), String> {
+        let (kernel, program, filter) = TESTS[index];
+        let text = read(&self.csrc.join(kernel))?;
+        let library = self.built.changed(folder, Path::new(kernel), &text, Path::new(kernel))?;
+        let start = Instant::now();
+        if let Some(how) = self.test(program, filter, &library, UNCHANGED_TIME_MAX)? {
+            return Err(format!("{program} {filter}: fails on the kernels as they are: {how}"));
         }
+        let time = start.elapsed();
+        eprintln!("{kernel}: {program} {filter} passes in {:.1} s", time.as_secs_f64());
+        self.limits.lock().expect("no holder panics").insert(index, TIME_MIN.max(time * TIME_FACTOR));
         Ok(())
     }
 
@@ -207,6 +189,35 @@ impl Soak {
     }
 }
 
+/// Calls `work` with a folder of the thread's own and each number below `count`, in `jobs` threads; what it returned, in
+/// order, or an error. After an error no more begin.
+fn in_parallel<T: Send>(
+    jobs: usize,
+    count: usize,
+    work: impl Fn(&Path, usize) -> Result<T, String> + Sync,
+) -> Result<Vec<T>, String> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work_on = |job: usize| -> Result<(), String> {
+        let folder = tree::target().join("soak").join(job.to_string());
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return Ok(());
+            }
+            let result = work(&folder, index).inspect_err(|_| next.store(count, Ordering::Relaxed))?;
+            results.lock().expect("no holder panics").push((index, result));
+        }
+    };
+    let work_on = &work_on;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|job| scope.spawn(move || work_on(job))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect::<Result<Vec<()>, _>>()
+    })?;
+    let mut results = results.into_inner().expect("no holder panicked");
+    results.sort_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
 fn read(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -249,6 +260,18 @@ fn report(outcomes: &[Outcome], known: &[escapes::Escape], part: bool, time: Dur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_is_done_once_each_and_stops_at_an_error() {
+        let squares = in_parallel(3, 20, |_, i| Ok(i * i)).expect("no error");
+        assert_eq!(squares, (0..20).map(|i| i * i).collect::<Vec<_>>());
+        let begun = AtomicUsize::new(0);
+        let failed = in_parallel(1, 20, |_, i| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            if i == 5 { Err("the sixth".to_owned()) } else { Ok(()) }
+        });
+        assert_eq!((failed, begun.into_inner()), (Err("the sixth".to_owned()), 6));
+    }
 
     #[test]
     fn every_file_with_sites_has_tests() {

@@ -202,7 +202,7 @@ struct S {
             "kernel_##DIM | late pdl_wait | 1",
         ];
         assert_eq!(ids, expected.map(|id| format!("common/a.cuh | {id}")));
-        assert_eq!(sites.iter().map(|site| site.line).collect::<Vec<_>>(), [4, 5, 13, 14, 19, 19]);
+        assert_eq!(sites.iter().map(|site| site.line).collect::<Vec<_>>(), [4, 5, 13, 14, 20, 20]);
         let removed = sites[0].mutated(TEXT);
         assert!(removed.contains("    if (a > 0) ((void)0);  // the one before\n"), "{removed}");
         assert!(sites[1].mutated(TEXT).contains("    ((void)0);\n"));

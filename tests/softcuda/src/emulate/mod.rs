@@ -3,7 +3,7 @@
 //! Blocks run one after the other, and a thread runs until it waits for others. So races rarely show in a result. They
 //! are found for what they are: accesses are noted, and two of one byte by different threads, one of them a write, need
 //! something between them that orders them. In shared memory and within a block that is a barrier (simt/races.h); in
-//! global memory between blocks an atomic, with fences (simt/global_memory.h). In shared memory this finds a race in any
+//! global memory between blocks an atomic with fences (simt/global_memory.h). In shared memory this finds a race in any
 //! order of threads, as long as both accesses are made; in global memory if the write is made first. What else depends
 //! on an order shows in the result if it does in one of those in which the emulation can run threads: a test runs a
 //! kernel in all of [`Mode::ALL`] and compares each result with the reference. There the two orders are opposite, of
@@ -11,9 +11,9 @@
 //!
 //! Errors, each with the kernel's name, the block and, where it is one thread's, the thread: races, copies that are
 //! read before they were waited for or are under way when their thread ends, divergent barriers and exchanges of a
-//! warp, deadlock, a return without `pdl_wait` in a chained launch, accesses to memory that is not there, addresses that
-//! a function of ptx.cuh sees and that are not where they have to be, or not aligned. Shared memory holds 0xff in every
-//! byte when a block begins.
+//! warp, deadlock, a return without `pdl_wait` in a chained launch, accesses to memory that is not there, addresses
+//! that a function of ptx.cuh sees and that are not where they have to be, or not aligned. Shared memory holds 0xff in
+//! every byte when a block begins.
 //!
 //! Not seen: in global memory, a write to what another thread or block may still read; out-of-range accesses that hit
 //! other memory; anything about time. Sums of floats in `mma` have an order that no device promises.
