@@ -1,6 +1,6 @@
 //! One kernel of csrc on the host: memory, packed weights, prepared rows, launches.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use softcuda::emulate::{Launch, Library, Mode};
@@ -46,7 +46,7 @@ pub(crate) fn variants() -> impl Iterator<Item = (Mode, u32)> + Clone {
 
 /// Memory of the device: it ends where its contents end, up to 16 bytes.
 pub(crate) struct Memory {
-    words: Rc<[u128]>,
+    words: Rc<[Cell<u128>]>,
     bytes: usize,
 }
 
@@ -67,7 +67,7 @@ impl Memory {
 pub(crate) struct Bench {
     known: RefCell<Vec<(u64, u64)>>,
     /// What the kernel before leaves.
-    left: RefCell<Vec<Weak<[u128]>>>,
+    left: RefCell<Vec<Weak<[Cell<u128>]>>>,
 }
 
 impl Bench {
@@ -76,7 +76,7 @@ impl Bench {
         let mut words = vec![0u128; bytes.div_ceil(16).max(1)];
         // SAFETY: plain numbers, copied as bytes into memory that has room for them.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), words.as_mut_ptr().cast(), bytes) }
-        let words = Rc::<[u128]>::from(words);
+        let words: Rc<[Cell<u128>]> = words.into_iter().map(Cell::new).collect();
         self.known.borrow_mut().push((words.as_ptr() as u64, words.len() as u64 * 16));
         Memory { words, bytes }
     }
@@ -130,10 +130,10 @@ impl Bench {
         // There is no variant of int8x2 with more.
         let block_tokens = if activations == ACTIVATIONS_INT8X2 { block_tokens.min(32) } else { block_tokens };
         let kernel = format!("{op}_{}_t{block_tokens}", form(activations));
-        let left: Vec<Rc<[u128]>> = self.left.borrow().iter().filter_map(Weak::upgrade).collect();
-        let held: Vec<Vec<u128>> = left.iter().map(|words| words.to_vec()).collect();
-        left.iter().for_each(|words| overwrite(words, &vec![u128::MAX; words.len()]));
-        let mut end_of_predecessor = || left.iter().zip(&held).for_each(|(words, held)| overwrite(words, held));
+        let left: Vec<Rc<[Cell<u128>]>> = self.left.borrow().iter().filter_map(Weak::upgrade).collect();
+        let words = || left.iter().flat_map(|words| words.iter());
+        let held: Vec<u128> = words().map(|word| word.replace(u128::MAX)).collect();
+        let mut end_of_predecessor = || words().zip(&held).for_each(|(word, held)| word.set(*held));
         let known = self.known.borrow();
         let is_memory = |addr: u64, bytes: u64| {
             known.iter().any(|(first, length)| addr >= *first && addr + bytes <= first + length)
@@ -151,13 +151,6 @@ impl Bench {
         };
         Library::kernels().launch(launch).unwrap_or_else(|error| panic!("{mode:?}: {error}"));
     }
-}
-
-/// Writes memory of the device, as kernels do.
-fn overwrite(memory: &[u128], with: &[u128]) {
-    assert_eq!(memory.len(), with.len());
-    // SAFETY: the memory has as many words, is not on any stack, and is only read by copying it.
-    unsafe { std::ptr::copy_nonoverlapping(with.as_ptr(), memory.as_ptr().cast_mut(), with.len()) };
 }
 
 /// Prepared rows over memory full of [`POISON`].

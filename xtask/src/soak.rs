@@ -189,8 +189,8 @@ impl Soak {
     }
 }
 
-/// Calls `work` with a folder of the thread's own and each number below `count`, in `jobs` threads; what it returned, in
-/// order, or an error. After an error no more begin.
+/// Calls `work` with a folder of the thread's own and each number below `count`, in `jobs` threads; what it returned,
+/// in order, or an error. After an error no more begin.
 fn in_parallel<T: Send>(
     jobs: usize,
     count: usize,
