@@ -23,6 +23,7 @@ static const uint32_t VITRUM_QUANT_BLOCK = 32;  // weights (and int8 activations
 static const uint32_t VITRUM_MAX_LOGPROBS = 20;  // the most alternatives a sampled token can carry
 static const uint32_t VITRUM_ATTENTION_SHARED_FIXED = 38272;   // bytes of shared memory of attention's CUDA blocks,
 static const uint32_t VITRUM_ATTENTION_SHARED_PER_DIM = 1152;  // and so many more for each value of a head
+static const uint32_t VITRUM_LINEAR_WIDE_SHARED = 99584;  // dynamic shared memory of a linear kernel's wide blocks
 static_assert(VITRUM_KV_CHUNK_TOKENS % VITRUM_PAGE_TOKENS == 0, "a KV chunk is a whole number of pages");
 
 // How a packed weight or a KV cache is stored.

@@ -7,6 +7,7 @@ pub const QUANT_BLOCK: u32 = 32;
 pub const MAX_LOGPROBS: u32 = 20;
 pub const ATTENTION_SHARED_FIXED: u32 = 38272;
 pub const ATTENTION_SHARED_PER_DIM: u32 = 1152;
+pub const LINEAR_WIDE_SHARED: u32 = 99584;
 pub const FORMAT_F32: u32 = 0;
 pub const FORMAT_F16: u32 = 1;
 pub const FORMAT_BF16: u32 = 2;

@@ -10,12 +10,36 @@ use vitrum::device::{PackSource, WeightFormat, pod_bytes};
 
 use crate::kernel_bench::{Numbers, Weight, encode};
 
-/// Tokens of a block.
-pub(crate) const BLOCK_TOKENS: [u32; 4] = [8, 16, 32, 64];
+/// How a block shares its work, and its tokens: a name's end.
+pub(crate) const BLOCKS: [Block; 5] =
+    [Block::Sliced(8), Block::Sliced(16), Block::Sliced(32), Block::Sliced(64), Block::Wide];
 const BLOCK_THREADS: u32 = 256;
+/// Blocks of outputs of a wide block.
+const WIDE_WARPS: usize = 8;
 pub(crate) const BLOCK_OUTPUTS: usize = 32;
 /// What memory holds that a kernel must not touch.
 pub(crate) const POISON: u8 = 0x5a;
+
+/// The way in which a block shares its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Block {
+    /// Of so many tokens.
+    Sliced(u32),
+    /// Of as many tokens as there is a kernel for.
+    Wide,
+}
+
+impl Block {
+    /// Its tokens: there is no variant of int8x2 with more than 32, nor a wide one of gate and up.
+    fn tokens(self, op: &str, activations: u32) -> u32 {
+        match self {
+            Block::Sliced(tokens) if activations == ACTIVATIONS_INT8X2 => tokens.min(32),
+            Block::Sliced(tokens) => tokens,
+            Block::Wide if activations == ACTIVATIONS_INT8X2 || op == "norm_gate_up" => 32,
+            Block::Wide => 64,
+        }
+    }
+}
 
 /// A weight's format and how its input is read.
 pub(crate) type Pairing = (WeightFormat, u32);
@@ -38,9 +62,9 @@ fn form(activations: u32) -> &'static str {
     }
 }
 
-/// Every mode with every number of tokens a block.
-pub(crate) fn variants() -> impl Iterator<Item = (Mode, u32)> + Clone {
-    Mode::ALL.into_iter().flat_map(|mode| BLOCK_TOKENS.map(|tokens| (mode, tokens)))
+/// Every mode with every kind of block.
+pub(crate) fn variants() -> impl Iterator<Item = (Mode, Block)> + Clone {
+    Mode::ALL.into_iter().flat_map(|mode| BLOCKS.map(|block| (mode, block)))
 }
 
 /// Memory of the device: it ends where its contents end, up to 16 bytes.
@@ -105,34 +129,37 @@ impl Bench {
         &self,
         op: &str,
         activations: u32,
-        (mode, block_tokens): (Mode, u32),
+        variant: (Mode, Block),
         (outputs, bucket): (usize, usize),
         params: &P,
     ) {
-        self.run_stamped(op, activations, (mode, block_tokens), (outputs, bucket), params, LaunchInfo::default());
+        self.run_stamped(op, activations, variant, (outputs, bucket), params, LaunchInfo::default());
     }
 
     pub(crate) fn run_stamped<P: cust_core::DeviceCopy>(
         &self,
         op: &str,
         activations: u32,
-        (mode, block_tokens): (Mode, u32),
+        (mode, block): (Mode, Block),
         (outputs, bucket): (usize, usize),
         params: &P,
         info: LaunchInfo,
     ) {
-        // There is no variant of int8x2 with more.
-        let block_tokens = if activations == ACTIVATIONS_INT8X2 { block_tokens.min(32) } else { block_tokens };
-        let kernel = format!("{op}_{}_t{block_tokens}", form(activations));
+        let tokens = block.tokens(op, activations);
+        let (letter, outputs, shared_bytes) = match block {
+            Block::Sliced(_) => ("t", outputs, 0),
+            Block::Wide => ("w", outputs.div_ceil(WIDE_WARPS), LINEAR_WIDE_SHARED),
+        };
+        let kernel = format!("{op}_{}_{letter}{tokens}", form(activations));
         let known = self.known.borrow();
         let is_memory = |addr: u64, bytes: u64| {
             known.iter().any(|(first, length)| addr >= *first && addr + bytes <= first + length)
         };
         let launch = Launch {
             kernel: &kernel,
-            grid: [outputs as u32, (bucket as u32).div_ceil(block_tokens), 1],
+            grid: [outputs as u32, (bucket as u32).div_ceil(tokens), 1],
             block: [BLOCK_THREADS, 1, 1],
-            shared_bytes: 0,
+            shared_bytes,
             params: &[pod_bytes(std::slice::from_ref(params)), pod_bytes(std::slice::from_ref(&info))],
             mode,
             chained: true,

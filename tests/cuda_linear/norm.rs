@@ -94,7 +94,7 @@ fn gate_and_up_match() {
 
 fn run_gate_up(
     case: &NormCase,
-    variant: (softcuda::emulate::Mode, u32),
+    variant: (softcuda::emulate::Mode, Block),
     [gate, up]: [&Weight; 2],
     out: u64,
     next: NextRows,
@@ -123,7 +123,7 @@ fn run_gate_up(
 fn the_down_projection_finds_its_rows() {
     let (hidden, ffn, tokens) = (64, 64, 19);
     let all = pairings();
-    for (mode, block_tokens) in variants() {
+    for (mode, block) in variants() {
         for (index, pairing) in all.iter().enumerate() {
             let other = all.iter().cycle().skip(index + 2).find(|other| other.1 == pairing.1).expect("itself");
             let mut numbers = Numbers(10);
@@ -137,14 +137,14 @@ fn the_down_projection_finds_its_rows() {
                 let left =
                     case.bench.put(&vec![POISON; prepared(&vec![0.0; (tokens + 1) * ffn], ffn, None, left_as).len()]);
                 let next = NextRows { rows: left.addr(), gamma: 0, activations: left_as, reserved: 0 };
-                run_gate_up(&case, (mode, block_tokens), [&gate, &up], addr, next);
+                run_gate_up(&case, (mode, block), [&gate, &up], addr, next);
                 let left = left.read::<u8>();
                 let want = want.get_or_insert_with(|| {
                     let mut want = prepared(&out.read::<f32>(), ffn, None, left_as);
                     want.resize(left.len(), POISON);
                     want
                 });
-                assert!(left == *want, "{pairing:?} and {other:?}, {mode:?}, {block_tokens}, out at {addr}");
+                assert!(left == *want, "{pairing:?} and {other:?}, {mode:?}, {block:?}, out at {addr}");
             }
         }
     }
@@ -190,7 +190,7 @@ fn logits_of_gathered_rows_match() {
 
 fn logits(
     case: &NormCase,
-    variant: (softcuda::emulate::Mode, u32),
+    variant: (softcuda::emulate::Mode, Block),
     weight: &Weight,
     list: &[u32],
     stride: usize,

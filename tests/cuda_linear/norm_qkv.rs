@@ -55,7 +55,7 @@ impl QkvCase {
     }
 
     /// Queries and the two caches, as f32.
-    fn run(&self, variant: (Mode, u32), kv_format: u32) -> [Vec<f32>; 3] {
+    fn run(&self, variant: (Mode, Block), kv_format: u32) -> [Vec<f32>; 3] {
         let bench = &self.case.bench;
         let tokens = self.positions.len();
         let [q_rows, kv_rows] = self.heads.map(|heads| heads * self.head_dim);
@@ -115,7 +115,7 @@ impl QkvCase {
         all
     }
 
-    fn check(&self, variant: (Mode, u32), kv_format: u32) {
+    fn check(&self, variant: (Mode, Block), kv_format: u32) {
         let packed = self.weights[0].0.packed;
         let what = format!("format {} {variant:?} {:?} x {}", packed.format, self.heads, self.positions.len());
         let [q, k_cache, v_cache] = self.run(variant, kv_format);
@@ -157,7 +157,7 @@ impl QkvCase {
 fn rows_do_not_depend_on_their_batch() {
     for pairing in pairings() {
         let all = QkvCase::new(pairing, [3, 1, 16], 41);
-        let [q, k, v] = all.run((Mode::ALL[0], 64), FORMAT_F32);
+        let [q, k, v] = all.run((Mode::ALL[0], Block::Sliced(64)), FORMAT_F32);
         for (turn, variant) in variants().enumerate() {
             let row = turn * 17 % 41;
             let mut alone = QkvCase::new(pairing, [3, 1, 16], 41);

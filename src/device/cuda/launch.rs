@@ -24,8 +24,14 @@ const LINEAR_ROWS: [(u32, u32); 4] = [(8, 8), (16, 16), (32, 32), (u32::MAX, 64)
 /// The most of them if they are int8x2: a thread has no registers for more.
 const LINEAR_ROWS_MAX_INT8X2: u32 = 32;
 
-/// Outputs of a block of a linear kernel: two of mma's tiles.
+/// Outputs of a warp of a linear kernel: two of mma's tiles. A sliced block's warps share them.
 const LINEAR_OUTPUTS: u32 = 32;
+
+/// Buckets above this may have wide blocks, in which every warp has outputs of its own.
+const LINEAR_SLICED_BUCKET_MAX: u32 = 64;
+
+/// Blocks of outputs of a wide block.
+const LINEAR_WIDE_WARPS: u32 = 8;
 
 /// A launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,30 +77,44 @@ impl Launch {
 pub(super) fn choose(params: &KernelParams, bucket: u32, gpu: &Gpu) -> Launch {
     match params {
         KernelParams::Embed(_) => Launch::of("embed".into(), [bucket, 1, 1], THREADS),
-        KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket),
+        KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket, gpu),
         KernelParams::Attention(p) => attention(p, gpu),
-        KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket),
+        KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket, gpu),
         // A block has the same outputs of gate and up.
         KernelParams::NormGateUp(p) => {
-            Launch { formats: formats(&[p.gate, p.up]), ..linear("norm_gate_up", &[p.gate], bucket) }
+            Launch { formats: formats(&[p.gate, p.up]), ..linear("norm_gate_up", &[p.gate], bucket, gpu) }
         }
-        KernelParams::NormLmHead(p) => linear("norm_lm_head", &[p.weight], bucket),
+        KernelParams::NormLmHead(p) => linear("norm_lm_head", &[p.weight], bucket, gpu),
         KernelParams::Sample(_) => Launch::of("sample".into(), [bucket, 1, 1], SAMPLE_THREADS),
     }
 }
 
-/// A linear kernel, whose grid has the blocks of outputs of one weight after the other.
-fn linear(op: &str, weights: &[WeightRef], bucket: u32) -> Launch {
+/// A linear kernel, whose grid has the blocks of outputs of one weight after the other: sliced blocks, or wide ones
+/// where there are rows enough and every multiprocessor has one.
+fn linear(op: &str, weights: &[WeightRef], bucket: u32, gpu: &Gpu) -> Launch {
+    let blocks: u32 = weights.iter().map(|weight| weight.rows.div_ceil(LINEAR_OUTPUTS)).sum();
+    let form = match weights[0].activations {
+        ACTIVATIONS_INT8 => "int8",
+        ACTIVATIONS_INT8X2 => "int8x2",
+        _ => "bf16",
+    };
+    let formats = formats(weights);
+    let rows = wide_rows(op, form);
+    let grid = [blocks.div_ceil(LINEAR_WIDE_WARPS), bucket.div_ceil(rows), 1];
+    if bucket > LINEAR_SLICED_BUCKET_MAX && grid[0] * grid[1] >= gpu.multiprocessors {
+        let launch = Launch::of(format!("{op}_{form}_w{rows}"), grid, THREADS);
+        return Launch { formats, shared_bytes: LINEAR_WIDE_SHARED, ..launch };
+    }
     let line = LINEAR_ROWS.iter().find(|(bucket_max, _)| bucket <= *bucket_max);
     let rows = line.expect("the last line takes every bucket").1;
-    let (activations, rows) = match weights[0].activations {
-        ACTIVATIONS_INT8 => ("int8", rows),
-        ACTIVATIONS_INT8X2 => ("int8x2", rows.min(LINEAR_ROWS_MAX_INT8X2)),
-        _ => ("bf16", rows),
-    };
-    let blocks = weights.iter().map(|weight| weight.rows.div_ceil(LINEAR_OUTPUTS)).sum();
-    let launch = Launch::of(format!("{op}_{activations}_t{rows}"), [blocks, bucket.div_ceil(rows), 1], THREADS);
-    Launch { formats: formats(weights), ..launch }
+    let rows = if form == "int8x2" { rows.min(LINEAR_ROWS_MAX_INT8X2) } else { rows };
+    Launch { formats, ..Launch::of(format!("{op}_{form}_t{rows}"), [blocks, bucket.div_ceil(rows), 1], THREADS) }
+}
+
+/// Rows of activations of a wide block.
+fn wide_rows(op: &str, form: &str) -> u32 {
+    // gate·up keeps the gates in the room of half of the sums.
+    if op == "norm_gate_up" || form == "int8x2" { 32 } else { 64 }
 }
 
 /// Attention: the blocks that the GPU holds at once take pieces of the work list in turn.
@@ -153,9 +173,11 @@ mod tests {
 
     /// Every kernel that the table can choose, and the one that reads the clock.
     fn chosen() -> BTreeSet<String> {
-        let gpu = Gpu::for_tests(90);
-        let of =
-            |params: &KernelParams| (0..10).map(|shift| choose(params, 1 << shift, &gpu).kernel).collect::<Vec<_>>();
+        let [small, large] = [1, 1000].map(|multiprocessors| Gpu { multiprocessors, ..Gpu::for_tests(90) });
+        let of = |params: &KernelParams| -> Vec<String> {
+            let both = |shift| [&small, &large].map(|gpu| choose(params, 1 << shift, gpu).kernel);
+            (0..10).flat_map(both).collect()
+        };
         nodes().iter().flat_map(of).chain([Launch::clock().kernel]).collect()
     }
 
@@ -163,19 +185,22 @@ mod tests {
     fn defined() -> BTreeSet<String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("csrc");
         let entry = fs::read_to_string(folder.join("common/entry.cuh")).expect("csrc/common/entry.cuh");
-        let between = |text: &str, begin: &str, end: &str| -> Vec<String> {
+        // What stands between the parentheses of a macro's uses.
+        let uses = |text: &str, name: &str| -> Vec<Vec<String>> {
             let lines = text.lines().filter(|line| !line.contains("#define"));
-            lines.filter_map(|line| Some(line.split_once(begin)?.1.split(end).next()?.trim().to_owned())).collect()
+            let inside = |line: &str| Some(line.split_once(&format!("{name}("))?.1.split(')').next()?.to_owned());
+            let words = |inside: String| inside.split(',').map(|word| word.trim().to_owned()).collect();
+            lines.filter_map(inside).map(words).collect()
         };
-        let forms = between(&entry, "LINEAR_KERNELS_OF(op, Params, ", ",");
-        let tokens = between(&entry, "LINEAR_KERNEL(op, Params, form, FORM, ", ")");
-        // Beside those, single ones: `LINEAR_KERNEL(op, Params, bf16, VITRUM_ACTIVATIONS_BF16, 64)`.
-        let single = |form: &str| -> Vec<String> {
-            let begin = format!("LINEAR_KERNEL(op, Params, {form}, VITRUM_ACTIVATIONS_{}, ", form.to_uppercase());
-            between(&entry, &begin, ")")
+        let forms: Vec<String> = uses(&entry, "LINEAR_SLICED_FORM").iter().map(|words| words[2].clone()).collect();
+        // Of a form, or of every one: (form, tokens) of `LINEAR_SLICED(op, Params, form, FORM, 8)`.
+        let sliced: Vec<(String, String)> =
+            uses(&entry, "LINEAR_SLICED").iter().map(|words| (words[2].clone(), words[4].clone())).collect();
+        assert_eq!((forms.len(), sliced.len()), (3, 5), "the macros of csrc/common/entry.cuh");
+        let sliced_forms = |form: &str| -> Vec<String> {
+            let of_form = |(of, tokens): &(String, String)| (of == "form" || of == form).then(|| format!("t{tokens}"));
+            sliced.iter().filter_map(of_form).collect()
         };
-        let singles: usize = forms.iter().map(|form| single(form).len()).sum();
-        assert_eq!((forms.len(), tokens.len(), singles), (3, 3, 2), "the macros of csrc/common/entry.cuh");
         let mut names = BTreeSet::new();
         for file in fs::read_dir(folder).expect("csrc").map(|file| file.expect("a file").path()) {
             if file.extension().is_none_or(|end| end != "cu") {
@@ -183,13 +208,17 @@ mod tests {
             }
             let text = fs::read_to_string(&file).expect("a text");
             let before = names.len();
-            for op in between(&text, "LINEAR_KERNELS(", ",") {
-                let of_form = |form: &String| -> Vec<String> {
-                    tokens.iter().cloned().chain(single(form)).map(|t| format!("{op}_{form}_t{t}")).collect()
-                };
-                names.extend(forms.iter().flat_map(of_form));
+            for (op, form) in uses(&text, "LINEAR_SLICED_KERNELS").iter().flat_map(|words| {
+                let op = words[0].clone();
+                forms.iter().map(move |form| (op.clone(), form))
+            }) {
+                names.extend(sliced_forms(form).iter().map(|tokens| format!("{op}_{form}_{tokens}")));
             }
-            names.extend(between(&text, "ATTENTION(", ")").iter().map(|dim| format!("attention_f16_d{dim}")));
+            for words in uses(&text, "LINEAR_WIDE_KERNELS") {
+                let tokens = |form: &str| if form == "int8x2" { &words[3] } else { &words[2] };
+                names.extend(forms.iter().map(|form| format!("{}_{form}_w{}", words[0], tokens(form))));
+            }
+            names.extend(uses(&text, "ATTENTION").iter().map(|words| format!("attention_f16_d{}", words[0])));
             for definition in text.split("VITRUM_KERNEL").skip(1).filter(|_| !text.contains("#define ATTENTION")) {
                 // The name stands before the parameters, which may begin on the next line.
                 let words = definition.split_whitespace().collect::<Vec<_>>().join(" ").replace("( const", "(const");
@@ -231,7 +260,9 @@ mod tests {
         let (bf16, int8) = (qkv(FORMAT_BF16, ACTIVATIONS_BF16), qkv(FORMAT_Q4_0, ACTIVATIONS_INT8));
         assert_eq!(grid(&bf16, 1), ("norm_qkv_bf16_t8".into(), [3 + 2 + 2, 1, 1]), "40 rows are two blocks");
         assert_eq!(grid(&bf16, 48), ("norm_qkv_bf16_t64".into(), [7, 1, 1]));
-        assert_eq!(grid(&int8, 200), ("norm_qkv_int8_t64".into(), [7, 4, 1]));
+        assert_eq!(grid(&int8, 200), ("norm_qkv_int8_w64".into(), [1, 4, 1]), "four blocks: one a multiprocessor");
+        let many = Gpu { multiprocessors: 5, ..gpu.clone() };
+        assert_eq!(choose(&int8, 200, &many).grid, [7, 4, 1], "wide ones would leave a multiprocessor idle");
         assert_eq!(grid(&KernelParams::Sample(SampleParams::default()), 12), ("sample".into(), [12, 1, 1]));
         let head_dim_64 = KernelParams::Attention(AttentionParams { head_dim: 64, ..Default::default() });
         let launch = choose(&head_dim_64, 4, &gpu);
