@@ -87,8 +87,10 @@ impl EngineLoop {
             }
         };
         if let Err(error) = result {
-            tracing::error!("the engine stops: {error}");
-            self.fail_all(&error.to_string());
+            let reason = error.to_string();
+            tracing::error!("the engine stops: {reason}");
+            self.inbox.fail(&reason);
+            self.fail_all(&reason);
         }
     }
 

@@ -64,6 +64,11 @@ const WORDS: &[(c_int, &CStr, &CStr)] = &[
     (UNKNOWN, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
+/// Whether a device that has failed so stays failed.
+pub(super) fn is_sticky(status: c_int) -> bool {
+    matches!(status, ILLEGAL_ADDRESS | LAUNCH_FAILED)
+}
+
 /// Why a call is refused.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
