@@ -57,7 +57,7 @@
 //! `csrc` holds the kernels, `src/device/cuda` captures them in the driver's graphs, with programmatic dependent launch
 //! from kernel to kernel. All of it was written and tested without a GPU: the same kernels, compiled for the host, give
 //! what the references say, and NVIDIA's compiler takes them. That a GPU computes the same, and how fast, is not known.
-//! Nodes are timed by their own stamps; the device's copies and its peaks are not measured.
+//! Nodes are timed by their own stamps, copies by the same clock; the device's peaks are not measured.
 //!
 //! # Deliberately absent
 //!

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::metrics::EngineMetrics;
 use super::stream::{self, TokenSender, TokenStream};
@@ -41,6 +42,7 @@ pub struct Engine {
     next_request: Arc<AtomicU64>,
     waiting: Arc<AtomicUsize>,
     shutting_down: Arc<AtomicBool>,
+    failure: watch::Receiver<Option<String>>,
     alive: Weak<()>,
 }
 
@@ -100,13 +102,22 @@ impl Drop for QueueSlot {
 pub struct Inbox {
     /// What to do next.
     pub commands: mpsc::Receiver<Command>,
+    failure: watch::Sender<Option<String>>,
     _alive: Arc<()>,
+}
+
+impl Inbox {
+    /// The engine ends because of this.
+    pub fn fail(&self, reason: &str) {
+        self.failure.send_replace(Some(reason.to_owned()));
+    }
 }
 
 impl Engine {
     /// A handle and the inbox that its commands arrive in.
     pub fn from_parts(info: EngineInfo, metrics: Arc<EngineMetrics>) -> (Engine, Inbox) {
         let (sender, receiver) = mpsc::channel();
+        let (failed, failure) = watch::channel(None);
         let alive = Arc::new(());
         let engine = Engine {
             commands: sender,
@@ -115,9 +126,10 @@ impl Engine {
             next_request: Arc::new(AtomicU64::new(1)),
             waiting: Arc::new(AtomicUsize::new(0)),
             shutting_down: Arc::new(AtomicBool::new(false)),
+            failure,
             alive: Arc::downgrade(&alive),
         };
-        (engine, Inbox { commands: receiver, _alive: alive })
+        (engine, Inbox { commands: receiver, failure: failed, _alive: alive })
     }
 
     /// Queues a request.
@@ -167,6 +179,18 @@ impl Engine {
         if self.commands.send(Command::Shutdown { done }).is_ok() {
             let _ = ended.recv(); // an error is the thread's end
         }
+    }
+
+    /// Why the engine ended without having been asked to, if it did.
+    pub fn failure(&self) -> Option<RequestError> {
+        let reason = self.failure.borrow().clone();
+        let unasked = || (!self.is_alive() && !self.shutting_down.load(Ordering::Acquire)).then(stopped);
+        reason.map(|reason| RequestError::EngineStopped { reason }).or_else(unasked)
+    }
+
+    /// Closed when the engine has ended, for those who wait for that.
+    pub fn end(&self) -> watch::Receiver<Option<String>> {
+        self.failure.clone()
     }
 
     /// Whether the engine's thread runs.

@@ -87,8 +87,10 @@ impl EngineLoop {
             }
         };
         if let Err(error) = result {
-            tracing::error!("the engine stops: {error}");
-            self.fail_all(&error.to_string());
+            let reason = error.to_string();
+            tracing::error!("the engine stops: {reason}");
+            self.inbox.fail(&reason);
+            self.fail_all(&reason);
         }
     }
 
@@ -347,8 +349,11 @@ impl EngineLoop {
             sequence.events.send(TokenEvent::Failed(error.clone()));
         });
         while let Ok(command) = self.inbox.commands.try_recv() {
-            if let Command::Submit(request) = command {
-                request.events.send(TokenEvent::Failed(error.clone()));
+            match command {
+                Command::Submit(request) => drop(request.events.send(TokenEvent::Failed(error.clone()))),
+                // It is told when the device is closed, as ever.
+                Command::Shutdown { done } => self.shutdowns.push(done),
+                Command::StartProfile { .. } | Command::StopProfile { .. } => {}
             }
         }
     }

@@ -12,6 +12,7 @@ mod kernels;
 mod nvcc;
 mod process;
 mod profile_serve;
+mod software_gpu;
 mod summary;
 mod test;
 mod tools;

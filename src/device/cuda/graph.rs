@@ -105,6 +105,11 @@ impl Executable {
             Executable { context: context.clone(), graph: std::ptr::null_mut(), exec: std::ptr::null_mut() };
         // SAFETY: the driver writes a handle.
         let ended = unsafe { driver.cuStreamEndCapture(stream, &mut captured.graph) };
+        if ended.is_err() {
+            // With a stream that goes on to capture nothing could be given back.
+            // SAFETY: as above.
+            let _ = unsafe { driver.cuStreamEndCapture(stream, &mut captured.graph) };
+        }
         launched?;
         ended?;
         // SAFETY: the driver writes a handle; the graph was captured.

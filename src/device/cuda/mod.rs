@@ -21,15 +21,15 @@ mod validate;
 use std::fmt;
 use std::sync::Arc;
 
+use self::clock::ClockKernel;
 use self::context::{Context, Gpu};
 use self::driver::Driver;
 pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
-use self::launch::Launch;
 use self::memory::Memory;
 use self::modules::Modules;
-use self::steps::Steps;
+use self::steps::{Steps, Tracer};
 use super::params::WeightRef;
 use super::*;
 use crate::trace::schema::NodeInfo;
@@ -71,11 +71,12 @@ impl CudaDevice {
             true => Some(memory.alloc(steps::STAMPS_BYTES, "node stamps")?.addr),
             false => None,
         };
-        let mut steps = Steps::new(&context, stamps_addr.unwrap_or(0))?;
-        if steps::STAMPS {
-            let launch = Launch::clock();
-            steps.measure_clock((modules.function(&launch.kernel, 0)?, &launch))?;
-        }
+        let tracer = match stamps_addr {
+            Some(stamps_addr) => Some(Tracer { stamps_addr, clock: ClockKernel::find(&mut modules)? }),
+            None => None,
+        };
+        let mut steps = Steps::new(&context, tracer)?;
+        steps.measure_clock()?;
         let (_, total_bytes) = driver.memory().map_err(CudaError::from)?;
         let info = DeviceInfo {
             name: context.gpu.name.clone(),
@@ -96,10 +97,7 @@ impl CudaDevice {
     pub(super) fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
         self.begin()?;
         self.tickets.assert_idle("measuring");
-        if steps::STAMPS {
-            let launch = Launch::clock();
-            self.steps.measure_clock((self.modules.function(&launch.kernel, 0)?, &launch))?;
-        }
+        self.steps.measure_clock()?;
         Ok(DevicePeaks { cache_bytes: self.context.gpu.l2_bytes, ..DevicePeaks::default() })
     }
 
@@ -204,9 +202,8 @@ impl CudaDevice {
     pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
         self.begin()?;
         self.tickets.give_back(&ticket);
-        let (data, stamps) = self.steps.wait(ticket.0)?;
-        // When the copies ran is not known: the driver's events measure from one to the next, not by a clock.
-        Ok(Completion { data, stamps, copies: StepCopies::default() })
+        let (data, stamps, copies) = self.steps.wait(ticket.0)?;
+        Ok(Completion { data, stamps, copies })
     }
 }
 

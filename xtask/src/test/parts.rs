@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::process::Command;
 
-use super::{Check, Outcome, Part, acceptance};
+use super::{Check, Outcome, Part, acceptance, cuda_serve};
 use crate::process::output;
 use crate::{emulate, tools, tree};
 
@@ -43,6 +43,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("trace-lint", acceptance::lint),
         ("trace-complete", acceptance::complete),
         ("trace-perfetto", acceptance::perfetto),
+        ("cuda-serve", cuda_serve::cuda_serve),
         ("verify-off", |part| this(part, &["verify-off"])),
     ];
     if full {

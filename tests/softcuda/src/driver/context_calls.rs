@@ -39,11 +39,11 @@ const ATTRIBUTES: &[(c_int, c_int)] = &[
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn cuInit(flags: c_uint) -> c_int {
+    settings::begin();
     call("cuInit", Needs::Nothing, |driver| {
         if flags != 0 {
             return Err(Refusal::new(status::INVALID_VALUE, format!("flags {flags}")));
         }
-        settings::settings();
         static AT_EXIT: Once = Once::new();
         // SAFETY: the function takes nothing and may run at any time.
         AT_EXIT.call_once(|| assert_eq!(unsafe { libc::atexit(state::at_exit) }, 0, "atexit"));
