@@ -3,7 +3,6 @@
 //! The names are those of csrc/*.cu: `norm_qkv_int8x2_t16` reads activations as int8x2 and has blocks of up to 16 rows.
 //! Which line is chosen changes no bit of a result.
 
-use super::context::Gpu;
 use crate::device::params::*;
 use crate::device::{KernelParams, WeightFormat};
 
@@ -12,9 +11,6 @@ const THREADS: u32 = 256;
 
 /// Threads of a block of `sample`, which has one row.
 const SAMPLE_THREADS: u32 = 1024;
-
-/// Shared memory that the driver takes for itself in every block.
-const BLOCK_SHARED_RESERVED: u32 = 1 << 10;
 
 /// Rows of activations that a block of a linear kernel takes, by the graph's bucket: the first line that is not below
 /// it. With few rows the weights are what is read, and every block reads its own once; with many, the rows would be
@@ -35,6 +31,8 @@ pub(super) struct Launch {
     pub(super) threads: u32,
     /// Dynamic shared memory of a block.
     pub(super) shared_bytes: u32,
+    /// The blocks take their work in turn: the grid is [`Launch::fill`]ed with as many as the GPU holds at once.
+    pub(super) is_persistent: bool,
     /// The weights' formats, for tables.
     pub(super) formats: String,
 }
@@ -54,7 +52,14 @@ impl Launch {
     }
 
     fn of(kernel: String, grid: [u32; 3], threads: u32) -> Launch {
-        Launch { kernel, grid, threads, shared_bytes: 0, formats: String::new() }
+        Launch { kernel, grid, threads, shared_bytes: 0, is_persistent: false, formats: String::new() }
+    }
+
+    /// The grid of a persistent launch on a GPU whose multiprocessors hold so many of its blocks each. One more block
+    /// would begin when another has ended, with nothing left to do; one fewer leaves a multiprocessor's room unused.
+    pub(super) fn fill(&mut self, multiprocessors: u32, held: u32) {
+        // A block that no multiprocessor holds fails when it is launched, with the driver's word for why.
+        self.grid = [multiprocessors * held.max(1), 1, 1];
     }
 
     /// The launch in words, for `vitrum graph` and traces.
@@ -68,11 +73,11 @@ impl Launch {
 }
 
 /// The launch of a node in a graph with this bucket.
-pub(super) fn choose(params: &KernelParams, bucket: u32, gpu: &Gpu) -> Launch {
+pub(super) fn choose(params: &KernelParams, bucket: u32) -> Launch {
     match params {
         KernelParams::Embed(_) => Launch::of("embed".into(), [bucket, 1, 1], THREADS),
         KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket),
-        KernelParams::Attention(p) => attention(p, gpu),
+        KernelParams::Attention(p) => attention(p),
         KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket),
         // A block has the same outputs of gate and up.
         KernelParams::NormGateUp(p) => {
@@ -98,11 +103,10 @@ fn linear(op: &str, weights: &[WeightRef], bucket: u32) -> Launch {
 }
 
 /// Attention: the blocks that the GPU holds at once take pieces of the work list in turn.
-fn attention(p: &AttentionParams, gpu: &Gpu) -> Launch {
+fn attention(p: &AttentionParams) -> Launch {
     let shared_bytes = ATTENTION_SHARED_FIXED + p.head_dim * ATTENTION_SHARED_PER_DIM;
-    let held = gpu.multiprocessor_shared_bytes / (shared_bytes + BLOCK_SHARED_RESERVED);
-    let blocks = gpu.multiprocessors * held.max(1);
-    Launch { shared_bytes, ..Launch::of(format!("attention_f16_d{}", p.head_dim), [blocks, 1, 1], THREADS) }
+    let launch = Launch::of(format!("attention_f16_d{}", p.head_dim), [1, 1, 1], THREADS);
+    Launch { shared_bytes, is_persistent: true, ..launch }
 }
 
 fn formats(weights: &[WeightRef]) -> String {
@@ -153,9 +157,7 @@ mod tests {
 
     /// Every kernel that the table can choose, and the one that reads the clock.
     fn chosen() -> BTreeSet<String> {
-        let gpu = Gpu::for_tests(90);
-        let of =
-            |params: &KernelParams| (0..10).map(|shift| choose(params, 1 << shift, &gpu).kernel).collect::<Vec<_>>();
+        let of = |params: &KernelParams| (0..10).map(|shift| choose(params, 1 << shift).kernel).collect::<Vec<_>>();
         nodes().iter().flat_map(of).chain([Launch::clock().kernel]).collect()
     }
 
@@ -223,9 +225,8 @@ mod tests {
 
     #[test]
     fn grids_hold_all_outputs_and_all_rows() {
-        let gpu = Gpu::for_tests(90);
         let grid = |params: &KernelParams, bucket| {
-            let launch = choose(params, bucket, &gpu);
+            let launch = choose(params, bucket);
             (launch.kernel, launch.grid)
         };
         let (bf16, int8) = (qkv(FORMAT_BF16, ACTIVATIONS_BF16), qkv(FORMAT_Q4_0, ACTIVATIONS_INT8));
@@ -234,8 +235,14 @@ mod tests {
         assert_eq!(grid(&int8, 200), ("norm_qkv_int8_t64".into(), [7, 4, 1]));
         assert_eq!(grid(&KernelParams::Sample(SampleParams::default()), 12), ("sample".into(), [12, 1, 1]));
         let head_dim_64 = KernelParams::Attention(AttentionParams { head_dim: 64, ..Default::default() });
-        let launch = choose(&head_dim_64, 4, &gpu);
-        assert_eq!((launch.grid, launch.shared_bytes), ([2, 1, 1], 38272 + 64 * 1152), "two fit at once");
-        assert_eq!(launch.to_string(), "attention_f16_d64, grid 2 x 1 x 1, 256 threads, 112000 bytes of shared memory");
+        let mut launch = choose(&head_dim_64, 4);
+        assert_eq!((launch.is_persistent, launch.shared_bytes), (true, 38272 + 64 * 1152));
+        launch.fill(132, 0);
+        assert_eq!(launch.grid, [132, 1, 1], "the driver says why it does not fit");
+        launch.fill(132, 2);
+        assert_eq!(
+            launch.to_string(),
+            "attention_f16_d64, grid 264 x 1 x 1, 256 threads, 112000 bytes of shared memory"
+        );
     }
 }
