@@ -69,19 +69,6 @@ impl Gpu {
         })
     }
 
-    /// A GPU that is nowhere, with one multiprocessor.
-    #[cfg(test)]
-    pub(super) fn for_tests(capability: u32) -> Gpu {
-        Gpu {
-            handle: 0,
-            name: "a GPU".into(),
-            capability,
-            multiprocessors: 1,
-            l2_bytes: 1 << 20,
-            shared_bytes_max: 227 << 10,
-        }
-    }
-
     /// Whether a kernel may begin before the one ahead of it has ended.
     pub(super) fn has_programmatic_launch(&self) -> bool {
         self.capability >= 90
