@@ -198,6 +198,22 @@ fn child_memory_holds_what_is_uploaded_and_misuse_is_refused() {
 }
 
 #[test]
+fn attention_has_the_blocks_that_fit() {
+    in_child("child_attention_has_the_blocks_that_fit");
+}
+
+#[test]
+#[ignore = "run by the test of its name"]
+fn child_attention_has_the_blocks_that_fit() {
+    let mut runner = runner(DeviceChoice::Cuda, WeightFormat::Q4_1, false);
+    let graph = runner.capture(GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 }).expect("a graph");
+    let node = runner.graph(graph).nodes.iter().find(|node| node.place.op == Op::AttnCore).expect("attention");
+    // Shared memory would hold 228 KiB / 74 KiB = 3 blocks. Their registers do not fit, more than 128 of 65,536 for
+    // each of 256 threads: one for each of the driver's 4 multiprocessors.
+    assert_eq!(node.choice, "grid 4 x 1 x 1, 256 threads, 75136 bytes shared");
+}
+
+#[test]
 fn traced_steps_are_stamped_in_builds_that_profile() {
     in_child("child_traced_steps_are_stamped_in_builds_that_profile");
 }
@@ -281,5 +297,35 @@ fn a_machine_without_a_driver_is_served_by_its_cpu() {
     assert_eq!((cuda.code, cuda.stdout.as_str()), (Some(1), ""), "{}", cuda.stderr);
     for said in [auto.stderr, cuda.stderr] {
         assert!(said.contains("libcuda was not found"), "{said}");
+    }
+}
+
+/// What `vitrum bench latency` says of the CUDA device; the software driver's times are no GPU's.
+#[test]
+fn decode_steps_are_measured_without_a_peak() {
+    if !has_kernels() {
+        return;
+    }
+    let folder = TempDir::new();
+    let (config, saved) = (folder.write("config.json", CONFIG), folder.path().join("out.json"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vitrum"));
+    command.args(["bench", "latency"]).arg(config).args(["--load-format", "dummy", "--device", "cuda"]);
+    command.args(["--max-model-len", "64", "--input-len", "5", "--output-len", "4", "--batch-size", "2"]);
+    command.args(["--num-iters-warmup", "1", "--num-iters", "1", "--output-json"]).arg(&saved);
+    if vitrum::engine::CAN_RECORD {
+        command.arg("--node-table").env("VITRUM_PROFILE_DIR", folder.path());
+    }
+    let output = finished(on_softcuda(&mut command));
+    let (printed, log) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && !log.contains("softcuda: "), "{log}");
+    assert!(printed.contains("Share of the read peak: not known (this device's peak is not measured)"), "{printed}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&saved).expect("saved")).expect("JSON");
+    let decode = &json["decode"];
+    assert!(decode["step_ms_median"].as_f64() > Some(0.0) && decode["gb_s"].as_f64() > Some(0.0), "{json:#}");
+    assert!(decode["batch_size"] == 2 && decode["read_peak_percent"].is_null(), "{json:#}");
+    if vitrum::engine::CAN_RECORD {
+        assert!(printed.contains("The device's peaks were not measured."), "{printed}");
+        assert_eq!(json["node_table"].as_array().map(Vec::len), Some(1 + 2 * 5 + 2), "{json:#}");
+        assert!(json["node_table"][0]["Read peak (%)"].is_null(), "{json:#}");
     }
 }

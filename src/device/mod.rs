@@ -121,7 +121,7 @@ pub struct DeviceInfo {
 /// What a device reached in short measured loops: the roofs of a roofline.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DevicePeaks {
-    /// Reading a working set far larger than the last-level cache, GB/s (10⁹ bytes).
+    /// Reading a working set far larger than the last-level cache, GB/s (10⁹ bytes); 0: not measured.
     pub memory_gb_s: f64,
     /// Reading a working set that fits the last-level cache, GB/s.
     pub cache_gb_s: f64,
@@ -131,6 +131,13 @@ pub struct DevicePeaks {
     pub f32_gflop_s: f64,
     /// int8 multiply-adds by the instructions of the quantised kernels, counted as two, 10⁹ per second.
     pub int8_gop_s: f64,
+}
+
+impl DevicePeaks {
+    /// [`DevicePeaks::memory_gb_s`], if the device can measure it.
+    pub fn measured_memory_gb_s(&self) -> Option<f64> {
+        (self.memory_gb_s > 0.0).then_some(self.memory_gb_s)
+    }
 }
 
 /// Memory on the device, at a fixed address until the device closes.

@@ -11,10 +11,11 @@ use std::sync::{Arc, Weak};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::StepDone;
 use super::metrics::EngineMetrics;
 use super::stream::{self, TokenSender, TokenStream};
 use crate::device::params::MAX_LOGPROBS;
-use crate::device::{DeviceError, DeviceInfo, monotonic_ns};
+use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
 use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
 use crate::trace::session::{RecordError, SessionOptions, SpoolSummary};
@@ -62,6 +63,16 @@ pub enum Command {
     StopProfile {
         /// Takes the answer.
         reply: mpsc::Sender<Result<SpoolSummary, ProfileError>>,
+    },
+    /// Tell of every finished step.
+    WatchSteps {
+        /// Takes the steps; what it has no room for is left out.
+        to: mpsc::SyncSender<StepDone>,
+    },
+    /// Measure the device's roofs.
+    MeasurePeaks {
+        /// Takes the answer.
+        reply: mpsc::Sender<Result<DevicePeaks, DeviceError>>,
     },
     /// Finish what runs and end; the sender is dropped then.
     Shutdown {
@@ -170,6 +181,21 @@ impl Engine {
         let (reply, answer) = mpsc::channel();
         self.commands.send(Command::StopProfile { reply }).map_err(|_| ProfileError::EngineStopped)?;
         answer.recv().map_err(|_| ProfileError::EngineStopped)?
+    }
+
+    /// Every step that is finished from here on. Up to `room` of them wait to be taken; what comes while there is no
+    /// room is left out. There is one watcher: the next one takes its place.
+    pub fn watch_steps(&self, room: usize) -> mpsc::Receiver<StepDone> {
+        let (to, steps) = mpsc::sync_channel(room);
+        let _ = self.commands.send(Command::WatchSteps { to }); // where there is no engine, no step is finished
+        steps
+    }
+
+    /// The device's roofs. Measured when they are first asked for, which takes about a second, between two steps.
+    pub fn measure_peaks(&self) -> Result<DevicePeaks, ProfileError> {
+        let (reply, answer) = mpsc::channel();
+        self.commands.send(Command::MeasurePeaks { reply }).map_err(|_| ProfileError::EngineStopped)?;
+        Ok(answer.recv().map_err(|_| ProfileError::EngineStopped)??)
     }
 
     /// Takes no more requests, finishes those that run, ends the thread. Blocks until it has ended.

@@ -118,6 +118,12 @@ functions! {
     cuModuleUnload(module: sys::CUmodule);
     cuModuleGetFunction(function: *mut sys::CUfunction, module: sys::CUmodule, name: *const c_char);
     cuFuncSetAttribute(function: sys::CUfunction, attribute: sys::CUfunction_attribute, value: c_int);
+    cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        blocks: *mut c_int,
+        function: sys::CUfunction,
+        threads: c_int,
+        shared_bytes: usize
+    );
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuMemAlloc_v2(addr: *mut sys::CUdeviceptr, bytes: usize);
     cuMemFree_v2(addr: sys::CUdeviceptr);

@@ -3,7 +3,6 @@
 //! The names are those of csrc/*.cu: `norm_qkv_int8x2_t16` reads activations as int8x2 and has blocks of up to 16 rows.
 //! Which line is chosen changes no bit of a result.
 
-use super::context::Gpu;
 use crate::device::params::*;
 use crate::device::{KernelParams, WeightFormat};
 
@@ -12,9 +11,6 @@ const THREADS: u32 = 256;
 
 /// Threads of a block of `sample`, which has one row.
 const SAMPLE_THREADS: u32 = 1024;
-
-/// Shared memory that the driver takes for itself in every block.
-const BLOCK_SHARED_RESERVED: u32 = 1 << 10;
 
 /// Rows of activations that a block of a linear kernel takes, by the graph's bucket: the first line that is not below
 /// it. With few rows the weights are what is read, and every block reads its own once; with many, the rows would be
@@ -41,6 +37,8 @@ pub(super) struct Launch {
     pub(super) threads: u32,
     /// Dynamic shared memory of a block.
     pub(super) shared_bytes: u32,
+    /// The blocks take their work in turn: the grid is [`Launch::fill`]ed with as many as the GPU holds at once.
+    pub(super) is_persistent: bool,
     /// The weights' formats, for tables.
     pub(super) formats: String,
 }
@@ -60,7 +58,14 @@ impl Launch {
     }
 
     fn of(kernel: String, grid: [u32; 3], threads: u32) -> Launch {
-        Launch { kernel, grid, threads, shared_bytes: 0, formats: String::new() }
+        Launch { kernel, grid, threads, shared_bytes: 0, is_persistent: false, formats: String::new() }
+    }
+
+    /// The grid of a persistent launch on a GPU whose multiprocessors hold so many of its blocks each. One more block
+    /// would begin when another has ended, with nothing left to do; one fewer leaves a multiprocessor's room unused.
+    pub(super) fn fill(&mut self, multiprocessors: u32, held: u32) {
+        // A block that no multiprocessor holds fails when it is launched, with the driver's word for why.
+        self.grid = [multiprocessors * held.max(1), 1, 1];
     }
 
     /// The launch in words, for `vitrum graph` and traces.
@@ -73,25 +78,25 @@ impl Launch {
     }
 }
 
-/// The launch of a node in a graph with this bucket.
-pub(super) fn choose(params: &KernelParams, bucket: u32, gpu: &Gpu) -> Launch {
+/// The launch of a node in a graph with this bucket, on a GPU with so many multiprocessors.
+pub(super) fn choose(params: &KernelParams, bucket: u32, multiprocessors: u32) -> Launch {
     match params {
         KernelParams::Embed(_) => Launch::of("embed".into(), [bucket, 1, 1], THREADS),
-        KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket, gpu),
-        KernelParams::Attention(p) => attention(p, gpu),
-        KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket, gpu),
+        KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket, multiprocessors),
+        KernelParams::Attention(p) => attention(p),
+        KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket, multiprocessors),
         // A block has the same outputs of gate and up.
         KernelParams::NormGateUp(p) => {
-            Launch { formats: formats(&[p.gate, p.up]), ..linear("norm_gate_up", &[p.gate], bucket, gpu) }
+            Launch { formats: formats(&[p.gate, p.up]), ..linear("norm_gate_up", &[p.gate], bucket, multiprocessors) }
         }
-        KernelParams::NormLmHead(p) => linear("norm_lm_head", &[p.weight], bucket, gpu),
+        KernelParams::NormLmHead(p) => linear("norm_lm_head", &[p.weight], bucket, multiprocessors),
         KernelParams::Sample(_) => Launch::of("sample".into(), [bucket, 1, 1], SAMPLE_THREADS),
     }
 }
 
 /// A linear kernel, whose grid has the blocks of outputs of one weight after the other: sliced blocks, or wide ones
 /// where there are rows enough and every multiprocessor has one.
-fn linear(op: &str, weights: &[WeightRef], bucket: u32, gpu: &Gpu) -> Launch {
+fn linear(op: &str, weights: &[WeightRef], bucket: u32, multiprocessors: u32) -> Launch {
     let blocks: u32 = weights.iter().map(|weight| weight.rows.div_ceil(LINEAR_OUTPUTS)).sum();
     let form = match weights[0].activations {
         ACTIVATIONS_INT8 => "int8",
@@ -101,7 +106,7 @@ fn linear(op: &str, weights: &[WeightRef], bucket: u32, gpu: &Gpu) -> Launch {
     let formats = formats(weights);
     let rows = wide_rows(op, form);
     let grid = [blocks.div_ceil(LINEAR_WIDE_WARPS), bucket.div_ceil(rows), 1];
-    if bucket > LINEAR_SLICED_BUCKET_MAX && grid[0] * grid[1] >= gpu.multiprocessors {
+    if bucket > LINEAR_SLICED_BUCKET_MAX && grid[0] * grid[1] >= multiprocessors {
         let launch = Launch::of(format!("{op}_{form}_w{rows}"), grid, THREADS);
         return Launch { formats, shared_bytes: LINEAR_WIDE_SHARED, ..launch };
     }
@@ -118,11 +123,10 @@ fn wide_rows(op: &str, form: &str) -> u32 {
 }
 
 /// Attention: the blocks that the GPU holds at once take pieces of the work list in turn.
-fn attention(p: &AttentionParams, gpu: &Gpu) -> Launch {
+fn attention(p: &AttentionParams) -> Launch {
     let shared_bytes = ATTENTION_SHARED_FIXED + p.head_dim * ATTENTION_SHARED_PER_DIM;
-    let held = gpu.multiprocessor_shared_bytes / (shared_bytes + BLOCK_SHARED_RESERVED);
-    let blocks = gpu.multiprocessors * held.max(1);
-    Launch { shared_bytes, ..Launch::of(format!("attention_f16_d{}", p.head_dim), [blocks, 1, 1], THREADS) }
+    let launch = Launch::of(format!("attention_f16_d{}", p.head_dim), [1, 1, 1], THREADS);
+    Launch { shared_bytes, is_persistent: true, ..launch }
 }
 
 fn formats(weights: &[WeightRef]) -> String {
@@ -173,10 +177,9 @@ mod tests {
 
     /// Every kernel that the table can choose, and the one that reads the clock.
     fn chosen() -> BTreeSet<String> {
-        let [small, large] = [1, 1000].map(|multiprocessors| Gpu { multiprocessors, ..Gpu::for_tests(90) });
         let of = |params: &KernelParams| -> Vec<String> {
-            let both = |shift| [&small, &large].map(|gpu| choose(params, 1 << shift, gpu).kernel);
-            (0..10).flat_map(both).collect()
+            let few_or_many = |shift| [1, 1000].map(|multiprocessors| choose(params, 1 << shift, multiprocessors).kernel);
+            (0..10).flat_map(few_or_many).collect()
         };
         nodes().iter().flat_map(of).chain([Launch::clock().kernel]).collect()
     }
@@ -252,21 +255,25 @@ mod tests {
 
     #[test]
     fn grids_hold_all_outputs_and_all_rows() {
-        let gpu = Gpu::for_tests(90);
         let grid = |params: &KernelParams, bucket| {
-            let launch = choose(params, bucket, &gpu);
+            let launch = choose(params, bucket, 4);
             (launch.kernel, launch.grid)
         };
         let (bf16, int8) = (qkv(FORMAT_BF16, ACTIVATIONS_BF16), qkv(FORMAT_Q4_0, ACTIVATIONS_INT8));
         assert_eq!(grid(&bf16, 1), ("norm_qkv_bf16_t8".into(), [3 + 2 + 2, 1, 1]), "40 rows are two blocks");
         assert_eq!(grid(&bf16, 48), ("norm_qkv_bf16_t64".into(), [7, 1, 1]));
         assert_eq!(grid(&int8, 200), ("norm_qkv_int8_w64".into(), [1, 4, 1]), "four blocks: one a multiprocessor");
-        let many = Gpu { multiprocessors: 5, ..gpu.clone() };
-        assert_eq!(choose(&int8, 200, &many).grid, [7, 4, 1], "wide ones would leave a multiprocessor idle");
+        assert_eq!(choose(&int8, 200, 5).grid, [7, 4, 1], "wide ones would leave a multiprocessor idle");
         assert_eq!(grid(&KernelParams::Sample(SampleParams::default()), 12), ("sample".into(), [12, 1, 1]));
         let head_dim_64 = KernelParams::Attention(AttentionParams { head_dim: 64, ..Default::default() });
-        let launch = choose(&head_dim_64, 4, &gpu);
-        assert_eq!((launch.grid, launch.shared_bytes), ([2, 1, 1], 38272 + 64 * 1152), "two fit at once");
-        assert_eq!(launch.to_string(), "attention_f16_d64, grid 2 x 1 x 1, 256 threads, 112000 bytes of shared memory");
+        let mut launch = choose(&head_dim_64, 4, 132);
+        assert_eq!((launch.is_persistent, launch.shared_bytes), (true, 38272 + 64 * 1152));
+        launch.fill(132, 0);
+        assert_eq!(launch.grid, [132, 1, 1], "the driver says why it does not fit");
+        launch.fill(132, 2);
+        assert_eq!(
+            launch.to_string(),
+            "attention_f16_d64, grid 264 x 1 x 1, 256 threads, 112000 bytes of shared memory"
+        );
     }
 }

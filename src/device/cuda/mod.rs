@@ -164,8 +164,12 @@ impl CudaDevice {
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         for node in nodes {
-            let launch = launch::choose(&node.params, key.bucket, &self.context.gpu);
+            let mut launch = launch::choose(&node.params, key.bucket, self.context.gpu.multiprocessors);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
+            if launch.is_persistent {
+                let held = self.modules.blocks_held(function, &launch)?;
+                launch.fill(self.context.gpu.multiprocessors, held);
+            }
             infos.push(NodeInfo {
                 kernel: launch.kernel.clone(),
                 choice: launch.choice(),

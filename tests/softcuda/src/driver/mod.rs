@@ -37,6 +37,9 @@ mod graph_calls;
 mod handles;
 mod memory_calls;
 mod modules;
+// The arithmetic that `cargo xtask kernels` prints.
+#[path = "../../../../xtask/src/kernels/occupancy.rs"]
+mod occupancy;
 mod settings;
 mod state;
 mod status;
