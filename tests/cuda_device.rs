@@ -7,11 +7,10 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
+use support::on_softcuda::{finished, has_kernels, on_softcuda, text};
 use support::temp::TempDir;
-use vitrum::device::cuda::images::IMAGES;
 use vitrum::device::params::SampleRow;
 use vitrum::device::*;
 use vitrum::model::KvFormat;
@@ -28,25 +27,6 @@ const CONFIG: &str = r#"{
     "eos_token_id": 7
 }"#;
 
-/// How long a command may take before it counts as hanging. Machines are shared.
-const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Whether there is something to test.
-fn has_kernels() -> bool {
-    if IMAGES.is_empty() {
-        eprintln!("NOT RUN: vitrum was built without nvcc, and has no CUDA kernels (cargo xtask cuda-toolchain)");
-    }
-    !IMAGES.is_empty()
-}
-
-/// With the software driver first on the loader's path.
-fn on_softcuda(command: &mut Command) -> &mut Command {
-    let old = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders = std::iter::once(softcuda::library_dir()).chain(std::env::split_paths(&old));
-    let path = std::env::join_paths(folders).expect("no folder has a colon in its name");
-    command.env("LD_LIBRARY_PATH", path)
-}
-
 /// Runs a `child_` test on the software driver.
 fn in_child(name: &str) {
     if !has_kernels() {
@@ -60,34 +40,6 @@ fn in_child(name: &str) {
     assert!(output.status.success() && text.contains("1 passed"), "{name}:\n{text}");
     let refused: Vec<&str> = text.lines().filter(|line| line.starts_with("softcuda:")).collect();
     assert!(refused.is_empty(), "{name} broke rules of the driver: {refused:#?}");
-}
-
-/// Runs a command to its end, which has to come.
-fn finished(command: &mut Command) -> Output {
-    use std::process::Stdio;
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
-    let read = |from: &mut dyn std::io::Read| {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).expect("a pipe can be read");
-        bytes
-    };
-    let begin = Instant::now();
-    std::thread::scope(|scope| {
-        let (out, err) = (scope.spawn(move || read(&mut out)), scope.spawn(move || read(&mut err)));
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("it can be waited for") {
-                break status;
-            }
-            if begin.elapsed() > TIMEOUT {
-                let _ = child.kill();
-                panic!("{command:?} hangs");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let [stdout, stderr] = [out, err].map(|thread| thread.join().expect("the pipe was read"));
-        Output { status, stdout, stderr }
-    })
 }
 
 fn weights(format: WeightFormat) -> Weights {
@@ -297,10 +249,6 @@ fn generate(folder: &Path, flags: &[&str]) -> Command {
     command.arg("generate").arg(&path).args(["--load-format", "dummy", "--prompt", "5 17 200 42 9", "--ignore-eos"]);
     command.args(["--max-tokens", "12", "--max-model-len", "64"]).args(flags);
     command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]

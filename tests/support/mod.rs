@@ -5,6 +5,7 @@ pub mod client;
 pub mod decoder;
 pub mod gguf_writer;
 pub mod golden;
+pub mod on_softcuda;
 pub mod server;
 pub mod smollm2;
 pub mod temp;
