@@ -14,7 +14,8 @@
     LINEAR_KERNEL(op, Params, form, FORM, 16)     \
     LINEAR_KERNEL(op, Params, form, FORM, 32)
 
-// op_bf16_t8, ..., op_int8x2_t32; 64 tokens of int8x2 need more registers than a thread has. Each runs blocks of BLOCK_THREADS; the grid is (blocks of outputs, bucket / T up).
+// op_bf16_t8, ..., op_int8x2_t32; 64 tokens of int8x2 need more registers than a thread has. Each runs blocks of
+// BLOCK_THREADS; the grid is (blocks of outputs, bucket / T up).
 #define LINEAR_KERNELS(op, Params)                                    \
     LINEAR_KERNELS_OF(op, Params, bf16, VITRUM_ACTIVATIONS_BF16)      \
     LINEAR_KERNELS_OF(op, Params, int8, VITRUM_ACTIVATIONS_INT8)      \

@@ -22,14 +22,14 @@ pub(super) fn check_gpu(doctor: &mut Doctor, required: bool) -> Option<GpuDescri
         true => Finding::absent(error.to_string()),
         false => Err(error.into()),
     };
-    doctor.check("driver", DeviceChoice::Cuda, || match cuda::driver_version() {
-        Ok((major, minor)) => Finding::of(format!("CUDA {major}.{minor}"), vec![]),
-        Err(error) => found(error),
-    });
     let described = cuda::describe();
     let gpu = described.as_ref().ok().cloned();
     doctor.software = gpu.as_ref().is_some_and(is_software);
     let software = doctor.software;
+    doctor.check("driver", DeviceChoice::Cuda, || match cuda::driver_version() {
+        Ok((major, minor)) => Finding::of(format!("CUDA {major}.{minor}"), vec![]),
+        Err(error) => found(error),
+    });
     doctor.check("gpu", DeviceChoice::Cuda, || {
         let gpu = match described {
             Ok(gpu) => gpu,

@@ -80,8 +80,8 @@ fn overlap(found: &Overheads) -> Found {
 }
 
 /// A decode step of the small model, by the host's clock from its submission to its token: idle and, where nodes can be
-/// stamped, traced, in turn. A build without feature `profiling` replays the idle one, too: what it takes there, in a run
-/// of that build, says what the feature costs while nothing is recorded.
+/// stamped, traced, in turn. A build without feature `profiling` replays the idle one, too: what it takes there, in a
+/// run of that build, says what the feature costs while nothing is recorded.
 fn stamps() -> Found {
     let mut runner = model::small_runner(DeviceChoice::Cuda)?;
     let can_trace = crate::trace::record::ENABLED;

@@ -140,7 +140,8 @@ pub fn draw(device: &mut Device, logits: &[&[f32]], how: &[SampleRow]) -> Result
 }
 
 /// A token that was drawn is the one in whose interval of running probabilities the row's uniform number is. `kept`:
-/// what [`reference`] says for the row. Gives 0 inside the interval, else how far outside, as a part of what is allowed.
+/// what [`reference`] says for the row. Gives 0 inside the interval, else how far outside, as a part of what is
+/// allowed.
 pub fn check_draw(what: &str, row: &SampleRow, kept: &[(u32, f64)], token: u32) -> Case {
     let at = kept.iter().position(|(id, _)| *id == token);
     let at = at.ok_or_else(|| CaseError::Wrong(format!("{what}, {row:?}: {token} is cut off")))?;
