@@ -127,8 +127,11 @@ pub struct DevicePeaks {
     pub cache_gb_s: f64,
     /// Bytes up to which a working set counts as fitting the last-level cache.
     pub cache_bytes: u64,
-    /// f32 multiply-adds, counted as two, 10⁹ per second.
-    pub f32_gflop_s: f64,
+    /// Copying within memory, GB/s: bytes read and bytes written together.
+    pub copy_gb_s: f64,
+    /// Multiply-adds of floating-point numbers by the instructions of the kernels, counted as two, 10⁹ per second: of a
+    /// CPU f32, of a GPU products of bf16 matrices (`mma.sync`) summed in f32.
+    pub float_gflop_s: f64,
     /// int8 multiply-adds by the instructions of the quantised kernels, counted as two, 10⁹ per second.
     pub int8_gop_s: f64,
 }

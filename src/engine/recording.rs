@@ -177,7 +177,7 @@ impl Recording {
                 memory_gb_s: peaks.memory_gb_s,
                 cache_gb_s: peaks.cache_gb_s,
                 cache_bytes: peaks.cache_bytes,
-                f32_gflop_s: peaks.f32_gflop_s,
+                float_gflop_s: peaks.float_gflop_s,
                 int8_gop_s: peaks.int8_gop_s,
             }),
             pid: std::process::id(),

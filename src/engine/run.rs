@@ -363,7 +363,9 @@ impl EngineLoop {
                 Command::Submit(request) => drop(request.events.send(TokenEvent::Failed(error.clone()))),
                 // It is told when the device is closed, as ever.
                 Command::Shutdown { done } => self.shutdowns.push(done),
+                // Who waits for an answer sees that nobody is left to give it.
                 Command::StartProfile { .. } | Command::StopProfile { .. } => {}
+                Command::WatchSteps { .. } | Command::MeasurePeaks { .. } => {}
             }
         }
     }

@@ -7,8 +7,8 @@ use vitrum::device::cuda::pack;
 use vitrum::device::cuda::rows::RowsLayout;
 use vitrum::device::params::*;
 use vitrum::device::{PackSource, WeightFormat, pod_bytes};
-
-use crate::kernel_bench::{Numbers, Weight, encode};
+use vitrum::doctor::bench as cases;
+use vitrum::doctor::bench::{Numbers, Weight, encode};
 
 /// How a block shares its work, and its tokens: a name's end.
 pub(crate) const BLOCKS: [Block; 5] =
@@ -178,4 +178,9 @@ pub(crate) fn prepared(values: &[f32], cols: usize, gamma: Option<&[f32]>, activ
         layout.encode(values, gamma, row);
     }
     rows
+}
+
+/// Rows that exist are near the reference; what lies behind them is untouched.
+pub(crate) fn check(what: &str, got: &[f32], want: &[f64], tolerance: &[f64]) {
+    cases::check(what, got, want, tolerance).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -2,21 +2,16 @@
 
 use softcuda::emulate::Mode;
 use vitrum::device::params::*;
+use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::linear::{RowInput, cached, rotated};
 use vitrum::ops::norm_qkv;
 
 use crate::bench::*;
-use crate::kernel_bench::{Numbers, UNTOUCHED, Weight, check};
-use crate::norm::{EPS, NormCase, RowInput};
+use crate::norm::NormCase;
 
 const PAGE: usize = PAGE_TOKENS as usize;
 const PAGES: usize = 5;
 const MAX_POSITION: usize = 50;
-
-/// A rotated pair takes the errors of both of its values, and three roundings.
-fn rotated(values: &[f64], tolerances: &[f64]) -> Vec<f64> {
-    let pairs = values.chunks_exact(2).zip(tolerances.chunks_exact(2));
-    pairs.flat_map(|(v, t)| [t[0] + t[1] + 4e-7 * (v[0].abs() + v[1].abs()); 2]).collect()
-}
 
 #[test]
 fn qkv_are_rotated_and_cached() {
@@ -99,7 +94,7 @@ impl QkvCase {
     fn reference(&self, activations: u32) -> [Vec<f64>; 3] {
         let mut all = [const { Vec::new() }; 3];
         for (x, position) in self.case.x.chunks_exact(self.case.gamma.len()).zip(&self.positions) {
-            let RowInput { x, gamma, eps, activations } = RowInput::new(x, &self.case.gamma, activations);
+            let RowInput { x, gamma, eps, activations } = RowInput::rounded_first(x, &self.case.gamma, activations);
             let row = norm_qkv::reference(&norm_qkv::Reference {
                 x: &x,
                 gamma: &gamma,
@@ -138,12 +133,8 @@ impl QkvCase {
             }
         }
         let half = kv_format == FORMAT_F16;
-        let stored = |tolerances: &[f64], want: &[f64]| {
-            let rounding = if half { 0.5f64.powi(11) } else { 0.0 };
-            tolerances.iter().zip(want).map(|(t, want)| t * 1.01 + want.abs() * rounding + 1e-7).collect::<Vec<_>>()
-        };
-        check(&format!("{what}: k"), &k, &want_k, &stored(&rotated(&want_k, &tolerances[1]), &want_k));
-        check(&format!("{what}: v"), &v, &want_v, &stored(&tolerances[2], &want_v));
+        check(&format!("{what}: k"), &k, &want_k, &cached(&rotated(&want_k, &tolerances[1]), &want_k, kv_format));
+        check(&format!("{what}: v"), &v, &want_v, &cached(&tolerances[2], &want_v, kv_format));
         let untouched = if half { half::f16::from_f32(UNTOUCHED).to_f32() } else { UNTOUCHED };
         for (name, cache, written) in [("K", &k_cache, &written[0]), ("V", &v_cache, &written[1])] {
             let touched = cache.iter().zip(written).any(|(value, written)| !written && *value != untouched);

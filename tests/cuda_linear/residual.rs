@@ -5,10 +5,11 @@ use vitrum::device::cuda::pack;
 use vitrum::device::cuda::rows::RowsLayout;
 use vitrum::device::params::*;
 use vitrum::device::{PackSource, WeightFormat};
+use vitrum::doctor::bench::{Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::linear::residual_tolerances;
 use vitrum::ops::linear_residual;
 
 use crate::bench::*;
-use crate::kernel_bench::{Numbers, UNTOUCHED, Weight, as_f64, check};
 
 const OP: &str = "linear_residual";
 
@@ -51,12 +52,7 @@ fn residual(
 fn check_residual(what: &str, weight: &Weight, (input, x): (&[f32], &[f32]), got: &[f32]) {
     let (rows, cols) = (weight.packed.rows as usize, weight.packed.cols as usize);
     let want = linear_residual::reference(&weight.matrix(), weight.packed.activations, input, x);
-    let mut tolerance = Vec::new();
-    for (input, x) in input.chunks_exact(cols).zip(x.chunks_exact(rows)) {
-        let row = weight.tolerances(&as_f64(input));
-        tolerance.extend(row.iter().zip(x).map(|(t, x)| t * 1.01 + 1e-7 * f64::from(x.abs())));
-    }
-    want.iter().zip(&mut tolerance).for_each(|(want, tolerance)| *tolerance += want.abs() * 1e-7);
+    let tolerance = residual_tolerances(weight, input, x, &want);
     check(&format!("{what} ({rows}, {cols}) x {}", input.len() / cols), got, &want, &tolerance);
 }
 

@@ -46,6 +46,12 @@ impl DriverError {
         matches!(self, DriverError::Call { status, .. } if *status == not_found)
     }
 
+    /// There is a driver, but nothing to drive.
+    pub fn is_no_device(&self) -> bool {
+        let no_device = CUresult::CUDA_ERROR_NO_DEVICE as i32;
+        matches!(self, DriverError::Call { status, .. } if *status == no_device)
+    }
+
     /// The same error, saying what the call was for.
     pub(super) fn of(self, what: impl FnOnce() -> String) -> DriverError {
         match self {

@@ -57,7 +57,7 @@ impl Launch {
         Launch::of("device_clock".into(), [1, 1, 1], 1)
     }
 
-    fn of(kernel: String, grid: [u32; 3], threads: u32) -> Launch {
+    pub(super) fn of(kernel: String, grid: [u32; 3], threads: u32) -> Launch {
         Launch { kernel, grid, threads, shared_bytes: 0, is_persistent: false, formats: String::new() }
     }
 
@@ -142,7 +142,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{images, validate};
+    use super::super::{images, measure, validate};
     use super::*;
 
     fn weight(rows: u32, format: u32, activations: u32) -> WeightRef {
@@ -175,13 +175,15 @@ mod tests {
         nodes
     }
 
-    /// Every kernel that the table can choose, and the one that reads the clock.
+    /// Every kernel that the table can choose, the one that reads the clock, and those that measure.
     fn chosen() -> BTreeSet<String> {
         let of = |params: &KernelParams| -> Vec<String> {
-            let few_or_many = |shift| [1, 1000].map(|multiprocessors| choose(params, 1 << shift, multiprocessors).kernel);
+            let few_or_many =
+                |shift: u32| [1, 1000].map(|multiprocessors| choose(params, 1 << shift, multiprocessors).kernel);
             (0..10).flat_map(few_or_many).collect()
         };
-        nodes().iter().flat_map(of).chain([Launch::clock().kernel]).collect()
+        let others = measure::KERNELS.map(str::to_owned).into_iter().chain([Launch::clock().kernel]);
+        nodes().iter().flat_map(of).chain(others).collect()
     }
 
     /// Every kernel that csrc defines, by its macros.

@@ -11,6 +11,7 @@ mod error;
 mod graph;
 pub mod images;
 mod launch;
+mod measure;
 mod memory;
 mod modules;
 pub mod pack;
@@ -27,6 +28,7 @@ use self::driver::Driver;
 pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
+pub use self::measure::Overheads;
 use self::memory::Memory;
 use self::modules::Modules;
 use self::steps::{Steps, Tracer};
@@ -56,6 +58,36 @@ pub fn find() -> Result<String, CudaError> {
     Ok(gpu.name)
 }
 
+/// The driver's CUDA version, major and minor.
+pub fn driver_version() -> Result<(i32, i32), CudaError> {
+    let version = Driver::load()?.version()?;
+    Ok((version / 1000, version % 1000 / 10))
+}
+
+/// What there is to know about a GPU before it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuDescription {
+    /// Its name.
+    pub name: String,
+    /// Its compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Its multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of its second-level cache.
+    pub l2_bytes: u64,
+    /// The architectures of the embedded images that it runs: one, unless files have different ones.
+    pub archs: Vec<&'static str>,
+}
+
+/// The GPU that would be opened, if one can be.
+pub fn describe() -> Result<GpuDescription, CudaError> {
+    let gpu = Gpu::find(&Driver::load()?)?;
+    let archs = modules::archs(&gpu)?;
+    let capability = (gpu.capability / 10, gpu.capability % 10);
+    let Gpu { name, multiprocessors, l2_bytes, .. } = gpu;
+    Ok(GpuDescription { name, capability, multiprocessors, l2_bytes, archs })
+}
+
 impl CudaDevice {
     pub(super) fn open(options: &DeviceOptions) -> Result<CudaDevice, DeviceError> {
         if options.delay.is_some() {
@@ -75,8 +107,7 @@ impl CudaDevice {
             Some(stamps_addr) => Some(Tracer { stamps_addr, clock: ClockKernel::find(&mut modules)? }),
             None => None,
         };
-        let mut steps = Steps::new(&context, tracer)?;
-        steps.measure_clock()?;
+        let steps = Steps::new(&context, tracer)?;
         let (_, total_bytes) = driver.memory().map_err(CudaError::from)?;
         let info = DeviceInfo {
             name: context.gpu.name.clone(),
@@ -86,19 +117,22 @@ impl CudaDevice {
             memory_bytes: total_bytes as u64,
         };
         let (graphs, tickets) = (Vec::new(), tickets::Tickets::default());
-        Ok(CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, info, failed: None })
+        let mut device =
+            CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, info, failed: None };
+        device.measure_clock()?;
+        Ok(device)
     }
 
     pub(super) fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
-    /// Not measured yet: there is no kernel for it. The clocks of the GPU and the host are compared anew.
-    pub(super) fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
+    /// Compares the clocks of the GPU and the host, in builds that tell node times by them.
+    fn measure_clock(&mut self) -> Result<(), DeviceError> {
         self.begin()?;
-        self.tickets.assert_idle("measuring");
+        self.tickets.assert_idle("comparing clocks");
         self.steps.measure_clock()?;
-        Ok(DevicePeaks { cache_bytes: self.context.gpu.l2_bytes, ..DevicePeaks::default() })
+        Ok(())
     }
 
     pub(super) fn free_bytes(&self) -> Result<u64, DeviceError> {

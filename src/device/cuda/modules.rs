@@ -61,6 +61,14 @@ pub(super) fn check(gpu: &Gpu) -> Result<(), CudaError> {
     choose(gpu).map(|_| ())
 }
 
+/// The architectures of the images that a GPU runs.
+pub(super) fn archs(gpu: &Gpu) -> Result<Vec<&'static str>, CudaError> {
+    let mut archs: Vec<_> = choose(gpu)?.iter().map(|image| image.arch).collect();
+    archs.sort_unstable();
+    archs.dedup();
+    Ok(archs)
+}
+
 impl Modules {
     pub(super) fn load(context: &Arc<Context>) -> Result<Modules, CudaError> {
         context.bind()?;
