@@ -8,7 +8,12 @@ use crate::device::params::{FORMAT_F16, FORMAT_F32};
 use crate::device::{Activations, DeviceChoice, WeightFormat};
 
 /// Rows of a step: each in a bucket that CUDA kernels have a variant for, the last one in two blocks of 64.
-const ROWS: [usize; 4] = [1, 13, 29, 67];
+const ROWS: [usize; 4] = [1, 13, 29, ROWS_MOST];
+const ROWS_MOST: usize = 67;
+
+/// Outputs of which half as many as a GPU has multiprocessors are enough for a CUDA kernel to have wide blocks: with
+/// [`ROWS`]' last number of rows there are two for each.
+const WIDE_OUTPUTS: usize = 256;
 
 /// Query heads, heads of keys and values, width: every width that there is a CUDA kernel for.
 const HEADS: [[usize; 3]; 6] = [[3, 1, 16], [4, 2, 32], [9, 3, 64], [2, 2, 80], [4, 1, 96], [8, 2, 128]];
@@ -26,11 +31,15 @@ pub(super) fn check(doctor: &mut Doctor, choice: DeviceChoice) {
         ("kernel norm_qkv", qkv),
         ("kernel linear_residual", residual),
         ("kernel norm_gate_up", |bench, counted| {
-            ROWS.iter().try_for_each(|rows| counted.add(linear::check_gate_up(bench, (149, 96), *rows)))
+            let wide = wide_outputs(bench).map(|ffn| ((ffn, 32), ROWS_MOST));
+            let mut cases = ROWS.map(|rows| ((149, 96), rows)).into_iter().chain(wide);
+            cases.try_for_each(|(shape, rows)| counted.add(linear::check_gate_up(bench, shape, rows)))
         }),
         ("kernel norm_lm_head", |bench, counted| {
-            let logit_rows: Vec<u32> = (0..).map(|i| i * 17 % 40).take(ROWS[ROWS.len() - 1]).collect();
-            ROWS.iter().try_for_each(|rows| counted.add(linear::check_logits(bench, &logit_rows[..*rows])))
+            let logit_rows: Vec<u32> = (0..).map(|i| i * 17 % 40).take(ROWS_MOST).collect();
+            let wide = wide_outputs(bench).map(|vocab| (vocab, ROWS_MOST));
+            let mut cases = ROWS.map(|rows| (203, rows)).into_iter().chain(wide);
+            cases.try_for_each(|(vocab, rows)| counted.add(linear::check_logits(bench, vocab, &logit_rows[..rows])))
         }),
     ];
     for (name, run) in linear {
@@ -91,10 +100,15 @@ fn is_cuda_pairing(format: WeightFormat, activations: Activations) -> bool {
     }
 }
 
+/// So many outputs that a CUDA kernel has wide blocks.
+fn wide_outputs(bench: &Bench) -> Option<usize> {
+    bench.is_cuda().then(|| (bench.device.info().workers * WIDE_OUTPUTS).div_ceil(2).next_multiple_of(128))
+}
+
 fn embedding(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {
     let cols = if bench.format.block_values() > 1 || bench.is_cuda() { 96 } else { 33 };
     // From −3, which is slot 2, to token 36.
-    let sources: Vec<i32> = (0..).map(|i| (i * 5 + 36) % 40 - 3).take(ROWS[ROWS.len() - 1]).collect();
+    let sources: Vec<i32> = (0..).map(|i| (i * 5 + 36) % 40 - 3).take(ROWS_MOST).collect();
     ROWS.iter().try_for_each(|rows| counted.add(linear::check_embedding(bench, cols, &sources[..*rows])))
 }
 
@@ -104,7 +118,8 @@ fn qkv(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {
     for (heads, kv_format) in [([3, 1, 16], FORMAT_F16)].iter().chain(f32_too) {
         ROWS.iter().try_for_each(|rows| counted.add(linear::check_qkv(bench, *heads, *kv_format, *rows)))?;
     }
-    Ok(())
+    let Some(outputs) = wide_outputs(bench) else { return Ok(()) };
+    counted.add(linear::check_qkv(bench, [outputs / 128, 1, 128], FORMAT_F16, ROWS_MOST))
 }
 
 fn residual(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {
@@ -116,7 +131,10 @@ fn residual(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {
             counted.add(linear::check_residual(bench, &weight, &input, &x))?;
         }
     }
-    Ok(())
+    let Some(outputs) = wide_outputs(bench) else { return Ok(()) };
+    let weight = bench.weight(outputs, 32, &numbers.values(outputs * 32, 0.3))?;
+    let (input, x) = (numbers.values(ROWS_MOST * 32, 2.0), numbers.values(ROWS_MOST * outputs, 1.0));
+    counted.add(linear::check_residual(bench, &weight, &input, &x))
 }
 
 fn attention(choice: DeviceChoice) -> Found {

@@ -321,10 +321,10 @@ fn gate_up_reference(rows: &NormRows, [gate, up]: [Matrix<'_>; 2], activations: 
 
 // ---- logits ---------------------------------------------------------------------------------------------------------
 
-/// Logits of a vocabulary of 203, of some of 40 rows.
-pub fn check_logits(bench: &mut Bench, logit_rows: &[u32]) -> Case {
+/// Logits of a vocabulary, of some of 40 rows.
+pub fn check_logits(bench: &mut Bench, vocab: usize, logit_rows: &[u32]) -> Case {
     let mut numbers = Numbers(9);
-    let (vocab, stride, hidden, tokens) = (203, 224, 64, 40);
+    let (stride, hidden, tokens) = (vocab.next_multiple_of(32), 64, 40);
     let weight = bench.weight(vocab, hidden, &numbers.values(vocab * hidden, 0.4))?;
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
     let (count, bucket) = (logit_rows.len(), bucket_of(logit_rows.len()));
