@@ -27,11 +27,11 @@ const WORK: &[(&str, Option<&str>)] = &[
     ("peak_copy", None),
     ("peak_bf16", Some(FLOAT16)),
     ("peak_int8", Some(INT8)),
-    ("node_probe", None),
+    ("probe_node", None),
 ];
 
 /// Kernels that are launched alone, in no chain.
-const ALONE: &[&str] = &["device_clock", "clock_step"];
+const ALONE: &[&str] = &["device_clock", "probe_clock"];
 
 /// Every kernel of the chain lets the next one start (griddepcontrol.launch_dependents) and waits for the one before
 /// (griddepcontrol.wait).

@@ -1,6 +1,5 @@
 //! A real run on the real model, and what other programs say of its trace.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,7 +54,7 @@ fn recording(folder: &Path, suffix: &str) -> Result<PathBuf, String> {
 /// The main job, by the command that users run.
 pub(super) fn profile_serve(part: &Part) -> Result<Outcome, String> {
     empty(&folder())?;
-    let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    let mut command = tree::this_program().map_err(|error| error.to_string())?;
     command.args(["profile-serve", "--json", "--out"]).arg(folder());
     part.run("cargo xtask profile-serve", command)?;
     judge(&summary(&folder())?)

@@ -1,7 +1,6 @@
 //! A recording of a server on the CUDA device: complete, closed, every node named. The GPU is the one in software,
 //! which runs the kernels of csrc; the model is random and tiny.
 
-use std::env;
 use std::fs;
 use std::process::Command;
 
@@ -27,7 +26,7 @@ pub(super) fn cuda_serve(part: &Part) -> Result<Outcome, String> {
     empty(&folder)?;
     let config = folder.join("config.json");
     fs::write(&config, CONFIG).map_err(|error| format!("{}: {error}", config.display()))?;
-    let mut profile = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    let mut profile = tree::this_program().map_err(|error| error.to_string())?;
     profile.args(["profile-serve", "--software-gpu", "--no-perturbation", "--json", "--model"]).arg(&config);
     profile.arg(format!("--server-args={MODEL_FLAGS}")).args(LOAD).arg("--out").arg(&folder);
     part.run("cargo xtask profile-serve", profile)?;

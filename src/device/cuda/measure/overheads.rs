@@ -1,4 +1,4 @@
-//! What it costs to use the GPU: csrc/probes.cu, in graphs that compute nothing.
+//! What it costs to use the GPU: csrc/probe.cu, in graphs that compute nothing.
 
 use super::{Bench, Temporary, median};
 use crate::device::DeviceError;
@@ -7,8 +7,8 @@ use crate::device::cuda::graph::{Executable, STAMP_BYTES, launch_with};
 use crate::device::cuda::launch::Launch;
 use crate::device::params::{ClockStepParams, LaunchInfo, NodeProbeParams};
 
-pub(super) const PROBE: &str = "node_probe";
-pub(super) const CLOCK_STEP: &str = "clock_step";
+pub(super) const PROBE: &str = "probe_node";
+pub(super) const CLOCK_STEP: &str = "probe_clock";
 
 /// Reads of the clock: some milliseconds, in which a clock that ticks once in a microsecond has ticked often.
 const CLOCK_READS: u32 = 100_000;

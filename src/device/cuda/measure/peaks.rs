@@ -1,4 +1,4 @@
-//! The roofs of a roofline: csrc/peaks.cu in grids that fill the GPU.
+//! The roofs of a roofline: csrc/peak.cu in grids that fill the GPU.
 
 use super::{Bench, Temporary, median};
 use crate::device::cuda::launch::Launch;

@@ -4,7 +4,7 @@
 #include "params.h"
 
 // Any grid of blocks of up to 256 threads.
-VITRUM_KERNEL __launch_bounds__(256) node_probe(
+VITRUM_KERNEL __launch_bounds__(256) probe_node(
     const __grid_constant__ NodeProbeParams p, const __grid_constant__ LaunchInfo launch) {
     if (p.entry != nullptr && threadIdx.x == 0) stamp_maximum(p.entry, ~global_timer_ns());
     pdl_trigger();
@@ -19,7 +19,7 @@ VITRUM_KERNEL __launch_bounds__(256) node_probe(
 }
 
 // One block of one thread.
-VITRUM_KERNEL __launch_bounds__(1) clock_step(
+VITRUM_KERNEL __launch_bounds__(1) probe_clock(
     const __grid_constant__ ClockStepParams p, const __grid_constant__ LaunchInfo launch) {
     pdl_wait();
     stamp_begin(launch);
