@@ -1,43 +1,37 @@
-// x += input W^T: a projection added to the residual stream. Grid: (outputs / 32 up, bucket / T up).
+// x += input W^T: a projection added to the residual stream. Grids: common/entry.cuh.
 #include "common/entry.cuh"
-#include "common/norm.cuh"
 #include "common/stamp.cuh"
 
-template <uint32_t KIND, uint32_t T>
+template <uint32_t KIND, class Block>
 __device__ void linear_residual(const LinearResidualParams& p, const LaunchInfo& launch) {
-    BlockMemory& memory = block_memory();
+    typename Block::Memory& memory = Block::memory();
     pdl_trigger();
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t first_output = blockIdx.x * BLOCK_OUTPUTS, output = first_output + lane;
-    const uint32_t first_token = blockIdx.y * T, tokens = step_word(&p.shape->tokens);
+    const uint32_t output_block = Block::output_block(), output = output_block * WARP_OUTPUTS + threadIdx.x % 32;
+    const uint32_t first_token = blockIdx.y * Block::TOKENS, tokens = step_word(&p.shape->tokens);
     const bool exists = output < p.weight.rows;
-    const NextBlock next(p.next, p.weight.rows, blockIdx.x);
-    const auto token_of = [&](uint32_t n) { return first_token + n * GROUP_TOKENS + warp; };
+    const NextBlock next(p.next, p.weight.rows, output_block);
 
-    TokenRows<KIND, T> rows;
-    Sums<T> sums;
-    float x[T / GROUP_TOKENS];
-    const auto load_x = [&] {
-#pragma unroll
-        for (uint32_t n = 0; n < T / GROUP_TOKENS; n++) {
-            const uint32_t token = token_of(n);
-            x[n] = exists && token < tokens ? p.x[size_t(token) * p.weight.rows + output] : 0.0f;
-        }
+    TokenRows<KIND, Block::TOKENS> rows;
+    Sums<Block::TOKENS> sums;
+    float early = 0.0f;
+    const auto load_x = [&](uint32_t turn) {
+        const uint32_t token = first_token + Block::token(turn);
+        return exists && token < tokens ? p.x[size_t(token) * p.weight.rows + output] : 0.0f;
     };
-    const bool live = product(sums, p.weight, first_output, memory.ring, rows, [&] {
+    const bool live = product<Block>(memory, sums, p.weight, output_block * WARP_OUTPUTS, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_token >= tokens) return false;
         rows.locate(p.rows, p.weight.cols, [&](uint32_t i) { return min(first_token + i, tokens - 1); });
-        if (LOADS_EARLY<T>) load_x();
+        if (Block::LOADS_EARLY) early = load_x(0);
         return true;
     });
     if (live) {
-        if (!LOADS_EARLY<T>) load_x();
-        add_slices<T>(memory.partials, sums, [&](uint32_t n, float value) {
-            const uint32_t token = token_of(n);
+        const auto load = [&](uint32_t turn) { return Block::LOADS_EARLY ? early : load_x(turn); };
+        Block::each_token(memory, sums, load, [&](uint32_t turn, float value, float x) {
+            const uint32_t token = first_token + Block::token(turn);
             if (token >= tokens) return;  // the whole warp
-            const float sum = add(x[n], value);
+            const float sum = add(x, value);
             if (exists) p.x[size_t(token) * p.weight.rows + output] = sum;
             next.leave(token, sum);
         });
@@ -45,4 +39,5 @@ __device__ void linear_residual(const LinearResidualParams& p, const LaunchInfo&
     stamp_end(launch);
 }
 
-LINEAR_KERNELS(linear_residual, LinearResidualParams)
+LINEAR_SLICED_KERNELS(linear_residual, LinearResidualParams)
+LINEAR_WIDE_KERNELS(linear_residual, LinearResidualParams, 64, 32, false)

@@ -1,5 +1,5 @@
 // q = rope(norm(x) Wq), K cache <- rope(norm(x) Wk), V cache <- norm(x) Wv.
-// Grid: (blocks of 32 outputs of wq, then of wk, then of wv, bucket / T up).
+// Grids: common/entry.cuh, with the blocks of 32 outputs of wq, then of wk, then of wv.
 #include "common/entry.cuh"
 #include "common/norm.cuh"
 #include "common/stamp.cuh"
@@ -23,25 +23,26 @@ __device__ __forceinline__ float rotate(float value, float angle) {
     return add(mul(value, cosine), even ? -turned : turned);
 }
 
-// Where one output of a block goes: a dimension of a head.
+// Where one output of a warp's 32 goes: a dimension of a head.
 struct HeadPlace {
     Part part;
-    uint32_t first_output;  // of the block, in its part
+    uint32_t first_output;  // of the warp, in its part
     uint32_t output;        // this lane's
     uint32_t head;
     uint32_t dim;
     bool exists;
 
-    __device__ explicit HeadPlace(const NormQkvParams& p) {
-        const uint32_t query_blocks = (p.wq.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS;
-        const uint32_t key_blocks = (p.wk.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS;
-        uint32_t block = blockIdx.x, outputs = p.wq.rows;
+    // Of a block of 32 outputs. Beyond the last one: of values that do not exist.
+    __device__ HeadPlace(const NormQkvParams& p, uint32_t block) {
+        const uint32_t query_blocks = (p.wq.rows + WARP_OUTPUTS - 1) / WARP_OUTPUTS;
+        const uint32_t key_blocks = (p.wk.rows + WARP_OUTPUTS - 1) / WARP_OUTPUTS;
+        uint32_t outputs = p.wq.rows;
         part = Part::QUERY;
         if (block >= query_blocks) {
             block -= query_blocks, outputs = p.wk.rows, part = Part::KEY;
             if (block >= key_blocks) block -= key_blocks, part = Part::VALUE;
         }
-        first_output = block * BLOCK_OUTPUTS;
+        first_output = block * WARP_OUTPUTS;
         output = first_output + threadIdx.x % 32;
         exists = output < outputs;
         head = output / p.head_dim, dim = output % p.head_dim;
@@ -62,51 +63,52 @@ struct HeadPlace {
     }
 };
 
-template <uint32_t KIND, uint32_t T>
+template <uint32_t KIND, class Block>
 __device__ void norm_qkv(const NormQkvParams& p, const LaunchInfo& launch) {
-    constexpr uint32_t GROUPS = T / GROUP_TOKENS;
-    BlockMemory& memory = block_memory();
-    pdl_trigger();
-    const HeadPlace place(p);
-    const WeightRef weight = place.part == Part::QUERY ? p.wq : place.part == Part::KEY ? p.wk : p.wv;
-    const uint32_t first_token = blockIdx.y * T, tokens = step_word(&p.shape->tokens);
-    const auto row_of = [&](uint32_t i) { return min(first_token + i, tokens - 1); };
-    const auto token_of = [&](uint32_t n) { return n * GROUP_TOKENS + threadIdx.x / 32; };
-
-    TokenRows<KIND, T> rows;
-    InverseRms<T> inverse_rms;
-    Sums<T> sums;
-    float angles[GROUPS];
-    uint32_t slots[GROUPS];
-    const auto load_places = [&] {
-        inverse_rms.locate(p.rows, rows.layout, row_of);
-#pragma unroll
-        for (uint32_t n = 0; n < GROUPS; n++) {
-            const uint32_t token = row_of(token_of(n));
-            slots[n] = p.slot_mapping[token];
-            angles[n] = 0.0f;
-            if (place.part != Part::VALUE) angles[n] = p.rope[size_t(p.positions[token]) * p.head_dim + place.dim];
-        }
+    // Of a token.
+    struct Loaded {
+        typename InverseRms<Block>::Loaded squares;
+        uint32_t slot;
+        float angle;
     };
-    const bool live = product(sums, weight, place.first_output, memory.ring, rows, [&] {
+    typename Block::Memory& memory = Block::memory();
+    pdl_trigger();
+    const HeadPlace place(p, Block::output_block());
+    const WeightRef weight = place.part == Part::QUERY ? p.wq : place.part == Part::KEY ? p.wk : p.wv;
+    const uint32_t first_token = blockIdx.y * Block::TOKENS, tokens = step_word(&p.shape->tokens);
+    const auto row_of = [&](uint32_t i) { return min(first_token + i, tokens - 1); };
+
+    TokenRows<KIND, Block::TOKENS> rows;
+    InverseRms<Block> inverse_rms(memory, p.rows, rows_layout(p.hidden, KIND));
+    Sums<Block::TOKENS> sums;
+    Loaded early;
+    const auto load_place = [&](uint32_t turn) {
+        const uint32_t token = row_of(Block::token(turn));
+        Loaded loaded = {inverse_rms.load(turn, row_of), p.slot_mapping[token], 0.0f};
+        if (place.part != Part::VALUE) loaded.angle = p.rope[size_t(p.positions[token]) * p.head_dim + place.dim];
+        return loaded;
+    };
+    const bool live = product<Block>(memory, sums, weight, place.first_output, rows, [&] {
         pdl_wait();
         stamp_begin(launch);
         if (first_token >= tokens) return false;
         rows.locate(p.rows, p.hidden, row_of);
-        if (LOADS_EARLY<T>) load_places();
+        inverse_rms.prepare(p.hidden, p.eps, row_of);
+        if (Block::LOADS_EARLY) early = load_place(0);
         return true;
     });
     if (live) {
-        if (!LOADS_EARLY<T>) load_places();
-        add_slices<T>(memory.partials, sums, [&](uint32_t n, float value) {
-            const uint32_t token = first_token + token_of(n);
+        const auto load = [&](uint32_t turn) { return Block::LOADS_EARLY ? early : load_place(turn); };
+        Block::each_token(memory, sums, load, [&](uint32_t turn, float value, const Loaded& loaded) {
+            const uint32_t token = first_token + Block::token(turn);
             if (token >= tokens) return;  // the whole warp
-            value = mul(value, inverse_rms.value(n, p.hidden, p.eps));
-            if (place.part != Part::VALUE) value = rotate(value, angles[n]);
-            if (place.exists) place.store(p, token, slots[n], value);
+            value = mul(value, inverse_rms.value(loaded.squares, p.hidden, p.eps));
+            if (place.part != Part::VALUE) value = rotate(value, loaded.angle);
+            if (place.exists) place.store(p, token, loaded.slot, value);
         });
     }
     stamp_end(launch);
 }
 
-LINEAR_KERNELS(norm_qkv, NormQkvParams)
+LINEAR_SLICED_KERNELS(norm_qkv, NormQkvParams)
+LINEAR_WIDE_KERNELS(norm_qkv, NormQkvParams, 64, 32, false)

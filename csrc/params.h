@@ -23,6 +23,8 @@ static const uint32_t VITRUM_QUANT_BLOCK = 32;  // weights (and int8 activations
 static const uint32_t VITRUM_MAX_LOGPROBS = 20;  // the most alternatives a sampled token can carry
 static const uint32_t VITRUM_ATTENTION_SHARED_FIXED = 38272;   // bytes of shared memory of attention's CUDA blocks,
 static const uint32_t VITRUM_ATTENTION_SHARED_PER_DIM = 1152;  // and so many more for each value of a head
+static const uint32_t VITRUM_LINEAR_WIDE_SHARED = 99584;  // dynamic shared memory of a linear kernel's wide blocks
+static const uint32_t VITRUM_PEAK_MATRIX_CHAINS = 8;  // products of a warp under way at once, where peaks are measured
 static_assert(VITRUM_KV_CHUNK_TOKENS % VITRUM_PAGE_TOKENS == 0, "a KV chunk is a whole number of pages");
 
 // How a packed weight or a KV cache is stored.
@@ -252,3 +254,41 @@ typedef struct SampleParams {
     uint32_t stride;
 } SampleParams;
 static_assert(sizeof(SampleParams) == 56, "SampleParams");
+
+// ---- measuring: kernels that belong to no model --------------------------------------------------------------------
+
+// Reads memory, or copies it, in whole words of 16 bytes, over and over.
+typedef struct PeakMemoryParams {
+    DEVPTR(const void) from;  // zeros
+    DEVPTR(void) to;          // of a copy: as many bytes; of a read: four, which it does not write if all are zeros
+    uint64_t bytes;
+    uint32_t rounds;
+    uint32_t reserved;
+} PeakMemoryParams;
+static_assert(sizeof(PeakMemoryParams) == 32, "PeakMemoryParams");
+
+// Multiplies matrices that are in registers, over and over.
+typedef struct PeakMatrixParams {
+    DEVPTR(uint32_t) out;  // one word, which is written only if a sum is what none is
+    uint32_t rounds;       // of PEAK_MATRIX_CHAINS products of each warp
+    uint32_t reserved;
+} PeakMatrixParams;
+static_assert(sizeof(PeakMatrixParams) == 16, "PeakMatrixParams");
+
+// Computes nothing.
+typedef struct NodeProbeParams {
+    DEVPTR(uint64_t) entry;  // 0: off; else a cell, zero before the replay: the complement of when the first block
+                             // began, before it waits for the kernel ahead
+    uint32_t spin_ns;        // how long each block stays, behind its wait
+    uint32_t reserved;
+} NodeProbeParams;
+static_assert(sizeof(NodeProbeParams) == 16, "NodeProbeParams");
+
+// Reads the device's clock over and over.
+typedef struct ClockStepParams {
+    DEVPTR(uint64_t) out;  // (3): the smallest step between two reads that differ, 0 if all are equal; how many steps
+                           // there were; nanoseconds from the first read to the last
+    uint32_t reads;
+    uint32_t reserved;
+} ClockStepParams;
+static_assert(sizeof(ClockStepParams) == 16, "ClockStepParams");

@@ -19,11 +19,12 @@
 //!                             src/trace: the record's words and bytes, always compiled
 //!                             src/trace/record: only with `profiling`: blocks, a writer thread, the spool
 //!  src/report renders a recording: Chrome JSON, tables      src/bench: load generators      src/cli: the commands
+//!  src/doctor compares kernels with their references, measures devices
 //! ```
 //!
-//! Imports go one way: `main → cli → {http, bench, report} → engine → step → model → {ops, weights} → device →
-//! request`. [`text`] is used by http, bench and cli; [`trace`] is a leaf; [`config`] is read by main and cli only and
-//! handed down as values. `tests/tidy.rs` holds this.
+//! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → {ops, weights} → device →
+//! request`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`] is a leaf; [`config`] is
+//! read by main and cli only and handed down as values. `tests/tidy.rs` holds this.
 //!
 //! # The life of a request
 //!
@@ -57,7 +58,8 @@
 //! `csrc` holds the kernels, `src/device/cuda` captures them in the driver's graphs, with programmatic dependent launch
 //! from kernel to kernel. All of it was written and tested without a GPU: the same kernels, compiled for the host, give
 //! what the references say, and NVIDIA's compiler takes them. That a GPU computes the same, and how fast, is not known.
-//! Nodes are timed by their own stamps; the device's copies and its peaks are not measured.
+//! Nodes are timed by their own stamps, copies by the same clock, and so are the loops that measure the GPU's peaks.
+//! `vitrum doctor` is what is to be run first on one.
 //!
 //! # Deliberately absent
 //!
@@ -69,6 +71,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod device;
+pub mod doctor;
 pub mod engine;
 pub mod http;
 pub mod model;

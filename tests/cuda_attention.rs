@@ -1,34 +1,21 @@
 //! The CUDA attention kernels, run on the host, against the f64 reference and against themselves.
 
-mod attention_steps;
 mod emulated;
 mod next_rows;
 
-use attention_steps::*;
+use std::convert::Infallible;
+
 use emulated::Memory;
 use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
 use vitrum::device::KernelParams;
 use vitrum::device::params::*;
+use vitrum::doctor::attention::*;
+use vitrum::ops::attention::Attention;
 
 const THREADS: u32 = 256;
 /// A grid that shares no factor with the numbers of pieces here.
 const BLOCKS: u32 = 7;
-
-/// A query as the kernel multiplies it: scaled, rounded to f16.
-fn as_prepared(heads: Heads) -> impl Fn(f32) -> f32 {
-    let scale = heads.scale();
-    move |q| half::f16::from_f32(q * scale).to_f32() / scale
-}
-
-/// How far a result may be from the reference, of rounded queries. Weights are rounded to f16, by at most 2⁻¹² of each:
-/// their mean of values within ±1 by twice that at most. The roundings are independent: for n positions of similar
-/// weights the error is about 2⁻¹² · 0.6 / √n, times √(n Σ p²), here 2 to 3; six times that are allowed. A position too
-/// many or too few, of 700, is off by 10⁻³.
-fn tolerance(position: u32) -> f64 {
-    let positions = f64::from(position + 1);
-    (2.5e-3 / positions.sqrt()).min(2f64.powi(-11)) + 1e-5
-}
 
 /// How a step runs: none of it may change a bit.
 #[derive(Clone, Copy, Debug)]
@@ -40,11 +27,17 @@ struct How {
 
 const HOW: How = How { split: false, blocks: BLOCKS, mode: Mode::ALL[0] };
 
+/// The node of a step, in this memory.
+fn put(step: &StepData, memory: &mut Memory) -> Attention {
+    let Ok(node) = step.node(|bytes| Ok::<_, Infallible>(memory.put(bytes)));
+    node
+}
+
 /// One step over these sequences: the output, row by row.
 fn run(heads: Heads, sequences: &[Rows], how: How) -> Vec<Vec<f32>> {
     let step = StepData::new(heads, sequences, how.split);
     let mut memory = Memory::default();
-    let node = step.node(|bytes| memory.put(bytes));
+    let node = put(&step, &mut memory);
     let KernelParams::Attention(params) = node.node(0).params else { unreachable!("an attention node") };
     let kernel = format!("attention_f16_d{}", heads.dim);
     memory.launch(&kernel, how.blocks, (THREADS, shared_bytes(heads)), &params, how.mode);
@@ -66,7 +59,8 @@ fn check(heads: Heads, sequences: &[Rows], modes: &[Mode]) {
         for split in [false, true] {
             let got = run(heads, sequences, How { split, mode, ..HOW });
             let what = format!("{heads:?}, split {split}, {mode:?}");
-            check_rows(&what, &got, &want, |row| tolerance(positions[row]));
+            let off = check_rows(&what, &got, &want, |row| f16_tolerance(positions[row]));
+            off.unwrap_or_else(|error| panic!("{error}"));
             let same = before.get_or_insert_with(|| bits(&got));
             assert!(*same == bits(&got), "{what}: other bits than in {:?}", modes[0]);
         }
@@ -164,7 +158,7 @@ fn rows_are_left_for_the_next_layer() {
             for split in [false, true] {
                 let step = StepData::new(heads, &sequences, split);
                 let mut memory = Memory::default();
-                let node = step.node(|bytes| memory.put(bytes));
+                let node = put(&step, &mut memory);
                 let bytes = row_bytes(heads.width(), activations) * step.tokens();
                 let rows = memory.put(&vec![0xff; bytes]);
                 let KernelParams::Attention(mut params) = node.node(0).params else { unreachable!("attention") };
@@ -185,7 +179,7 @@ fn a_stamp_has_the_first_begin_and_the_last_end() {
     let sequences = batch(&[(3, 270)]);
     let step = StepData::new(SMOLLM, &sequences, true);
     let mut memory = Memory::default();
-    let node = step.node(|bytes| memory.put(bytes));
+    let node = put(&step, &mut memory);
     let stamp = memory.put(&[0; 16]);
     let KernelParams::Attention(params) = node.node(0).params else { unreachable!("an attention node") };
     memory.launch_stamped("attention_f16_d64", BLOCKS, (THREADS, shared_bytes(SMOLLM)), &params, Mode::ALL[0], stamp);

@@ -1,14 +1,15 @@
 //! The CUDA kernel that draws tokens, run on the host: tokens and log probabilities are those of the CPU, bit by bit.
 
 mod emulated;
-mod sample_rows;
+
+use std::convert::Infallible;
 
 use emulated::Memory;
-use sample_rows::*;
 use softcuda::emulate::Mode;
-use vitrum::device::KernelParams;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
+use vitrum::device::{Device, DeviceChoice, DeviceOptions, KernelParams};
+use vitrum::doctor::sample::{self, *};
 
 const THREADS: u32 = 1024;
 /// Blocks for which there is no row.
@@ -18,7 +19,7 @@ const SPARE_BLOCKS: u32 = 2;
 fn draw_emulated(mode: Mode, logits: &[&[f32]], how: &[SampleRow]) -> Drawn {
     let draws = Draws { logits, how };
     let mut memory = Memory::default();
-    let node = draws.node(|bytes| memory.put(bytes));
+    let Ok(node) = draws.node(|bytes| Ok::<_, Infallible>(memory.put(bytes)));
     let KernelParams::Sample(params) = node.node().params else { unreachable!("a sample node") };
     memory.launch("sample", how.len() as u32 + SPARE_BLOCKS, (THREADS, 0), &params, mode);
     draws.results(&node, |addr, count| memory.read_words(addr, count))
@@ -29,7 +30,9 @@ fn check_in(modes: &[Mode], what: &str, logits: &[&[f32]], how: &[SampleRow]) {
     let slots = how.len() as u32;
     let how: Vec<_> = (1..).zip(how).map(|(i, row)| SampleRow { slot: slots - i, ..*row }).collect();
     let how = how.as_slice();
-    let want = draw(IsaChoice::detect(), 2, logits, how);
+    let (isa, threads) = (Some(IsaChoice::detect()), Some(2));
+    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads, isa, delay: None };
+    let want = sample::draw(&mut Device::open(&options).unwrap(), logits, how).unwrap();
     for &mode in modes {
         let got = draw_emulated(mode, logits, how);
         for (i, row) in how.iter().enumerate() {

@@ -177,3 +177,19 @@ fn configs_that_would_be_computed_wrongly_are_refused() {
 fn remove(config: &mut Value, key: &str) {
     config.as_object_mut().expect("an object").remove(key);
 }
+
+/// The shapes that benchmarks run have the published numbers of parameters.
+#[test]
+fn the_configs_of_benches_are_the_models_that_they_are_named_after() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/configs");
+    let published = [("smollm2-135m", 134_515_008), ("llama-3.2-1b", 1_235_814_400), ("llama-3.1-8b", 8_030_261_248)];
+    for (name, parameters) in published {
+        let path = folder.join(format!("{name}.json"));
+        let weights = Weights::dummy(&path, WeightFormat::Bf16, 0).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let tensors = weights.config().tensors();
+        assert_eq!(tensors.iter().map(|tensor| tensor.rows * tensor.cols).sum::<usize>(), parameters, "{name}");
+        assert_eq!(weights.has("rope_freqs.weight"), name.starts_with("llama"), "{name}");
+    }
+    let files = std::fs::read_dir(folder).expect("a folder").count();
+    assert_eq!(files, published.len(), "a configuration without its number");
+}

@@ -1,23 +1,19 @@
 //! The attention kernel, through the device interface, against its f64 reference and against itself.
 
-mod attention_steps;
 #[path = "support/sets.rs"]
 mod sets;
 
-use attention_steps::*;
 use sets::sets;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
-use vitrum::device::{Device, DeviceChoice, DeviceOptions, Download, Submission};
+use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
+use vitrum::doctor::attention::*;
+use vitrum::doctor::bench::Bench;
 use vitrum::ops::attention::{self, Attention};
-use vitrum::trace::schema::{GraphKey, GraphKind, Op, StepSizes};
-
-/// Scores are sums of at most 128 products below 4, scaled to about 1: f32 rounds them by some 10⁻⁶, and the weighted
-/// mean of values below 1 by as much again. A position too many or too few, of 700, is off by 10⁻³.
-const TOLERANCE: f64 = 1e-5;
+use vitrum::trace::schema::{Op, StepSizes};
 
 struct Step {
-    device: Device,
+    bench: Bench,
     heads: Heads,
     split: bool,
 }
@@ -25,28 +21,13 @@ struct Step {
 impl Step {
     fn new(isa: IsaChoice, threads: usize, heads: Heads, split: bool) -> Step {
         let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(threads), isa: Some(isa), delay: None };
-        Step { device: Device::open(&options).unwrap(), heads, split }
-    }
-
-    fn buffer(&mut self, data: &[u8]) -> u64 {
-        let buffer = self.device.alloc(data.len().max(1 << 14), "test").unwrap(); // a row at least, for the empty step
-        self.device.upload(&buffer, 0, data);
-        buffer.addr
+        let device = Device::open(&options).unwrap();
+        Step { bench: Bench::new(device, WeightFormat::F32, Activations::F32), heads, split }
     }
 
     /// One step over these sequences: the output, row by row.
     fn run(&mut self, sequences: &[Rows]) -> Vec<Vec<f32>> {
-        let step = StepData::new(self.heads, sequences, self.split);
-        let node = step.node(|bytes| self.buffer(bytes));
-        let (tokens, width) = (step.tokens(), self.heads.width());
-        let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: tokens.max(1) as u32 };
-        let graph = self.device.capture(key, &[node.node(0)]).unwrap();
-        let downloads = [Download { addr: node.out, bytes: tokens * width * 4 }];
-        let submission = Submission { uploads: &[], graphs: &[graph], downloads: &downloads, traced: false };
-        let ticket = self.device.submit(&submission).unwrap();
-        let data = self.device.wait(ticket).unwrap().data;
-        let value = |bytes: &[u8]| f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        data.chunks_exact(width * 4).map(|row| row.chunks_exact(4).map(value).collect()).collect()
+        run(&mut self.bench, self.heads, sequences, self.split).unwrap()
     }
 }
 
@@ -54,7 +35,7 @@ fn check(isa: IsaChoice, threads: usize, heads: Heads, sequences: &[Rows], want:
     for split in [false, true] {
         let got = Step::new(isa, threads, heads, split).run(sequences);
         let what = format!("{isa}, {threads} threads, {heads:?}, split {split}");
-        check_rows(&what, &got, want, |_| TOLERANCE);
+        check_rows(&what, &got, want, |_| F32_TOLERANCE).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

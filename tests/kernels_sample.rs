@@ -1,23 +1,21 @@
 //! The sample kernel, through the device interface, against its f64 reference.
 
-mod sample_rows;
 #[path = "support/sets.rs"]
 mod sets;
 
-use sample_rows::*;
 use sets::sets;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
-use vitrum::device::uniform::uniform;
+use vitrum::device::{Device, DeviceChoice, DeviceOptions};
+use vitrum::doctor::sample::{self, *};
 use vitrum::ops::sample::{Sample, reference, reference_draw, reference_logprobs};
 use vitrum::trace::schema::{Op, StepSizes};
 
-/// Probabilities are ratios of f32 exponentials, whose arguments (below 30) are rounded by 10⁻⁶ and which are off by
-/// 2.4 × 10⁻⁷; sums are in f64. Running probabilities have less than this error.
-const PROBABILITY_TOLERANCE: f64 = 4e-6;
-
-/// Log probabilities (below 40) are rounded to f32, by 2 × 10⁻⁶, and their sum is off by what probabilities are.
-const LOGPROB_TOLERANCE: f64 = 6e-6;
+/// One step on the CPU.
+fn draw(isa: IsaChoice, threads: usize, logits: &[&[f32]], how: &[SampleRow]) -> Drawn {
+    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(threads), isa: Some(isa), delay: None };
+    sample::draw(&mut Device::open(&options).unwrap(), logits, how).unwrap()
+}
 
 fn draw_one(isa: IsaChoice, logits: &[f32], how: SampleRow) -> u32 {
     draw(isa, 1, &[logits], &[how]).tokens[0]
@@ -77,16 +75,8 @@ fn draws_follow_the_reference() {
         for isa in sets() {
             let drawn = draw(isa, 2, &vec![logits.as_slice(); rows.len()], &rows);
             for (i, (row, &token)) in rows.iter().zip(&drawn.tokens).enumerate() {
-                let (u, mut before) = (uniform(row.seed, row.position), 0.0);
-                let kept = &expected[i / 4];
-                let at = kept.iter().position(|(id, _)| *id == token);
-                let at = at.unwrap_or_else(|| panic!("{isa}, {vocab} ids, {row:?}: {token} is cut off"));
-                before += kept[..at].iter().map(|(_, probability)| probability).sum::<f64>();
-                let interval = before - PROBABILITY_TOLERANCE..before + kept[at].1 + PROBABILITY_TOLERANCE;
-                assert!(
-                    interval.contains(&u),
-                    "{isa}, {vocab} ids, {row:?}: {token} is drawn for {interval:?}, not {u}"
-                );
+                let off = check_draw(&format!("{isa}, {vocab} ids"), row, &expected[i / 4], token);
+                off.unwrap_or_else(|error| panic!("{error}"));
             }
         }
     }

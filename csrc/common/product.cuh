@@ -1,9 +1,10 @@
 // The product of packed weights and prepared rows: what every linear layer's time goes into.
 //
-// A block of 8 warps makes 32 outputs (two tiles of mma's 16) of up to T tokens (T / 8 groups of mma's 8). The columns
-// are cut into 8 slices, one a warp, and the warps' sums are added in the order of the slices. The cuts depend on the
-// weight alone, and a token's column of mma is computed alike wherever it stands: so the bits of a result depend on the
-// row and the weight, never on the batch or on T.
+// A warp makes 32 outputs (two tiles of mma's 16) of up to T tokens (T / 8 groups of mma's 8). The columns are cut into
+// 8 slices, and the sums of the slices are added in their order: by the warps of a block that have a slice each, or by
+// one warp that has them all (common/block.cuh). The cuts depend on the weight alone, and a token's column of mma is
+// computed alike wherever it stands: so the bits of a result depend on the row and the weight, never on the batch, on T
+// or on which warp did it.
 //
 // Weights are read once per T tokens, 16 bytes a lane, into a ring in shared memory, several units ahead of their use;
 // the first ones before the kernel waits for the one before it. Rows come from the caches.
@@ -16,11 +17,11 @@
 
 static constexpr uint32_t BLOCK_WARPS = 8;
 static constexpr uint32_t BLOCK_THREADS = 32 * BLOCK_WARPS;
-static constexpr uint32_t BLOCK_OUTPUTS = 32;
-static constexpr uint32_t BLOCK_TILES = BLOCK_OUTPUTS / TILE_ROWS;
+static constexpr uint32_t WARP_OUTPUTS = 32;
+static constexpr uint32_t WARP_TILES = WARP_OUTPUTS / TILE_ROWS;
 static constexpr uint32_t GROUP_TOKENS = 8;  // mma's N
-static_assert(BLOCK_OUTPUTS == VITRUM_QUANT_BLOCK, "a block's outputs are one block of the rows that it leaves");
-static_assert(GROUP_TOKENS == BLOCK_WARPS, "in the end a warp has one token of each group");
+static_assert(WARP_OUTPUTS == VITRUM_QUANT_BLOCK, "a warp's outputs are one block of the rows that it leaves");
+static constexpr uint32_t SLICES = 8;  // of the columns
 
 // Integer sums start here: their bits are then those of the float 1.5 * 2^23 + sum, as long as |sum| < 2^22.
 static constexpr int32_t SUM_START = 0x4b400000;
@@ -36,58 +37,60 @@ __device__ __forceinline__ uint32_t step_word(const uint32_t* word) {
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// A warp's part of the ring. With all that is under way in it, a block of 8 warps hides the latency of memory alone.
-static constexpr uint32_t RING_BYTES = 4608;
-
+// Where a block's weights are under way: a warp's part has `BYTES`. With all that is under way in it, a block of 8
+// warps hides the latency of memory alone.
+template <uint32_t BYTES>
 struct __align__(16) Ring {
-    unsigned char bytes[BLOCK_WARPS][RING_BYTES];
+    unsigned char bytes[BLOCK_WARPS][BYTES];
 };
 
-// A warp's way through two tiles of a weight matrix, over its slice of columns, in units: of 16 columns (bf16), a block
-// of 32 (q8_0), or a pair of blocks (q4). A step is what the slices are cut in: a whole number of blocks.
-template <uint32_t FORMAT>
+// A warp's way through two tiles of a weight matrix, over its slices of columns, in units: of 16 columns (bf16), a
+// block of 32 (q8_0), or a pair of blocks (q4). A step is what the slices are cut in: a whole number of blocks.
+template <uint32_t FORMAT, uint32_t RING_BYTES>
 struct TileStream {
     static constexpr bool BF16 = FORMAT == VITRUM_FORMAT_BF16;
     static constexpr bool Q4 = FORMAT == VITRUM_FORMAT_Q4_0 || FORMAT == VITRUM_FORMAT_Q4_1;
     static constexpr bool MINIMA = FORMAT == VITRUM_FORMAT_Q4_1;
+    static constexpr float SCALE_FACTOR = FORMAT == VITRUM_FORMAT_Q4_0 ? 1.0f / 16.0f : 1.0f;  // of `matrix`
     static constexpr uint32_t STEP_BLOCKS = Q4 ? 2 : 1;
     static constexpr uint32_t STEP_UNITS = BF16 ? 2 : 1;
     static constexpr uint32_t VALUE_BYTES = 32 * 16;                               // of a tile, in a unit
     static constexpr uint32_t LANE_HEADER_BYTES = BF16 ? 0 : MINIMA ? 16 : Q4 ? 8 : 4;  // of a tile, in a unit
     static constexpr uint32_t HEADER_BYTES = 8 * LANE_HEADER_BYTES;
-    static constexpr uint32_t UNIT_BYTES = BLOCK_TILES * (VALUE_BYTES + HEADER_BYTES);
+    static constexpr uint32_t UNIT_BYTES = WARP_TILES * (VALUE_BYTES + HEADER_BYTES);
     static constexpr uint32_t STAGES = RING_BYTES / UNIT_BYTES;
-    static constexpr uint32_t HEADER_LANES = BLOCK_TILES * HEADER_BYTES / 16;  // that copy 16 bytes each
+    static constexpr uint32_t HEADER_LANES = WARP_TILES * HEADER_BYTES / 16;  // that copy 16 bytes each
     static_assert(STAGES >= 3, "several units are under way");
     static_assert(UNIT_BYTES % 16 == 0 && HEADER_LANES <= 32 && HEADER_BYTES % 16 == 0, "16 bytes a lane");
 
     // What a lane has of a unit.
     struct Unit {
-        uint4 values[BLOCK_TILES];
-        uint4 headers[BLOCK_TILES];  // f16 of rows g and g + 8: scales of one block or two, then q4_1's minima
+        uint4 values[WARP_TILES];
+        uint4 headers[WARP_TILES];  // f16 of rows g and g + 8: scales of one block or two, then q4_1's minima
     };
 
-    const unsigned char* values[BLOCK_TILES];  // where the next copy is from
+    const unsigned char* values[WARP_TILES];  // where the next copy is from
     const unsigned char* headers;              // likewise, if this lane copies one
     unsigned char* ring;                       // the warp's
     uint32_t stage = 0;                        // of the next unit, in bytes
     uint32_t ahead;                            // units not yet under way
-    uint32_t first_step, steps;                // of the slice
+    uint32_t all_steps;                        // of all slices
 
-    __device__ __forceinline__ TileStream(const WeightRef& weight, uint32_t first_output, Ring& memory) {
+    // The slices from `first_slice` up to `end_slice`.
+    __device__ __forceinline__ TileStream(
+        const WeightRef& weight, uint32_t first_output, uint32_t first_slice, uint32_t end_slice,
+        Ring<RING_BYTES>& memory) {
         const WeightLayout layout = weight_layout(weight.rows, weight.cols, FORMAT);
         const unsigned char* data = static_cast<const unsigned char*>(weight.data);
         const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        const uint32_t all_steps = layout.tile_bytes / (STEP_UNITS * VALUE_BYTES);
-        first_step = all_steps * warp / BLOCK_WARPS;
-        steps = all_steps * (warp + 1) / BLOCK_WARPS - first_step;
-        ahead = steps * STEP_UNITS;
+        all_steps = layout.tile_bytes / (STEP_UNITS * VALUE_BYTES);
+        ahead = (first_step(end_slice) - first_step(first_slice)) * STEP_UNITS;
         ring = memory.bytes[warp];
         // Beyond the last tile: the last one again, whose outputs nobody takes.
         const auto tile = [&](uint32_t i) { return uint64_t(min(first_output / TILE_ROWS + i, layout.row_tiles - 1)); };
-        const uint32_t first_unit = first_step * STEP_UNITS;
+        const uint32_t first_unit = first_step(first_slice) * STEP_UNITS;
 #pragma unroll
-        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+        for (uint32_t i = 0; i < WARP_TILES; i++) {
             values[i] = data + tile(i) * layout.tile_bytes + first_unit * VALUE_BYTES + lane * 16;
         }
         headers = data + layout.headers + first_unit * HEADER_BYTES;
@@ -97,17 +100,19 @@ struct TileStream {
         }
     }
 
+    __device__ __forceinline__ uint32_t first_step(uint32_t slice) const { return all_steps * slice / SLICES; }
+
     // Starts the copy of the next unit that is not yet under way, into a stage that has been read.
     __device__ __forceinline__ void copy(uint32_t to) {
         if (ahead > 0) {
             const uint32_t lane = threadIdx.x % 32;
 #pragma unroll
-            for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+            for (uint32_t i = 0; i < WARP_TILES; i++) {
                 copy_async(ring + to + i * VALUE_BYTES + lane * 16, values[i]);
                 values[i] += VALUE_BYTES;
             }
             if (HEADER_BYTES > 0 && lane < HEADER_LANES) {
-                copy_async(ring + to + BLOCK_TILES * VALUE_BYTES + lane * 16, headers);
+                copy_async(ring + to + WARP_TILES * VALUE_BYTES + lane * 16, headers);
             }
             headers += HEADER_BYTES;
             ahead--;
@@ -128,10 +133,10 @@ struct TileStream {
         const unsigned char* from = ring + stage;
         Unit unit;
 #pragma unroll
-        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+        for (uint32_t i = 0; i < WARP_TILES; i++) {
             unit.values[i] = *reinterpret_cast<const uint4*>(from + i * VALUE_BYTES + lane * 16);
             const unsigned char* header =
-                from + BLOCK_TILES * VALUE_BYTES + i * HEADER_BYTES + lane / 4 * LANE_HEADER_BYTES;
+                from + WARP_TILES * VALUE_BYTES + i * HEADER_BYTES + lane / 4 * LANE_HEADER_BYTES;
             if (LANE_HEADER_BYTES == 16) unit.headers[i] = *reinterpret_cast<const uint4*>(header);
             if (LANE_HEADER_BYTES == 8) {
                 const uint2 scales = *reinterpret_cast<const uint2*>(header);
@@ -243,9 +248,9 @@ __device__ __forceinline__ void of_columns(float (&to)[2], float value) {
 
 // ---- the product ----------------------------------------------------------------------------------------------------
 
-// A warp's sums over its slice: of a group and a tile, what a lane holds of mma's D.
+// A warp's sums: of a group and a tile, what a lane holds of mma's D.
 template <uint32_t T>
-using Sums = float[T / GROUP_TOKENS][BLOCK_TILES][4];
+using Sums = float[T / GROUP_TOKENS][WARP_TILES][4];
 
 // The first rounding's product and, of two planes, the second's.
 template <uint32_t PLANES>
@@ -266,21 +271,20 @@ __device__ __forceinline__ void integer_products(float (&to)[4], const uint32_t 
 
 // Adds what a unit has of one block of columns, for all groups; `row(n)` gives the block of a group. Part: of q4 which
 // block of the unit, of bf16 which half of the block.
-template <uint32_t FORMAT, uint32_t KIND, uint32_t T, class Row>
+template <class Stream, uint32_t KIND, uint32_t T, class Row>
 __device__ __forceinline__ void add_part(
-    Sums<T>& sums, const typename TileStream<FORMAT>::Unit& unit, uint32_t part, const Row& row) {
-    using Stream = TileStream<FORMAT>;
+    Sums<T>& sums, const typename Stream::Unit& unit, uint32_t part, const Row& row) {
     using Rows = TokenRows<KIND, T>;
-    uint32_t a[BLOCK_TILES][4];
-    float d[BLOCK_TILES][2], m[BLOCK_TILES][2];  // of rows g and g + 8
+    uint32_t a[WARP_TILES][4];
+    float d[WARP_TILES][2], m[WARP_TILES][2];  // of rows g and g + 8
 #pragma unroll
-    for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+    for (uint32_t i = 0; i < WARP_TILES; i++) {
         Stream::matrix(a[i], unit, i, part);
         if (Stream::BF16) continue;
         f16_pair_to_f32(part == 0 ? unit.headers[i].x : unit.headers[i].y, d[i][0], d[i][1]);
         if (Stream::MINIMA) f16_pair_to_f32(part == 0 ? unit.headers[i].z : unit.headers[i].w, m[i][0], m[i][1]);
-        if (FORMAT != VITRUM_FORMAT_Q4_0) continue;
-        d[i][0] = mul(d[i][0], 1.0f / 16.0f), d[i][1] = mul(d[i][1], 1.0f / 16.0f);
+        if (Stream::SCALE_FACTOR == 1.0f) continue;
+        d[i][0] = mul(d[i][0], Stream::SCALE_FACTOR), d[i][1] = mul(d[i][1], Stream::SCALE_FACTOR);
     }
 #pragma unroll
     for (uint32_t n = 0; n < Rows::GROUPS; n++) {
@@ -289,7 +293,7 @@ __device__ __forceinline__ void add_part(
         if (!Stream::BF16) of_columns(scales, b.scale);
         if (Stream::MINIMA) of_columns(block_sums, mul(b.scale, b.sum));
 #pragma unroll
-        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
+        for (uint32_t i = 0; i < WARP_TILES; i++) {
             if (Stream::BF16) {
                 const uint32_t columns[2] = {part == 0 ? b.values.x : b.values.z, part == 0 ? b.values.y : b.values.w};
                 mma_bf16(sums[n][i], a[i], columns);
@@ -307,26 +311,26 @@ __device__ __forceinline__ void add_part(
     }
 }
 
-// A warp's sums over its slice.
-template <uint32_t FORMAT, uint32_t KIND, uint32_t T>
-__device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>& stream, TokenRows<KIND, T>& rows) {
-    using Stream = TileStream<FORMAT>;
+// A warp's sums over one slice, which is the stream's next.
+template <class Stream, uint32_t KIND, uint32_t T>
+__device__ __forceinline__ void slice_product(
+    Sums<T>& sums, Stream& stream, TokenRows<KIND, T>& rows, uint32_t slice) {
     using Rows = TokenRows<KIND, T>;
     constexpr bool AHEAD = T <= 16;  // rows are loaded a block ahead; more tokens are work enough to hide a load
 #pragma unroll
     for (uint32_t n = 0; n < Rows::GROUPS; n++) {
 #pragma unroll
-        for (uint32_t k = 0; k < BLOCK_TILES * 4; k++) sums[n][k / 4][k % 4] = 0.0f;
+        for (uint32_t k = 0; k < WARP_TILES * 4; k++) sums[n][k / 4][k % 4] = 0.0f;
     }
-    if (stream.steps == 0) return;
-    uint32_t block = stream.first_step * Stream::STEP_BLOCKS;
+    uint32_t block = stream.first_step(slice) * Stream::STEP_BLOCKS;
+    const uint32_t end = stream.first_step(slice + 1) * Stream::STEP_BLOCKS;
+    if (block == end) return;
     rows.advance(block);
     typename Rows::Block now[Rows::GROUPS], next[Rows::GROUPS];
 #pragma unroll
     for (uint32_t n = 0; n < Rows::GROUPS; n++) {
         if (AHEAD) next[n] = rows.template load<Stream::MINIMA>(n, 0, true);
     }
-    const uint32_t end = block + stream.steps * Stream::STEP_BLOCKS;
 #pragma unroll 1
     for (; block < end; block += Stream::STEP_BLOCKS) {
 #pragma unroll
@@ -342,7 +346,7 @@ __device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>&
                     now[n] = next[n];
                     next[n] = rows.template load<Stream::MINIMA>(n, ahead, exists);
                 }
-                add_part<FORMAT, KIND, T>(sums, unit, u + b, [&](uint32_t n) {
+                add_part<Stream, KIND, T>(sums, unit, u + b, [&](uint32_t n) {
                     return AHEAD ? now[n] : rows.template load<Stream::MINIMA>(n, ahead, exists);
                 });
             }
@@ -350,77 +354,4 @@ __device__ __forceinline__ void slice_product(Sums<T>& sums, TileStream<FORMAT>&
         rows.advance(Stream::STEP_BLOCKS);
     }
     rows.go_back(end);
-}
-
-// This warp's sums of 32 outputs, from `first_output` on, of up to T tokens. `ready` comes between the first loads of
-// weights and the first of rows, which it locates; it returns whether there is anything to do.
-template <uint32_t FORMAT, uint32_t KIND, uint32_t T, class Ready>
-__device__ __forceinline__ bool format_product(
-    Sums<T>& sums, const WeightRef& weight, uint32_t first_output, Ring& ring, TokenRows<KIND, T>& rows,
-    const Ready& ready) {
-    TileStream<FORMAT> stream(weight, first_output, ring);
-    stream.start();
-    if (!ready()) {
-        copy_async_wait<0>();
-        return false;
-    }
-    slice_product<FORMAT, KIND, T>(sums, stream, rows);
-    return true;
-}
-
-// The same for a weight of any format that is read with such rows.
-template <uint32_t KIND, uint32_t T, class Ready>
-__device__ __forceinline__ bool product(
-    Sums<T>& sums, const WeightRef& weight, uint32_t first_output, Ring& ring, TokenRows<KIND, T>& rows,
-    const Ready& ready) {
-    if constexpr (KIND == VITRUM_ACTIVATIONS_BF16) {
-        return format_product<VITRUM_FORMAT_BF16, KIND, T>(sums, weight, first_output, ring, rows, ready);
-    } else if (weight.format == VITRUM_FORMAT_Q8_0) {
-        return format_product<VITRUM_FORMAT_Q8_0, KIND, T>(sums, weight, first_output, ring, rows, ready);
-    } else if (weight.format == VITRUM_FORMAT_Q4_0) {
-        return format_product<VITRUM_FORMAT_Q4_0, KIND, T>(sums, weight, first_output, ring, rows, ready);
-    } else {
-        return format_product<VITRUM_FORMAT_Q4_1, KIND, T>(sums, weight, first_output, ring, rows, ready);
-    }
-}
-
-// ---- the warps' sums, added -----------------------------------------------------------------------------------------
-
-struct Partials {
-    static constexpr uint32_t STRIDE = BLOCK_OUTPUTS + 4;  // a warp's stores then fall into different banks
-    float values[BLOCK_WARPS][GROUP_TOKENS][STRIDE];
-};
-
-// The shared memory of a block.
-struct BlockMemory {
-    Ring ring;
-    Partials partials;
-};
-static_assert(sizeof(BlockMemory) <= 48 << 10, "what a block has without asking");
-
-__device__ __forceinline__ BlockMemory& block_memory() {
-    __shared__ BlockMemory memory;
-    return memory;
-}
-
-// Calls `each(n, value)` for every group n, in order: of its token `warp`, this lane's output. All warps call it.
-template <uint32_t T, class Each>
-__device__ __forceinline__ void add_slices(Partials& partials, const Sums<T>& sums, const Each& each) {
-    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (uint32_t n = 0; n < T / GROUP_TOKENS; n++) {
-        if (n > 0) __syncthreads();  // the group before has been read
-#pragma unroll
-        for (uint32_t i = 0; i < BLOCK_TILES; i++) {
-#pragma unroll
-            for (uint32_t k = 0; k < 4; k++) {
-                partials.values[warp][lane % 4 * 2 + k % 2][i * TILE_ROWS + lane / 4 + k / 2 * 8] = sums[n][i][k];
-            }
-        }
-        __syncthreads();
-        float value = partials.values[0][warp][lane];
-#pragma unroll
-        for (uint32_t slice = 1; slice < BLOCK_WARPS; slice++) value = add(value, partials.values[slice][warp][lane]);
-        each(n, value);
-    }
 }

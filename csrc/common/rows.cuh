@@ -80,13 +80,14 @@ struct NextBlock {
     bool norm;    // one comes before the layer
     float gamma;  // of this lane's column
 
-    // Of rows of `cols` values. It reads gamma alone, a weight: no kernel of the chain writes it.
+    // Of rows of `cols` values; a block beyond them leaves nothing. It reads gamma alone, a weight: no kernel of the
+    // chain writes it.
     __device__ NextBlock(const NextRows& next, uint32_t cols, uint32_t block)
-        : rows(static_cast<unsigned char*>(next.rows)),
+        : rows(block * VITRUM_QUANT_BLOCK < cols ? static_cast<unsigned char*>(next.rows) : nullptr),
           layout(rows_layout(cols, next.activations)),
           activations(next.activations),
           block(block),
-          norm(next.rows != nullptr && next.gamma != nullptr),
+          norm(rows != nullptr && next.gamma != nullptr),
           gamma(norm ? next.gamma[block * VITRUM_QUANT_BLOCK + threadIdx.x % 32] : 1.0f) {}
 
     // A whole warp calls it: lane k has value k of the block.

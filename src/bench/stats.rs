@@ -12,6 +12,10 @@ impl Sample {
         Sample { sorted: values }
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
     pub(crate) fn mean(&self) -> f64 {
         if self.sorted.is_empty() { 0.0 } else { self.sorted.iter().sum::<f64>() / self.sorted.len() as f64 }
     }

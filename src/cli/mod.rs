@@ -1,6 +1,7 @@
 //! The commands: what each flag means, and which parts a command is made of.
 
 mod bench;
+mod doctor;
 mod engine_args;
 mod generate;
 mod graph;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Print the captured graphs of a step: nodes, layers, kernels, costs
     Graph(Box<graph::GraphArgs>),
+    /// See whether this machine's devices compute the right thing, and what they can do
+    Doctor(doctor::DoctorArgs),
     /// Read recordings
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -59,6 +62,7 @@ pub fn run(config: Config) -> ExitCode {
         Command::Generate(args) => generate::run(&args, &cache_dir),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir),
         Command::Graph(args) => graph::run(&args, &cache_dir),
+        Command::Doctor(args) => doctor::run(&args, &cache_dir),
         Command::Profile(command) => profile::run(&command),
     };
     match result {

@@ -85,6 +85,8 @@ pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBu
     );
     drop(model.weights);
     let served = http::run(options, engine.clone(), model.tokenizer, template);
+    let failure = engine.failure();
     engine.shutdown();
-    Ok(served?)
+    served?;
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }

@@ -121,16 +121,26 @@ pub struct DeviceInfo {
 /// What a device reached in short measured loops: the roofs of a roofline.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DevicePeaks {
-    /// Reading a working set far larger than the last-level cache, GB/s (10⁹ bytes).
+    /// Reading a working set far larger than the last-level cache, GB/s (10⁹ bytes); 0: not measured.
     pub memory_gb_s: f64,
     /// Reading a working set that fits the last-level cache, GB/s.
     pub cache_gb_s: f64,
     /// Bytes up to which a working set counts as fitting the last-level cache.
     pub cache_bytes: u64,
-    /// f32 multiply-adds, counted as two, 10⁹ per second.
-    pub f32_gflop_s: f64,
+    /// Copying within memory, GB/s: bytes read and bytes written together.
+    pub copy_gb_s: f64,
+    /// Multiply-adds of floating-point numbers by the instructions of the kernels, counted as two, 10⁹ per second: of a
+    /// CPU f32, of a GPU products of bf16 matrices (`mma.sync`) summed in f32.
+    pub float_gflop_s: f64,
     /// int8 multiply-adds by the instructions of the quantised kernels, counted as two, 10⁹ per second.
     pub int8_gop_s: f64,
+}
+
+impl DevicePeaks {
+    /// [`DevicePeaks::memory_gb_s`], if the device can measure it.
+    pub fn measured_memory_gb_s(&self) -> Option<f64> {
+        (self.memory_gb_s > 0.0).then_some(self.memory_gb_s)
+    }
 }
 
 /// Memory on the device, at a fixed address until the device closes.

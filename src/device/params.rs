@@ -7,6 +7,8 @@ pub const QUANT_BLOCK: u32 = 32;
 pub const MAX_LOGPROBS: u32 = 20;
 pub const ATTENTION_SHARED_FIXED: u32 = 38272;
 pub const ATTENTION_SHARED_PER_DIM: u32 = 1152;
+pub const LINEAR_WIDE_SHARED: u32 = 99584;
+pub const PEAK_MATRIX_CHAINS: u32 = 8;
 pub const FORMAT_F32: u32 = 0;
 pub const FORMAT_F16: u32 = 1;
 pub const FORMAT_BF16: u32 = 2;
@@ -199,4 +201,34 @@ pub struct SampleParams {
     pub logprobs: u64,
     pub vocab: u32,
     pub stride: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct PeakMemoryParams {
+    pub from: u64,
+    pub to: u64,
+    pub bytes: u64,
+    pub rounds: u32,
+    pub reserved: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct PeakMatrixParams {
+    pub out: u64,
+    pub rounds: u32,
+    pub reserved: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct NodeProbeParams {
+    pub entry: u64,
+    pub spin_ns: u32,
+    pub reserved: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct ClockStepParams {
+    pub out: u64,
+    pub reads: u32,
+    pub reserved: u32,
 }

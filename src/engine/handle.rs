@@ -9,11 +9,13 @@ use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 
 use thiserror::Error;
+use tokio::sync::watch;
 
+use super::StepDone;
 use super::metrics::EngineMetrics;
 use super::stream::{self, TokenSender, TokenStream};
 use crate::device::params::MAX_LOGPROBS;
-use crate::device::{DeviceError, DeviceInfo, monotonic_ns};
+use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
 use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
 use crate::trace::session::{RecordError, SessionOptions, SpoolSummary};
@@ -41,6 +43,7 @@ pub struct Engine {
     next_request: Arc<AtomicU64>,
     waiting: Arc<AtomicUsize>,
     shutting_down: Arc<AtomicBool>,
+    failure: watch::Receiver<Option<String>>,
     alive: Weak<()>,
 }
 
@@ -60,6 +63,16 @@ pub enum Command {
     StopProfile {
         /// Takes the answer.
         reply: mpsc::Sender<Result<SpoolSummary, ProfileError>>,
+    },
+    /// Tell of every finished step.
+    WatchSteps {
+        /// Takes the steps; what it has no room for is left out.
+        to: mpsc::SyncSender<StepDone>,
+    },
+    /// Measure the device's roofs.
+    MeasurePeaks {
+        /// Takes the answer.
+        reply: mpsc::Sender<Result<DevicePeaks, DeviceError>>,
     },
     /// Finish what runs and end; the sender is dropped then.
     Shutdown {
@@ -100,13 +113,22 @@ impl Drop for QueueSlot {
 pub struct Inbox {
     /// What to do next.
     pub commands: mpsc::Receiver<Command>,
+    failure: watch::Sender<Option<String>>,
     _alive: Arc<()>,
+}
+
+impl Inbox {
+    /// The engine ends because of this.
+    pub fn fail(&self, reason: &str) {
+        self.failure.send_replace(Some(reason.to_owned()));
+    }
 }
 
 impl Engine {
     /// A handle and the inbox that its commands arrive in.
     pub fn from_parts(info: EngineInfo, metrics: Arc<EngineMetrics>) -> (Engine, Inbox) {
         let (sender, receiver) = mpsc::channel();
+        let (failed, failure) = watch::channel(None);
         let alive = Arc::new(());
         let engine = Engine {
             commands: sender,
@@ -115,9 +137,10 @@ impl Engine {
             next_request: Arc::new(AtomicU64::new(1)),
             waiting: Arc::new(AtomicUsize::new(0)),
             shutting_down: Arc::new(AtomicBool::new(false)),
+            failure,
             alive: Arc::downgrade(&alive),
         };
-        (engine, Inbox { commands: receiver, _alive: alive })
+        (engine, Inbox { commands: receiver, failure: failed, _alive: alive })
     }
 
     /// Queues a request.
@@ -160,6 +183,21 @@ impl Engine {
         answer.recv().map_err(|_| ProfileError::EngineStopped)?
     }
 
+    /// Every step that is finished from here on. Up to `room` of them wait to be taken; what comes while there is no
+    /// room is left out. There is one watcher: the next one takes its place.
+    pub fn watch_steps(&self, room: usize) -> mpsc::Receiver<StepDone> {
+        let (to, steps) = mpsc::sync_channel(room);
+        let _ = self.commands.send(Command::WatchSteps { to }); // where there is no engine, no step is finished
+        steps
+    }
+
+    /// The device's roofs. Measured when they are first asked for, which takes about a second, between two steps.
+    pub fn measure_peaks(&self) -> Result<DevicePeaks, ProfileError> {
+        let (reply, answer) = mpsc::channel();
+        self.commands.send(Command::MeasurePeaks { reply }).map_err(|_| ProfileError::EngineStopped)?;
+        Ok(answer.recv().map_err(|_| ProfileError::EngineStopped)??)
+    }
+
     /// Takes no more requests, finishes those that run, ends the thread. Blocks until it has ended.
     pub fn shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
@@ -167,6 +205,18 @@ impl Engine {
         if self.commands.send(Command::Shutdown { done }).is_ok() {
             let _ = ended.recv(); // an error is the thread's end
         }
+    }
+
+    /// Why the engine ended without having been asked to, if it did.
+    pub fn failure(&self) -> Option<RequestError> {
+        let reason = self.failure.borrow().clone();
+        let unasked = || (!self.is_alive() && !self.shutting_down.load(Ordering::Acquire)).then(stopped);
+        reason.map(|reason| RequestError::EngineStopped { reason }).or_else(unasked)
+    }
+
+    /// Closed when the engine has ended, for those who wait for that.
+    pub fn end(&self) -> watch::Receiver<Option<String>> {
+        self.failure.clone()
     }
 
     /// Whether the engine's thread runs.

@@ -11,6 +11,7 @@ mod run;
 mod scheduler;
 mod sequence;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 
@@ -20,10 +21,14 @@ pub use self::handle::{Command, Engine, EngineInfo, Inbox, ProfileError, QueueSl
 use self::metrics::{CacheSizes, EngineMetrics};
 use self::run::EngineLoop;
 pub use self::stream::{TokenSender, TokenStream};
+pub use self::watch::StepDone;
 use crate::device::params::PAGE_TOKENS;
 use crate::device::{Device, DeviceOptions};
 use crate::step::{Precision, StepError, StepLimits, StepRunner};
 use crate::weights::Weights;
+
+/// Whether this build can record; one that cannot refuses [`Engine::start_profile`].
+pub const CAN_RECORD: bool = crate::trace::record::ENABLED;
 
 /// How to run an engine.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{EngineInfo, ProfileError, SessionStarted};
-use crate::device::{DevicePeaks, STEPS_IN_FLIGHT, monotonic_ns, thread_id};
+use crate::device::{DeviceError, DevicePeaks, STEPS_IN_FLIGHT, monotonic_ns, thread_id};
 use crate::request::{RequestId, StepId};
 use crate::step::{StepRunner, SubmittedStep};
 use crate::trace::record::Recorder;
@@ -62,9 +62,7 @@ impl Recording {
         if !crate::trace::record::ENABLED {
             return Err(RecordError::NotCompiledIn.into());
         }
-        if self.peaks.is_none() {
-            self.peaks = Some(runner.measure_peaks()?);
-        }
+        self.peaks(runner)?;
         let tables = runner.tables();
         let recorder = Recorder::start(options, &self.header(), &tables)?;
         let started = SessionStarted { id: recorder.id().to_owned(), path: recorder.path().to_owned() };
@@ -78,6 +76,14 @@ impl Recording {
             known_graphs: tables.len() as u32,
         });
         Ok(started)
+    }
+
+    /// The device's roofs, with no step under way: measured when they are first asked for.
+    pub(super) fn peaks(&mut self, runner: &mut StepRunner) -> Result<DevicePeaks, DeviceError> {
+        match self.peaks {
+            Some(peaks) => Ok(peaks),
+            None => Ok(*self.peaks.insert(runner.measure_peaks()?)),
+        }
     }
 
     /// Ends the session, with no step under way.
@@ -171,7 +177,7 @@ impl Recording {
                 memory_gb_s: peaks.memory_gb_s,
                 cache_gb_s: peaks.cache_gb_s,
                 cache_bytes: peaks.cache_bytes,
-                f32_gflop_s: peaks.f32_gflop_s,
+                float_gflop_s: peaks.float_gflop_s,
                 int8_gop_s: peaks.int8_gop_s,
             }),
             pid: std::process::id(),

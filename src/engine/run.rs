@@ -8,6 +8,7 @@ use super::metrics::EngineMetrics;
 use super::recording::Recording;
 use super::scheduler::{Plan, PlannedRows, Scheduler};
 use super::sequence::{Sequence, Times};
+use super::watch::StepWatch;
 use super::{Command, Engine, Inbox, Submission};
 use crate::device::params::LogprobRow;
 use crate::device::{STEPS_IN_FLIGHT, monotonic_ns};
@@ -28,6 +29,7 @@ pub(super) struct EngineLoop {
     max_model_len: usize,
     metrics: Arc<EngineMetrics>,
     recording: Recording,
+    watch: StepWatch,
     planned: Vec<PlannedRows>,
     preempted: Vec<Sequence>,
     drawn: Vec<DrawnToken>,
@@ -70,6 +72,7 @@ impl EngineLoop {
             max_model_len: limits.max_model_len,
             metrics: engine.metrics().clone(),
             recording: Recording::new(info),
+            watch: StepWatch::default(),
             planned: Vec::with_capacity(seqs),
             preempted: Vec::with_capacity(seqs),
             drawn: Vec::with_capacity(seqs),
@@ -87,8 +90,10 @@ impl EngineLoop {
             }
         };
         if let Err(error) = result {
-            tracing::error!("the engine stops: {error}");
-            self.fail_all(&error.to_string());
+            let reason = error.to_string();
+            tracing::error!("the engine stops: {reason}");
+            self.inbox.fail(&reason);
+            self.fail_all(&reason);
         }
     }
 
@@ -148,6 +153,11 @@ impl EngineLoop {
             Command::StopProfile { reply } => {
                 self.finish_steps()?; // every step that was counted is in the recording
                 let _ = reply.send(self.recording.stop());
+            }
+            Command::WatchSteps { to } => self.watch.tell(to),
+            Command::MeasurePeaks { reply } => {
+                self.finish_steps()?;
+                let _ = reply.send(self.recording.peaks(&mut self.runner));
             }
             Command::Shutdown { done } => self.shutdowns.push(done),
         }
@@ -267,6 +277,7 @@ impl EngineLoop {
     fn finish_step(&mut self, under_way: StepUnderWay) -> Result<(), StepError> {
         let StepUnderWay { id, step, filled } = under_way;
         self.recording.phase(Phase::Download, id);
+        let work = (step.graphs, step.sizes);
         let finished = self.runner.wait(step)?;
         self.recording.phase(Phase::Apply, id);
         let now = monotonic_ns();
@@ -281,6 +292,7 @@ impl EngineLoop {
             self.drawn.push(DrawnToken { request: *request, event: TokenEvent::Token { token, logprobs }, finish });
         }
         self.recording.finished(id, finished.stamps, finished.copies, now);
+        self.watch.step(id, work, now, &self.runner);
         self.scheduler.step_completed(id);
         self.metrics.step(filled.prefill_tokens as usize, self.drawn.len());
         self.recording.phase(Phase::Emit, id);
@@ -347,8 +359,13 @@ impl EngineLoop {
             sequence.events.send(TokenEvent::Failed(error.clone()));
         });
         while let Ok(command) = self.inbox.commands.try_recv() {
-            if let Command::Submit(request) = command {
-                request.events.send(TokenEvent::Failed(error.clone()));
+            match command {
+                Command::Submit(request) => drop(request.events.send(TokenEvent::Failed(error.clone()))),
+                // It is told when the device is closed, as ever.
+                Command::Shutdown { done } => self.shutdowns.push(done),
+                // Who waits for an answer sees that nobody is left to give it.
+                Command::StartProfile { .. } | Command::StopProfile { .. } => {}
+                Command::WatchSteps { .. } | Command::MeasurePeaks { .. } => {}
             }
         }
     }

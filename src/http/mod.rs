@@ -162,7 +162,7 @@ impl Server {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, on a runtime of its own.
+/// Serves until SIGTERM or SIGINT, or until the engine ends by itself, on a runtime of its own.
 pub fn run(
     options: ServeOptions,
     engine: Engine,
@@ -172,7 +172,8 @@ pub fn run(
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(HttpError::Runtime)?;
     runtime.block_on(async {
-        let shutdown = termination().map_err(HttpError::Runtime)?;
+        let asked = termination().map_err(HttpError::Runtime)?;
+        let shutdown = signals::or_end(asked, engine.end());
         serve(options, engine, tokenizer, template, shutdown).await
     })
 }

@@ -44,7 +44,8 @@ pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Re
 /// Ends a recording that still runs when the server ends, so that it is whole and rendered.
 pub(super) async fn finish_at_exit(state: &State) {
     match finish(state).await {
-        Ok(_) | Err(ApiError::Profile(ProfileError::NotRunning) | ApiError::NoRecorder) => {}
+        Ok(_)
+        | Err(ApiError::Profile(ProfileError::NotRunning | ProfileError::EngineStopped) | ApiError::NoRecorder) => {}
         Err(error) => tracing::error!(%error, "the recording that was running"),
     }
 }

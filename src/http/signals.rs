@@ -1,9 +1,10 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once.
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. And the engine's own end.
 
 use std::future::Future;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 /// The exit code after a second signal.
 const EXIT_AT_ONCE: i32 = 130;
@@ -21,6 +22,21 @@ pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
             std::process::exit(EXIT_AT_ONCE);
         });
     })
+}
+
+/// Done when the end was asked for, or when the engine has ended: then nothing can be answered any more.
+pub(super) async fn or_end(
+    asked: impl Future<Output = ()> + Send + 'static,
+    mut engine: watch::Receiver<Option<String>>,
+) {
+    let mut asked = Box::pin(asked);
+    tokio::select! {
+        () = &mut asked => {}
+        () = async { while engine.changed().await.is_ok() {} } => {
+            tracing::error!("the engine has ended, and so does the server");
+            tokio::spawn(asked); // signals still count while connections end
+        }
+    }
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {

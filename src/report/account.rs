@@ -44,7 +44,9 @@ pub struct Parts {
     pub node_gaps_ns: u64,
     /// Between the two graphs.
     pub graph_gap_ns: u64,
-    /// Between a copy and the node behind or before it: the device's threads begin and end a step.
+    /// Between a copy and the node behind or before it: the device's threads begin and end a step. On a GPU, which
+    /// zeroes the cells of stamps before a graph and copies them away behind it, recording is part of this gap and of
+    /// the one between the graphs.
     pub copy_gaps_ns: u64,
     /// Submitted, and the device had not begun: it woke up, or came from the step before.
     pub launch_gap_ns: u64,

@@ -45,6 +45,34 @@ pub struct Sheet {
     pub notes: Vec<String>,
 }
 
+impl Sheet {
+    /// The table as aligned text, its notes below it.
+    pub fn to_text(&self) -> String {
+        let mut table = TextTable::new();
+        table.load_preset(presets::NOTHING).set_header(&self.columns);
+        for row in &self.rows {
+            table.add_row(row.iter().map(Cell::text));
+        }
+        for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((if at == 0 { 0 } else { 1 }, 1));
+            let is_text = |row: &Vec<Cell>| matches!(row.get(at), Some(Cell::Text(_)));
+            if !self.rows.iter().any(is_text) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let notes: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
+        format!("{}\n{}\n{notes}", self.name, table.trim_fmt())
+    }
+
+    /// A list of rows, each an object with the columns' names.
+    pub fn to_json(&self) -> Value {
+        let row = |cells: &Vec<Cell>| -> Map<String, Value> {
+            self.columns.iter().zip(cells).map(|(column, cell)| ((*column).to_owned(), cell.json())).collect()
+        };
+        self.rows.iter().map(row).map(Value::Object).collect()
+    }
+}
+
 /// A table's cell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
@@ -99,27 +127,10 @@ impl Cell {
 /// Prints tables, one after the other.
 pub(super) fn print(sheets: &[Sheet], format: Format) -> String {
     match format {
-        Format::Text => sheets.iter().map(text).collect::<Vec<_>>().join("\n"),
+        Format::Text => sheets.iter().map(Sheet::to_text).collect::<Vec<_>>().join("\n"),
         Format::Csv => sheets.iter().map(csv).collect::<Vec<_>>().join("\n"),
         Format::Json => json(sheets),
     }
-}
-
-fn text(sheet: &Sheet) -> String {
-    let mut table = TextTable::new();
-    table.load_preset(presets::NOTHING).set_header(&sheet.columns);
-    for row in &sheet.rows {
-        table.add_row(row.iter().map(Cell::text));
-    }
-    for (at, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((if at == 0 { 0 } else { 1 }, 1));
-        let is_text = |row: &Vec<Cell>| matches!(row.get(at), Some(Cell::Text(_)));
-        if !sheet.rows.iter().any(is_text) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let notes: String = sheet.notes.iter().map(|note| format!("{note}\n")).collect();
-    format!("{}\n{}\n{notes}", sheet.name, table.trim_fmt())
 }
 
 fn csv(sheet: &Sheet) -> String {
@@ -129,15 +140,9 @@ fn csv(sheet: &Sheet) -> String {
 }
 
 fn json(sheets: &[Sheet]) -> String {
-    let list = |sheet: &Sheet| -> Value {
-        let row = |cells: &Vec<Cell>| -> Map<String, Value> {
-            sheet.columns.iter().zip(cells).map(|(column, cell)| ((*column).to_owned(), cell.json())).collect()
-        };
-        sheet.rows.iter().map(row).map(Value::Object).collect()
-    };
     let value = match sheets {
-        [only] => list(only),
-        all => all.iter().map(|sheet| (sheet.name.to_owned(), list(sheet))).collect::<Map<_, _>>().into(),
+        [only] => only.to_json(),
+        all => all.iter().map(|sheet| (sheet.name.to_owned(), sheet.to_json())).collect::<Map<_, _>>().into(),
     };
     format!("{value:#}\n")
 }

@@ -115,6 +115,19 @@ impl LinearCost {
     }
 }
 
+impl std::iter::Sum for LinearCost {
+    fn sum<I: Iterator<Item = LinearCost>>(costs: I) -> LinearCost {
+        costs.fold(LinearCost::default(), |a, b| LinearCost {
+            constant: a.constant + b.constant,
+            tokens: a.tokens + b.tokens,
+            seqs: a.seqs + b.seqs,
+            logit_rows: a.logit_rows + b.logit_rows,
+            kv_tokens: a.kv_tokens + b.kv_tokens,
+            qk_pairs: a.qk_pairs + b.qk_pairs,
+        })
+    }
+}
+
 /// What a node has to do: the least bytes that its algorithm must move, and its floating-point (or integer
 /// multiply-add, counted as two) operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

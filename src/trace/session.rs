@@ -60,8 +60,10 @@ pub struct SessionPeaks {
     pub cache_gb_s: f64,
     /// Bytes up to which a working set counts as fitting the last-level cache.
     pub cache_bytes: u64,
-    /// f32 multiply-adds, counted as two, 10⁹ per second.
-    pub f32_gflop_s: f64,
+    /// Multiply-adds of floating-point numbers, counted as two, 10⁹ per second: of a CPU f32, of a GPU products of bf16
+    /// matrices.
+    #[serde(alias = "f32_gflop_s")]
+    pub float_gflop_s: f64,
     /// int8 multiply-adds, counted as two, 10⁹ per second.
     pub int8_gop_s: f64,
 }

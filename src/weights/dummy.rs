@@ -29,7 +29,16 @@ pub struct Dummy {
 impl Dummy {
     /// Reads the configuration; matrices will have this format.
     pub fn open(config_json: &Path, format: WeightFormat, seed: u64) -> Result<Dummy, WeightsError> {
-        let DummyConfig { model, rope_factors } = DummyConfig::read(config_json)?;
+        Dummy::new(DummyConfig::read(config_json)?, config_json, format, seed)
+    }
+
+    /// The same for the text of such a file; errors name it as `config_json`.
+    pub fn of_text(text: &str, config_json: &Path, format: WeightFormat, seed: u64) -> Result<Dummy, WeightsError> {
+        Dummy::new(DummyConfig::parse(text.as_bytes(), config_json)?, config_json, format, seed)
+    }
+
+    fn new(config: DummyConfig, config_json: &Path, format: WeightFormat, seed: u64) -> Result<Dummy, WeightsError> {
+        let DummyConfig { model, rope_factors } = config;
         let mut specs: Vec<TensorSpec> = model.tensors();
         if rope_factors.is_some() {
             specs.push(model.rope_frequency_factors());

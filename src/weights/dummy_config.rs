@@ -42,8 +42,13 @@ impl DummyConfig {
     /// Reads a file. A field that is not known is an error: it might change the computation.
     pub(super) fn read(path: &Path) -> Result<DummyConfig, WeightsError> {
         let text = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
+        DummyConfig::parse(&text, path)
+    }
+
+    /// Reads a file's text; errors name the file.
+    pub(super) fn parse(text: &[u8], path: &Path) -> Result<DummyConfig, WeightsError> {
         let fields: Map<String, Value> =
-            serde_json::from_slice(&text).map_err(|source| WeightsError::Json { path: path.to_owned(), source })?;
+            serde_json::from_slice(text).map_err(|source| WeightsError::Json { path: path.to_owned(), source })?;
         let mut fields = Fields { path, prefix: "", fields };
         fields.architecture()?;
         for (key, wanted) in [("hidden_act", "silu")] {

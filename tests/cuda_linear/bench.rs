@@ -8,15 +8,39 @@ use vitrum::device::cuda::pack;
 use vitrum::device::cuda::rows::RowsLayout;
 use vitrum::device::params::*;
 use vitrum::device::{PackSource, WeightFormat, pod_bytes};
+use vitrum::doctor::bench as cases;
+use vitrum::doctor::bench::{Numbers, Weight, encode};
 
-use crate::kernel_bench::{Numbers, Weight, encode};
-
-/// Tokens of a block.
-pub(crate) const BLOCK_TOKENS: [u32; 4] = [8, 16, 32, 64];
+/// How a block shares its work, and its tokens: a name's end.
+pub(crate) const BLOCKS: [Block; 5] =
+    [Block::Sliced(8), Block::Sliced(16), Block::Sliced(32), Block::Sliced(64), Block::Wide];
 const BLOCK_THREADS: u32 = 256;
+/// Blocks of outputs of a wide block.
+const WIDE_WARPS: usize = 8;
 pub(crate) const BLOCK_OUTPUTS: usize = 32;
 /// What memory holds that a kernel must not touch.
 pub(crate) const POISON: u8 = 0x5a;
+
+/// The way in which a block shares its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Block {
+    /// Of so many tokens.
+    Sliced(u32),
+    /// Of as many tokens as there is a kernel for.
+    Wide,
+}
+
+impl Block {
+    /// Its tokens: there is no variant of int8x2 with more than 32, nor a wide one of gate and up.
+    fn tokens(self, op: &str, activations: u32) -> u32 {
+        match self {
+            Block::Sliced(tokens) if activations == ACTIVATIONS_INT8X2 => tokens.min(32),
+            Block::Sliced(tokens) => tokens,
+            Block::Wide if activations == ACTIVATIONS_INT8X2 || op == "norm_gate_up" => 32,
+            Block::Wide => 64,
+        }
+    }
+}
 
 /// A weight's format and how its input is read.
 pub(crate) type Pairing = (WeightFormat, u32);
@@ -39,9 +63,9 @@ fn form(activations: u32) -> &'static str {
     }
 }
 
-/// Every mode with every number of tokens a block.
-pub(crate) fn variants() -> impl Iterator<Item = (Mode, u32)> + Clone {
-    Mode::ALL.into_iter().flat_map(|mode| BLOCK_TOKENS.map(|tokens| (mode, tokens)))
+/// Every mode with every kind of block.
+pub(crate) fn variants() -> impl Iterator<Item = (Mode, Block)> + Clone {
+    Mode::ALL.into_iter().flat_map(|mode| BLOCKS.map(|block| (mode, block)))
 }
 
 /// Memory of the device: it ends where its contents end, up to 16 bytes.
@@ -111,25 +135,28 @@ impl Bench {
         &self,
         op: &str,
         activations: u32,
-        (mode, block_tokens): (Mode, u32),
+        variant: (Mode, Block),
         (outputs, bucket): (usize, usize),
         params: &P,
     ) {
-        self.run_stamped(op, activations, (mode, block_tokens), (outputs, bucket), params, LaunchInfo::default());
+        self.run_stamped(op, activations, variant, (outputs, bucket), params, LaunchInfo::default());
     }
 
     pub(crate) fn run_stamped<P: cust_core::DeviceCopy>(
         &self,
         op: &str,
         activations: u32,
-        (mode, block_tokens): (Mode, u32),
+        (mode, block): (Mode, Block),
         (outputs, bucket): (usize, usize),
         params: &P,
         info: LaunchInfo,
     ) {
-        // There is no variant of int8x2 with more.
-        let block_tokens = if activations == ACTIVATIONS_INT8X2 { block_tokens.min(32) } else { block_tokens };
-        let kernel = format!("{op}_{}_t{block_tokens}", form(activations));
+        let tokens = block.tokens(op, activations);
+        let (letter, outputs, shared_bytes) = match block {
+            Block::Sliced(_) => ("t", outputs, 0),
+            Block::Wide => ("w", outputs.div_ceil(WIDE_WARPS), LINEAR_WIDE_SHARED),
+        };
+        let kernel = format!("{op}_{}_{letter}{tokens}", form(activations));
         let left: Vec<Rc<[Cell<u128>]>> = self.left.borrow().iter().filter_map(Weak::upgrade).collect();
         let words = || left.iter().flat_map(|words| words.iter());
         let held: Vec<u128> = words().map(|word| word.replace(u128::MAX)).collect();
@@ -140,9 +167,9 @@ impl Bench {
         };
         let launch = Launch {
             kernel: &kernel,
-            grid: [outputs as u32, (bucket as u32).div_ceil(block_tokens), 1],
+            grid: [outputs as u32, (bucket as u32).div_ceil(tokens), 1],
             block: [BLOCK_THREADS, 1, 1],
-            shared_bytes: 0,
+            shared_bytes,
             params: &[pod_bytes(std::slice::from_ref(params)), pod_bytes(std::slice::from_ref(&info))],
             mode,
             chained: true,
@@ -161,4 +188,9 @@ pub(crate) fn prepared(values: &[f32], cols: usize, gamma: Option<&[f32]>, activ
         layout.encode(values, gamma, row);
     }
     rows
+}
+
+/// Rows that exist are near the reference; what lies behind them is untouched.
+pub(crate) fn check(what: &str, got: &[f32], want: &[f64], tolerance: &[f64]) {
+    cases::check(what, got, want, tolerance).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,36 +1,12 @@
 //! Norm, gate, up; and norm, logits.
 
 use vitrum::device::params::*;
+use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::linear::{RowInput, gate_up_tolerances};
 use vitrum::ops::linear::{Matrix, rms_norm};
 use vitrum::ops::{norm_gate_up, norm_lm_head};
 
 use crate::bench::*;
-use crate::kernel_bench::{Numbers, UNTOUCHED, Weight, check};
-
-pub(crate) const EPS: f32 = 1e-5;
-
-/// What the references are given, so that they round where the kernels do: a kernel rounds x · gamma, a reference that
-/// divided by the root of the mean square. For scaled integers that is the same. For bf16: what was rounded, as x, and
-/// as `eps` what then makes the divisor the right one.
-pub(crate) struct RowInput {
-    pub(crate) x: Vec<f32>,
-    pub(crate) gamma: Vec<f32>,
-    pub(crate) eps: f32,
-    pub(crate) activations: u32,
-}
-
-impl RowInput {
-    pub(crate) fn new(x: &[f32], gamma: &[f32], activations: u32) -> RowInput {
-        if activations != ACTIVATIONS_BF16 {
-            return RowInput { x: x.to_vec(), gamma: gamma.to_vec(), eps: EPS, activations };
-        }
-        let rounded = x.iter().zip(gamma).map(|(x, gamma)| half::bf16::from_f32(x * gamma).to_f32());
-        let rounded: Vec<f32> = rounded.collect();
-        let mean_square = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len() as f64;
-        let eps = (mean_square(x) + f64::from(EPS) - mean_square(&rounded)) as f32;
-        RowInput { x: rounded, gamma: vec![1.0; x.len()], eps, activations: ACTIVATIONS_F32 }
-    }
-}
 
 /// What a norm kernel's tests share.
 pub(crate) struct NormCase {
@@ -60,7 +36,7 @@ impl NormCase {
 fn gate_up_reference(case: &NormCase, [gate, up]: [Matrix<'_>; 2], activations: u32) -> [Vec<f64>; 3] {
     let mut all = [const { Vec::new() }; 3];
     for x in case.x.chunks_exact(gate.cols) {
-        let RowInput { x, gamma, eps, activations } = RowInput::new(x, &case.gamma, activations);
+        let RowInput { x, gamma, eps, activations } = RowInput::rounded_first(x, &case.gamma, activations);
         let input = norm_gate_up::Reference { x: &x, gamma: &gamma, eps, gate, up, activations };
         all.iter_mut().zip(norm_gate_up::reference(&input)).for_each(|(all, row)| all.extend(row));
     }
@@ -81,20 +57,16 @@ fn gate_and_up_match() {
             run_gate_up(&case, variant, [&gate, &up], out.addr(), NextRows::default());
             let [gates, ups, want] = gate_up_reference(&case, [gate.matrix(), up.matrix()], pairing.1);
             let (gate_off, up_off) = (case.tolerances(&gate), case.tolerances(&up));
-            // SiLU's slope is at most 1.1, SiLU itself at most |gate|; exp, division and product round a few times.
-            let tolerance = (0..want.len()).map(|i| {
-                let up_max = ups[i].abs() + up_off[i];
-                1.1 * gate_off[i] * up_max + gates[i].abs() * up_off[i] + 1e-6 * (gates[i] * ups[i]).abs() + 1e-12
-            });
+            let tolerance = gate_up_tolerances([&gates, &ups], [&gate_off, &up_off]);
             let what = format!("{pairing:?} {variant:?} ffn {ffn} x {tokens}");
-            check(&what, &out.read(), &want, &tolerance.collect::<Vec<_>>());
+            check(&what, &out.read(), &want, &tolerance);
         }
     }
 }
 
 fn run_gate_up(
     case: &NormCase,
-    variant: (softcuda::emulate::Mode, u32),
+    variant: (softcuda::emulate::Mode, Block),
     [gate, up]: [&Weight; 2],
     out: u64,
     next: NextRows,
@@ -123,7 +95,7 @@ fn run_gate_up(
 fn the_down_projection_finds_its_rows() {
     let (hidden, ffn, tokens) = (64, 64, 19);
     let all = pairings();
-    for (mode, block_tokens) in variants() {
+    for (mode, block) in variants() {
         for (index, pairing) in all.iter().enumerate() {
             let other = all.iter().cycle().skip(index + 2).find(|other| other.1 == pairing.1).expect("itself");
             let mut numbers = Numbers(10);
@@ -137,14 +109,14 @@ fn the_down_projection_finds_its_rows() {
                 let left =
                     case.bench.put(&vec![POISON; prepared(&vec![0.0; (tokens + 1) * ffn], ffn, None, left_as).len()]);
                 let next = NextRows { rows: left.addr(), gamma: 0, activations: left_as, reserved: 0 };
-                run_gate_up(&case, (mode, block_tokens), [&gate, &up], addr, next);
+                run_gate_up(&case, (mode, block), [&gate, &up], addr, next);
                 let left = left.read::<u8>();
                 let want = want.get_or_insert_with(|| {
                     let mut want = prepared(&out.read::<f32>(), ffn, None, left_as);
                     want.resize(left.len(), POISON);
                     want
                 });
-                assert!(left == *want, "{pairing:?} and {other:?}, {mode:?}, {block_tokens}, out at {addr}");
+                assert!(left == *want, "{pairing:?} and {other:?}, {mode:?}, {block:?}, out at {addr}");
             }
         }
     }
@@ -168,7 +140,8 @@ fn logits_of_gathered_rows_match() {
             let (mut want, mut tolerance) = (Vec::new(), Vec::new());
             for row in &list {
                 let x = &case.x[*row as usize * hidden..][..hidden];
-                let RowInput { x: rounded, gamma, eps, activations } = RowInput::new(x, &case.gamma, pairing.1);
+                let RowInput { x: rounded, gamma, eps, activations } =
+                    RowInput::rounded_first(x, &case.gamma, pairing.1);
                 let (x_rows, logit_rows, weight_matrix) = (&rounded, &[0], weight.matrix());
                 let (x, gamma, weight_of) = (x_rows, &gamma, weight_matrix);
                 want.extend(norm_lm_head::reference(&norm_lm_head::Reference {
@@ -190,7 +163,7 @@ fn logits_of_gathered_rows_match() {
 
 fn logits(
     case: &NormCase,
-    variant: (softcuda::emulate::Mode, u32),
+    variant: (softcuda::emulate::Mode, Block),
     weight: &Weight,
     list: &[u32],
     stride: usize,

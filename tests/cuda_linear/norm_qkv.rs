@@ -2,21 +2,16 @@
 
 use softcuda::emulate::Mode;
 use vitrum::device::params::*;
+use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::linear::{RowInput, cached, rotated};
 use vitrum::ops::norm_qkv;
 
 use crate::bench::*;
-use crate::kernel_bench::{Numbers, UNTOUCHED, Weight, check};
-use crate::norm::{EPS, NormCase, RowInput};
+use crate::norm::NormCase;
 
 const PAGE: usize = PAGE_TOKENS as usize;
 const PAGES: usize = 5;
 const MAX_POSITION: usize = 50;
-
-/// A rotated pair takes the errors of both of its values, and three roundings.
-fn rotated(values: &[f64], tolerances: &[f64]) -> Vec<f64> {
-    let pairs = values.chunks_exact(2).zip(tolerances.chunks_exact(2));
-    pairs.flat_map(|(v, t)| [t[0] + t[1] + 4e-7 * (v[0].abs() + v[1].abs()); 2]).collect()
-}
 
 #[test]
 fn qkv_are_rotated_and_cached() {
@@ -55,7 +50,7 @@ impl QkvCase {
     }
 
     /// Queries and the two caches, as f32.
-    fn run(&self, variant: (Mode, u32), kv_format: u32) -> [Vec<f32>; 3] {
+    fn run(&self, variant: (Mode, Block), kv_format: u32) -> [Vec<f32>; 3] {
         let bench = &self.case.bench;
         let tokens = self.positions.len();
         let [q_rows, kv_rows] = self.heads.map(|heads| heads * self.head_dim);
@@ -99,7 +94,7 @@ impl QkvCase {
     fn reference(&self, activations: u32) -> [Vec<f64>; 3] {
         let mut all = [const { Vec::new() }; 3];
         for (x, position) in self.case.x.chunks_exact(self.case.gamma.len()).zip(&self.positions) {
-            let RowInput { x, gamma, eps, activations } = RowInput::new(x, &self.case.gamma, activations);
+            let RowInput { x, gamma, eps, activations } = RowInput::rounded_first(x, &self.case.gamma, activations);
             let row = norm_qkv::reference(&norm_qkv::Reference {
                 x: &x,
                 gamma: &gamma,
@@ -115,7 +110,7 @@ impl QkvCase {
         all
     }
 
-    fn check(&self, variant: (Mode, u32), kv_format: u32) {
+    fn check(&self, variant: (Mode, Block), kv_format: u32) {
         let packed = self.weights[0].0.packed;
         let what = format!("format {} {variant:?} {:?} x {}", packed.format, self.heads, self.positions.len());
         let [q, k_cache, v_cache] = self.run(variant, kv_format);
@@ -138,12 +133,8 @@ impl QkvCase {
             }
         }
         let half = kv_format == FORMAT_F16;
-        let stored = |tolerances: &[f64], want: &[f64]| {
-            let rounding = if half { 0.5f64.powi(11) } else { 0.0 };
-            tolerances.iter().zip(want).map(|(t, want)| t * 1.01 + want.abs() * rounding + 1e-7).collect::<Vec<_>>()
-        };
-        check(&format!("{what}: k"), &k, &want_k, &stored(&rotated(&want_k, &tolerances[1]), &want_k));
-        check(&format!("{what}: v"), &v, &want_v, &stored(&tolerances[2], &want_v));
+        check(&format!("{what}: k"), &k, &want_k, &cached(&rotated(&want_k, &tolerances[1]), &want_k, kv_format));
+        check(&format!("{what}: v"), &v, &want_v, &cached(&tolerances[2], &want_v, kv_format));
         let untouched = if half { half::f16::from_f32(UNTOUCHED).to_f32() } else { UNTOUCHED };
         for (name, cache, written) in [("K", &k_cache, &written[0]), ("V", &v_cache, &written[1])] {
             let touched = cache.iter().zip(written).any(|(value, written)| !written && *value != untouched);
@@ -157,7 +148,7 @@ impl QkvCase {
 fn rows_do_not_depend_on_their_batch() {
     for pairing in pairings() {
         let all = QkvCase::new(pairing, [3, 1, 16], 41);
-        let [q, k, v] = all.run((Mode::ALL[0], 64), FORMAT_F32);
+        let [q, k, v] = all.run((Mode::ALL[0], Block::Sliced(64)), FORMAT_F32);
         for (turn, variant) in variants().enumerate() {
             let row = turn * 17 % 41;
             let mut alone = QkvCase::new(pairing, [3, 1, 16], 41);

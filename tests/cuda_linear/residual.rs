@@ -5,17 +5,18 @@ use vitrum::device::cuda::pack;
 use vitrum::device::cuda::rows::RowsLayout;
 use vitrum::device::params::*;
 use vitrum::device::{PackSource, WeightFormat};
+use vitrum::doctor::bench::{Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::linear::residual_tolerances;
 use vitrum::ops::linear_residual;
 
 use crate::bench::*;
-use crate::kernel_bench::{Numbers, UNTOUCHED, Weight, as_f64, check};
 
 const OP: &str = "linear_residual";
 
 /// One projection of the rows of `input`: x, and what is left for the next layer, one row further than there are rows.
 fn residual(
     bench: &Bench,
-    variant: (Mode, u32),
+    variant: (Mode, Block),
     weight: &Weight,
     (input, x): (&[f32], &[f32]),
     next: Option<(u32, Option<&[f32]>)>,
@@ -51,12 +52,7 @@ fn residual(
 fn check_residual(what: &str, weight: &Weight, (input, x): (&[f32], &[f32]), got: &[f32]) {
     let (rows, cols) = (weight.packed.rows as usize, weight.packed.cols as usize);
     let want = linear_residual::reference(&weight.matrix(), weight.packed.activations, input, x);
-    let mut tolerance = Vec::new();
-    for (input, x) in input.chunks_exact(cols).zip(x.chunks_exact(rows)) {
-        let row = weight.tolerances(&as_f64(input));
-        tolerance.extend(row.iter().zip(x).map(|(t, x)| t * 1.01 + 1e-7 * f64::from(x.abs())));
-    }
-    want.iter().zip(&mut tolerance).for_each(|(want, tolerance)| *tolerance += want.abs() * 1e-7);
+    let tolerance = residual_tolerances(weight, input, x, &want);
     check(&format!("{what} ({rows}, {cols}) x {}", input.len() / cols), got, &want, &tolerance);
 }
 
@@ -65,7 +61,7 @@ fn every_shape_matches() {
     let mut variants = variants().cycle();
     for pairing in pairings() {
         let mut numbers = Numbers(1);
-        for (rows, cols) in [1, 16, 23, 160].into_iter().flat_map(|rows| [32, 96, 576].map(|cols| (rows, cols))) {
+        for (rows, cols) in [1, 16, 23, 300].into_iter().flat_map(|rows| [32, 96, 576].map(|cols| (rows, cols))) {
             let bench = Bench::default();
             let (weight, _memory) = bench.weight(pairing, (rows, cols), (&mut numbers, 0.3));
             for tokens in [0, 1, 7, 13, 33, 64, 65] {
@@ -113,7 +109,7 @@ fn extreme_8_bit_weights_are_exact() {
         let weight = Weight { packed, values: Vec::new() };
         for value in [127.0, -127.0] {
             let input = (&[value; 32][..], &[0.0; 16][..]);
-            let (got, _) = residual(&bench, (Mode::ALL[0], 8), &weight, input, None);
+            let (got, _) = residual(&bench, (Mode::ALL[0], Block::Sliced(8)), &weight, input, None);
             let want = |row: usize| if row.is_multiple_of(2) { -128.0 } else { 127.0 } * value * 32.0;
             assert_eq!(got[..16], (0..16).map(want).collect::<Vec<f32>>());
         }
@@ -132,14 +128,14 @@ fn rows_do_not_depend_on_their_batch() {
         let gamma = numbers.values(rows, 1.5);
         let next = Some((pairing.1, Some(gamma.as_slice())));
         let row_bytes = RowsLayout::new(rows, pairing.1).row_bytes;
-        let all = residual(&bench, (Mode::ALL[0], 64), &weight, (&input, &x), next);
+        let all = residual(&bench, (Mode::ALL[0], Block::Sliced(64)), &weight, (&input, &x), next);
         let parts = [(0, 1), (37, 1), (64, 1), (9, 7), (3, 33), (0, 65)];
-        for (mode, block_tokens) in variants() {
-            let turn = (block_tokens.trailing_zeros() as usize + usize::from(mode != Mode::ALL[0])) % 2;
+        for (index, (mode, block)) in variants().enumerate() {
+            let turn = index % 2;
             for (first, count) in parts.into_iter().skip(turn).step_by(2) {
                 let (input, x) = (&input[first * cols..][..count * cols], &x[first * rows..][..count * rows]);
-                let some = residual(&bench, (mode, block_tokens), &weight, (input, x), next);
-                let what = format!("{pairing:?}: rows {first}..{} in {mode:?}, {block_tokens}", first + count);
+                let some = residual(&bench, (mode, block), &weight, (input, x), next);
+                let what = format!("{pairing:?}: rows {first}..{} in {mode:?}, {block:?}", first + count);
                 assert!(some.0[..count * rows] == all.0[first * rows..][..count * rows], "{what}: x");
                 let left = &all.1[first * row_bytes..][..count * row_bytes];
                 assert!(some.1[..count * row_bytes] == *left, "{what}: left rows");

@@ -223,6 +223,8 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                 });
                 let _ = reply.send(summary.ok_or(ProfileError::NotRunning));
             }
+            // The server watches no steps and measures no device.
+            Command::WatchSteps { .. } | Command::MeasurePeaks { .. } => {}
             Command::Shutdown { .. } => return,
         }
     }

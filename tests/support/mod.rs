@@ -7,6 +7,7 @@ pub mod gguf_writer;
 pub mod golden;
 pub mod server;
 pub mod smollm2;
+pub mod software_gpu;
 pub mod temp;
 pub mod tiny_engine;
 pub mod tiny_model;

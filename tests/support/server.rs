@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -42,18 +42,18 @@ impl Server {
     }
 
     pub fn start_in(folder: TempDir, model: &Path, flags: &[&str]) -> Server {
-        let log = std::fs::File::create(log_path(&folder)).expect("a log file");
         // The CPU, also where there is a GPU.
         let is_chosen = flags.iter().any(|flag| flag.starts_with("--device"));
         let device: &[&str] = if is_chosen { &[] } else { &["--device", "cpu"] };
-        let mut child = vitrum(["serve", "--port", "0"].map(OsStr::new))
-            .arg(model)
-            .args(device)
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the binary runs");
+        let mut command = vitrum(["serve", "--port", "0"].map(OsStr::new));
+        command.arg(model).args(device).args(flags);
+        Server::spawn(folder, command)
+    }
+
+    /// Runs the command of a server.
+    pub fn spawn(folder: TempDir, mut command: Command) -> Server {
+        let log = std::fs::File::create(log_path(&folder)).expect("a log file");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the binary runs");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let (sender, address) = mpsc::channel();
         // Reads to the end, so that the server never writes into a closed pipe.
@@ -113,6 +113,17 @@ impl Server {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         assert!(sent.success());
+        let status = self.wait();
+        assert!(status.success(), "{status}: {}", self.log());
+        self.log()
+    }
+
+    /// Waits for its end, by itself.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        (self.wait(), self.log())
+    }
+
+    fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         let status = loop {
             match self.child.try_wait().expect("it was started") {
@@ -122,8 +133,7 @@ impl Server {
             assert!(start.elapsed() < TIMEOUT, "it does not end");
         };
         self.is_ended = true;
-        assert!(status.success(), "{status}: {}", self.log());
-        self.log()
+        status
     }
 }
 

@@ -20,12 +20,17 @@ pub const CONFIG: &str = r#"{
 
 /// The tiny model's weights.
 pub fn weights(format: WeightFormat) -> Weights {
+    weights_of(CONFIG, format)
+}
+
+/// Random weights for a configuration.
+pub fn weights_of(config: &str, format: WeightFormat) -> Weights {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let name = format!("vitrum-tiny-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let folder: PathBuf = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let path = folder.join("config.json");
-    std::fs::write(&path, CONFIG).expect("a temporary file");
+    std::fs::write(&path, config).expect("a temporary file");
     let weights = Weights::dummy(&path, format, 1).expect("the configuration is a good one");
     std::fs::remove_dir_all(&folder).expect("the temporary folder is ours");
     weights

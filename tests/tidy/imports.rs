@@ -9,14 +9,15 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "config", "http", "bench", "report", "engine", "step", "model", "ops", "weights", "device", "text",
-            "request",
+            "config", "http", "bench", "report", "doctor", "engine", "step", "model", "ops", "weights", "device",
+            "text", "request",
         ],
     ),
     ("config", &["http", "bench", "report", "engine", "step", "model", "weights", "device", "text", "request"]),
     ("http", &["engine", "step", "model", "weights", "device", "text", "request"]),
     ("bench", &["engine", "step", "model", "weights", "device", "text", "request"]),
     ("report", &["engine", "step", "model", "weights", "device", "request"]),
+    ("doctor", &["step", "model", "ops", "weights", "device", "request", "trace::record"]),
     ("engine", &["step", "model", "ops", "weights", "device", "request", "trace::record"]),
     ("step", &["model", "ops", "weights", "device", "request", "trace::record"]),
     ("model", &["ops", "weights", "device", "request"]),

@@ -125,7 +125,7 @@ pub(crate) fn header() -> SessionHeader {
             memory_gb_s: 20.0,
             cache_gb_s: 80.0,
             cache_bytes: 16 << 20,
-            f32_gflop_s: 100.0,
+            float_gflop_s: 100.0,
             int8_gop_s: 300.0,
         }),
         pid: 4242,

@@ -13,6 +13,7 @@ mod nvcc;
 mod process;
 mod profile_serve;
 mod soak;
+mod software_gpu;
 mod summary;
 mod test;
 mod tools;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::process::{self, Group, output};
 use crate::summary::{self, Summary};
-use crate::{http, tree};
+use crate::{http, software_gpu, tree};
 
 /// Fetching a model may be part of the start.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
@@ -38,13 +38,20 @@ pub(crate) struct Args {
     /// Requests at once
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
+    /// The device of the server: auto, cpu, cuda or null, as `vitrum serve` takes it
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Serve on a GPU in software, which tests/softcuda is, in place of one: its times say nothing about a GPU
+    #[arg(long, conflicts_with = "device")]
+    software_gpu: bool,
     /// A server that runs already (built with feature `profiling`, on this machine) in place of a new one
-    #[arg(long, conflicts_with_all = ["model", "server_args"])]
+    #[arg(long, conflicts_with_all = ["model", "server_args", "device", "software_gpu"])]
     url: Option<String>,
     /// More cargo features for the build
     #[arg(long, value_delimiter = ',')]
     features: Vec<String>,
-    /// More flags for `vitrum serve`, e.g. --server-args="--threads 2"
+    /// More flags for `vitrum serve`, e.g. --server-args="--threads 2"; with --server-args="--load-format dummy" the
+    /// model is a config.json
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     server_args: String,
     /// The folder for everything that this writes [default: target/vitrum-profile/TIME]
@@ -111,6 +118,7 @@ impl Session<'_> {
         Ok(Summary {
             model: self.args.url.clone().unwrap_or_else(|| self.args.model.clone()),
             out: self.out.clone(),
+            software_gpu: self.args.software_gpu,
             load,
             recording,
             tables,
@@ -144,7 +152,8 @@ impl Session<'_> {
         let features = std::iter::once("profiling").chain(self.args.features.iter().map(String::as_str));
         let features = features.collect::<Vec<_>>().join(",");
         let build = tree::cargo(&["build", "--release", "-p", "vitrum", "--bin", "vitrum", "--features", &features]);
-        process::run("cargo build", build, io::stderr())
+        process::run("cargo build", build, io::stderr())?;
+        if self.args.software_gpu { software_gpu::build(io::stderr()) } else { Ok(()) }
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -155,7 +164,13 @@ impl Session<'_> {
         let log = self.out.join("server.log");
         let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let mut command = Command::new(tree::vitrum());
-        command.args(["serve", &self.args.model, "--port", "0", "--profile-dir"]).arg(&self.out);
+        // A server that does not find the software GPU must not serve on the CPU instead.
+        let device = if self.args.software_gpu { "cuda" } else { self.args.device.as_str() };
+        command.args(["serve", &self.args.model, "--device", device, "--port", "0", "--profile-dir"]);
+        command.arg(&self.out);
+        if self.args.software_gpu {
+            software_gpu::on(&mut command)?;
+        }
         command.args(self.args.server_args.split_whitespace());
         let group = Group::spawn(command, file).map_err(|error| format!("{}: {error}", tree::vitrum().display()))?;
         let server = self.server.insert(group);

@@ -23,6 +23,8 @@ pub(crate) struct Tables {
 pub(crate) struct Summary {
     pub(crate) model: String,
     pub(crate) out: PathBuf,
+    /// The device was not one.
+    pub(crate) software_gpu: bool,
     /// The load generator's figures.
     pub(crate) load: Value,
     /// The answer of /stop_profile.
@@ -53,6 +55,7 @@ impl Summary {
         let seconds = self.parts.iter().map(|(part, seconds)| ((*part).to_owned(), json!(seconds)));
         json!({
             "model": self.model,
+            "software_gpu": self.software_gpu,
             "load": self.load,
             "recording": self.recording,
             "complete": self.recording["complete"],
@@ -74,6 +77,9 @@ impl Summary {
         write!(text, "Completeness\n{}\n", tables.completeness_text).expect("a String takes all");
         for line in [tables.dominates.clone(), self.load_line(), self.recording_line(), self.perturbation_line()] {
             text += &format!("{line}\n");
+        }
+        if self.software_gpu {
+            text += "The GPU was one in software (tests/softcuda): no time above says anything about a GPU.\n";
         }
         let parts: Vec<String> = self.parts.iter().map(|(part, s)| format!("{part} {s:.1}")).collect();
         text += &format!("{:.1} s in all ({})\n\nFiles\n", self.total_seconds(), parts.join(", "));
@@ -182,6 +188,7 @@ mod tests {
         Summary {
             model: "m".into(),
             out: "out".into(),
+            software_gpu: false,
             load: json!({"completed": 20, "output_throughput": 300.0, "mean_ttft_ms": 12.0, "mean_tpot_ms": 3.0}),
             recording,
             tables,
@@ -216,6 +223,8 @@ mod tests {
         assert!(summary.verdict().unwrap_err().contains("3 dropped"));
         assert!(summary.text().contains("NOT COMPLETE"));
         summary.perturbation = Some(Value::Null);
-        assert!(summary.text().contains("too few equal steps"));
+        assert!(summary.text().contains("too few equal steps") && !summary.text().contains("software"));
+        summary.software_gpu = true;
+        assert!(summary.text().contains("no time above says anything about a GPU"));
     }
 }

@@ -4,6 +4,7 @@
 //! that cargo counted, and one for every other part.
 
 mod acceptance;
+mod cuda_serve;
 mod parts;
 
 use std::error::Error;

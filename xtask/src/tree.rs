@@ -21,6 +21,13 @@ pub(crate) fn vitrum() -> PathBuf {
     target().join("release").join("vitrum")
 }
 
+/// This program again. Its file may have been replaced since it was started: by a build of the whole workspace, in
+/// which its dependencies have other features.
+pub(crate) fn this_program() -> io::Result<Command> {
+    let path = env::current_exe()?;
+    Ok(Command::new(if path.exists() { path } else { PathBuf::from("/proc/self/exe") }))
+}
+
 /// Cargo, in the tree's root.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));

@@ -99,11 +99,7 @@ impl Tokeniser<'_> {
         let words: Vec<String> = (0..POOL_WORDS).map(|_| word(rng)).collect();
         let mut pool = match self.tokens(&words.join(" ")).await {
             Ok(tokens) => tokens,
-            // A model without a tokeniser takes only numbers for text.
-            Err(ClientError::Status { status, .. }) if status.is_client_error() => {
-                let numbers: Vec<String> = (1..=POOL_WORDS).map(|number| number.to_string()).collect();
-                self.tokens(&numbers.join(" ")).await?
-            }
+            Err(ClientError::Status { status, .. }) if status.is_client_error() => self.numbers().await?,
             Err(error) => return Err(error),
         };
         pool.sort_unstable();
@@ -112,6 +108,18 @@ impl Tokeniser<'_> {
             return Err(ClientError::NoTokens);
         }
         Ok(pool)
+    }
+
+    /// A model without a tokeniser takes only numbers for text, those of its vocabulary, which may be a small one.
+    async fn numbers(&self) -> Result<Vec<u32>, ClientError> {
+        let mut count = POOL_WORDS;
+        loop {
+            let numbers: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            match self.tokens(&numbers.join(" ")).await {
+                Err(ClientError::Status { status, .. }) if status.is_client_error() && count > 1 => count /= 2,
+                answer => return answer,
+            }
+        }
     }
 
     /// Text that has `wanted` tokens, if a few rounds find one; and the tokens it has.

@@ -2,7 +2,45 @@
 //!
 //! Both count nanoseconds, from different origins and a little differently fast. The distance is measured when nothing
 //! is under way, between two reads of the host's clock around one of the GPU's. After that it is corrected by what
-//! cannot be: no node of a step begins before the step is submitted, or ends after its completion has been seen.
+//! cannot be: no step begins before it is submitted, or ends after its completion has been seen.
+
+use cudarc::driver::sys;
+
+use super::CudaError;
+use super::context::Context;
+use super::graph::launch_with;
+use super::launch::Launch;
+use super::modules::Modules;
+use crate::device::params::LaunchInfo;
+
+/// The kernel that reads the GPU's clock: csrc/device_clock.cu.
+#[derive(Debug)]
+pub(super) struct ClockKernel {
+    function: sys::CUfunction,
+    launch: Launch,
+}
+
+// SAFETY: the driver's handle may be used on any thread.
+unsafe impl Send for ClockKernel {}
+
+impl ClockKernel {
+    /// It is used as long as the modules are loaded.
+    pub(super) fn find(modules: &mut Modules) -> Result<ClockKernel, CudaError> {
+        let launch = Launch::clock();
+        Ok(ClockKernel { function: modules.function(&launch.kernel, 0)?, launch })
+    }
+
+    /// Has the GPU write its clock, as the begin of a stamp, when the stream comes to it.
+    ///
+    /// # Safety
+    /// A cell is at the address, and the kernel's module is loaded.
+    pub(super) unsafe fn read_to(&self, context: &Context, addr: u64) -> Result<(), CudaError> {
+        let mut info = LaunchInfo { stamp: addr };
+        let mut arguments = [std::ptr::from_mut(&mut info).cast()];
+        // SAFETY: by this function's contract; the kernel takes nothing but its launch's info.
+        unsafe { launch_with(context, self.function, &self.launch, &mut arguments, false) }
+    }
+}
 
 /// Host time − GPU time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

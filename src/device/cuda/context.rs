@@ -38,8 +38,6 @@ pub(super) struct Gpu {
     pub(super) l2_bytes: u64,
     /// The most dynamic shared memory of a block.
     pub(super) shared_bytes_max: u32,
-    /// The shared memory that the blocks of a multiprocessor have together.
-    pub(super) multiprocessor_shared_bytes: u32,
 }
 
 // SAFETY: the driver's handles may be used on any thread; the context is made current on each thread that uses it.
@@ -68,22 +66,7 @@ impl Gpu {
             multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             l2_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
             shared_bytes_max: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-            multiprocessor_shared_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
         })
-    }
-
-    /// A GPU that is nowhere: one multiprocessor, with the shared memory of an H100's.
-    #[cfg(test)]
-    pub(super) fn for_tests(capability: u32) -> Gpu {
-        Gpu {
-            handle: 0,
-            name: "a GPU".into(),
-            capability,
-            multiprocessors: 1,
-            l2_bytes: 1 << 20,
-            shared_bytes_max: 227 << 10,
-            multiprocessor_shared_bytes: 228 << 10,
-        }
     }
 
     /// Whether a kernel may begin before the one ahead of it has ended.

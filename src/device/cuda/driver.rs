@@ -46,6 +46,12 @@ impl DriverError {
         matches!(self, DriverError::Call { status, .. } if *status == not_found)
     }
 
+    /// There is a driver, but nothing to drive.
+    pub fn is_no_device(&self) -> bool {
+        let no_device = CUresult::CUDA_ERROR_NO_DEVICE as i32;
+        matches!(self, DriverError::Call { status, .. } if *status == no_device)
+    }
+
     /// The same error, saying what the call was for.
     pub(super) fn of(self, what: impl FnOnce() -> String) -> DriverError {
         match self {
@@ -118,6 +124,12 @@ functions! {
     cuModuleUnload(module: sys::CUmodule);
     cuModuleGetFunction(function: *mut sys::CUfunction, module: sys::CUmodule, name: *const c_char);
     cuFuncSetAttribute(function: sys::CUfunction, attribute: sys::CUfunction_attribute, value: c_int);
+    cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        blocks: *mut c_int,
+        function: sys::CUfunction,
+        threads: c_int,
+        shared_bytes: usize
+    );
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuMemAlloc_v2(addr: *mut sys::CUdeviceptr, bytes: usize);
     cuMemFree_v2(addr: sys::CUdeviceptr);

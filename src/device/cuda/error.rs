@@ -58,6 +58,15 @@ pub enum CudaError {
 }
 
 impl CudaError {
+    /// Nothing failed: this machine has no GPU, or this binary nothing that runs on it.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            CudaError::Driver(DriverError::NoLibrary) | CudaError::NoGpu | CudaError::NoKernels => true,
+            CudaError::Driver(error) => error.is_no_device(),
+            _ => matches!(self, CudaError::NoImage { .. }),
+        }
+    }
+
     /// The same error, saying what a failed call was for.
     pub(super) fn of(self, what: impl FnOnce() -> String) -> CudaError {
         match self {

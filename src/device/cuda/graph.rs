@@ -47,19 +47,18 @@ impl Graph {
         nodes: &[ReadyNode],
         stamps_addr: Option<u64>,
     ) -> Result<Graph, CudaError> {
-        let idle = |_: usize| LaunchInfo { stamp: 0 };
-        // SAFETY: by this function's contract.
-        let captured = unsafe { Executable::capture(context, nodes, idle)? };
-        let traced = match stamps_addr {
-            // SAFETY: as above.
-            Some(addr) => Some(unsafe {
-                Executable::capture(context, nodes, |ordinal| LaunchInfo {
-                    stamp: addr + (ordinal * STAMP_BYTES) as u64,
-                })?
-            }),
-            None => None,
+        let launch_all = |info: &dyn Fn(usize) -> LaunchInfo| {
+            Executable::capture(context, || {
+                nodes.iter().enumerate().try_for_each(|(ordinal, node)| {
+                    // SAFETY: by this function's contract.
+                    unsafe { launch(context, node, info(ordinal), ordinal > 0) }
+                })
+            })
         };
-        Ok(Graph { table, idle: captured, traced })
+        let idle = launch_all(&|_| LaunchInfo { stamp: 0 })?;
+        let stamped = |addr: u64| launch_all(&|ordinal| LaunchInfo { stamp: addr + (ordinal * STAMP_BYTES) as u64 });
+        let traced = stamps_addr.map(stamped).transpose()?;
+        Ok(Graph { table, idle, traced })
     }
 
     /// Puts a replay on the stream.
@@ -74,7 +73,7 @@ impl Graph {
 
 /// A graph of the driver and what it is replayed by.
 #[derive(Debug)]
-struct Executable {
+pub(super) struct Executable {
     context: Arc<Context>,
     graph: sys::CUgraph,
     exec: sys::CUgraphExec,
@@ -84,27 +83,28 @@ struct Executable {
 unsafe impl Send for Executable {}
 
 impl Executable {
-    /// # Safety
-    /// As for [`Graph::capture`].
-    unsafe fn capture(
+    /// Captures what `launch_all` puts on the stream: launches alone, whose addresses stay valid as long as this is
+    /// replayed.
+    pub(super) fn capture(
         context: &Arc<Context>,
-        nodes: &[ReadyNode],
-        info: impl Fn(usize) -> LaunchInfo,
+        launch_all: impl FnOnce() -> Result<(), CudaError>,
     ) -> Result<Executable, CudaError> {
         context.bind()?;
         let (driver, stream) = (context.driver, context.stream);
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is the context's; what follows until the end of the capture are launches alone.
         unsafe { driver.cuStreamBeginCapture_v2(stream, mode)? };
-        let launched = nodes.iter().enumerate().try_for_each(|(ordinal, node)| {
-            // SAFETY: by this function's contract.
-            unsafe { launch(context, node, info(ordinal), ordinal > 0) }
-        });
+        let launched = launch_all();
         // A capture is ended in any case. From here on dropping destroys the graph.
         let mut captured =
             Executable { context: context.clone(), graph: std::ptr::null_mut(), exec: std::ptr::null_mut() };
         // SAFETY: the driver writes a handle.
         let ended = unsafe { driver.cuStreamEndCapture(stream, &mut captured.graph) };
+        if ended.is_err() {
+            // With a stream that goes on to capture nothing could be given back.
+            // SAFETY: as above.
+            let _ = unsafe { driver.cuStreamEndCapture(stream, &mut captured.graph) };
+        }
         launched?;
         ended?;
         // SAFETY: the driver writes a handle; the graph was captured.
@@ -116,7 +116,8 @@ impl Executable {
         Ok(captured)
     }
 
-    fn launch(&self) -> Result<(), CudaError> {
+    /// Puts a replay on the stream.
+    pub(super) fn launch(&self) -> Result<(), CudaError> {
         // SAFETY: the executable and the stream belong to the context; the graph's addresses were answered for.
         unsafe { self.context.driver.cuGraphLaunch(self.exec, self.context.stream)? };
         Ok(())

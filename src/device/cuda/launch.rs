@@ -3,7 +3,6 @@
 //! The names are those of csrc/*.cu: `norm_qkv_int8x2_t16` reads activations as int8x2 and has blocks of up to 16 rows.
 //! Which line is chosen changes no bit of a result.
 
-use super::context::Gpu;
 use crate::device::params::*;
 use crate::device::{KernelParams, WeightFormat};
 
@@ -13,9 +12,6 @@ const THREADS: u32 = 256;
 /// Threads of a block of `sample`, which has one row.
 const SAMPLE_THREADS: u32 = 1024;
 
-/// Shared memory that the driver takes for itself in every block.
-const BLOCK_SHARED_RESERVED: u32 = 1 << 10;
-
 /// Rows of activations that a block of a linear kernel takes, by the graph's bucket: the first line that is not below
 /// it. With few rows the weights are what is read, and every block reads its own once; with many, the rows would be
 /// read again by every block.
@@ -24,8 +20,14 @@ const LINEAR_ROWS: [(u32, u32); 4] = [(8, 8), (16, 16), (32, 32), (u32::MAX, 64)
 /// The most of them if they are int8x2: a thread has no registers for more.
 const LINEAR_ROWS_MAX_INT8X2: u32 = 32;
 
-/// Outputs of a block of a linear kernel: two of mma's tiles.
+/// Outputs of a warp of a linear kernel: two of mma's tiles. A sliced block's warps share them.
 const LINEAR_OUTPUTS: u32 = 32;
+
+/// Buckets above this may have wide blocks, in which every warp has outputs of its own.
+const LINEAR_SLICED_BUCKET_MAX: u32 = 64;
+
+/// Blocks of outputs of a wide block.
+const LINEAR_WIDE_WARPS: u32 = 8;
 
 /// A launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Launch {
     pub(super) threads: u32,
     /// Dynamic shared memory of a block.
     pub(super) shared_bytes: u32,
+    /// The blocks take their work in turn: the grid is [`Launch::fill`]ed with as many as the GPU holds at once.
+    pub(super) is_persistent: bool,
     /// The weights' formats, for tables.
     pub(super) formats: String,
 }
@@ -53,8 +57,15 @@ impl Launch {
         Launch::of("device_clock".into(), [1, 1, 1], 1)
     }
 
-    fn of(kernel: String, grid: [u32; 3], threads: u32) -> Launch {
-        Launch { kernel, grid, threads, shared_bytes: 0, formats: String::new() }
+    pub(super) fn of(kernel: String, grid: [u32; 3], threads: u32) -> Launch {
+        Launch { kernel, grid, threads, shared_bytes: 0, is_persistent: false, formats: String::new() }
+    }
+
+    /// The grid of a persistent launch on a GPU whose multiprocessors hold so many of its blocks each. One more block
+    /// would begin when another has ended, with nothing left to do; one fewer leaves a multiprocessor's room unused.
+    pub(super) fn fill(&mut self, multiprocessors: u32, held: u32) {
+        // A block that no multiprocessor holds fails when it is launched, with the driver's word for why.
+        self.grid = [multiprocessors * held.max(1), 1, 1];
     }
 
     /// The launch in words, for `vitrum graph` and traces.
@@ -67,42 +78,55 @@ impl Launch {
     }
 }
 
-/// The launch of a node in a graph with this bucket.
-pub(super) fn choose(params: &KernelParams, bucket: u32, gpu: &Gpu) -> Launch {
+/// The launch of a node in a graph with this bucket, on a GPU with so many multiprocessors.
+pub(super) fn choose(params: &KernelParams, bucket: u32, multiprocessors: u32) -> Launch {
     match params {
         KernelParams::Embed(_) => Launch::of("embed".into(), [bucket, 1, 1], THREADS),
-        KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket),
-        KernelParams::Attention(p) => attention(p, gpu),
-        KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket),
+        KernelParams::NormQkv(p) => linear("norm_qkv", &[p.wq, p.wk, p.wv], bucket, multiprocessors),
+        KernelParams::Attention(p) => attention(p),
+        KernelParams::LinearResidual(p) => linear("linear_residual", &[p.weight], bucket, multiprocessors),
         // A block has the same outputs of gate and up.
         KernelParams::NormGateUp(p) => {
-            Launch { formats: formats(&[p.gate, p.up]), ..linear("norm_gate_up", &[p.gate], bucket) }
+            Launch { formats: formats(&[p.gate, p.up]), ..linear("norm_gate_up", &[p.gate], bucket, multiprocessors) }
         }
-        KernelParams::NormLmHead(p) => linear("norm_lm_head", &[p.weight], bucket),
+        KernelParams::NormLmHead(p) => linear("norm_lm_head", &[p.weight], bucket, multiprocessors),
         KernelParams::Sample(_) => Launch::of("sample".into(), [bucket, 1, 1], SAMPLE_THREADS),
     }
 }
 
-/// A linear kernel, whose grid has the blocks of outputs of one weight after the other.
-fn linear(op: &str, weights: &[WeightRef], bucket: u32) -> Launch {
+/// A linear kernel, whose grid has the blocks of outputs of one weight after the other: sliced blocks, or wide ones
+/// where there are rows enough and every multiprocessor has one.
+fn linear(op: &str, weights: &[WeightRef], bucket: u32, multiprocessors: u32) -> Launch {
+    let blocks: u32 = weights.iter().map(|weight| weight.rows.div_ceil(LINEAR_OUTPUTS)).sum();
+    let form = match weights[0].activations {
+        ACTIVATIONS_INT8 => "int8",
+        ACTIVATIONS_INT8X2 => "int8x2",
+        _ => "bf16",
+    };
+    let formats = formats(weights);
+    let rows = wide_rows(op, form);
+    let grid = [blocks.div_ceil(LINEAR_WIDE_WARPS), bucket.div_ceil(rows), 1];
+    if bucket > LINEAR_SLICED_BUCKET_MAX && grid[0] * grid[1] >= multiprocessors {
+        let launch = Launch::of(format!("{op}_{form}_w{rows}"), grid, THREADS);
+        return Launch { formats, shared_bytes: LINEAR_WIDE_SHARED, ..launch };
+    }
     let line = LINEAR_ROWS.iter().find(|(bucket_max, _)| bucket <= *bucket_max);
     let rows = line.expect("the last line takes every bucket").1;
-    let (activations, rows) = match weights[0].activations {
-        ACTIVATIONS_INT8 => ("int8", rows),
-        ACTIVATIONS_INT8X2 => ("int8x2", rows.min(LINEAR_ROWS_MAX_INT8X2)),
-        _ => ("bf16", rows),
-    };
-    let blocks = weights.iter().map(|weight| weight.rows.div_ceil(LINEAR_OUTPUTS)).sum();
-    let launch = Launch::of(format!("{op}_{activations}_t{rows}"), [blocks, bucket.div_ceil(rows), 1], THREADS);
-    Launch { formats: formats(weights), ..launch }
+    let rows = if form == "int8x2" { rows.min(LINEAR_ROWS_MAX_INT8X2) } else { rows };
+    Launch { formats, ..Launch::of(format!("{op}_{form}_t{rows}"), [blocks, bucket.div_ceil(rows), 1], THREADS) }
+}
+
+/// Rows of activations of a wide block.
+fn wide_rows(op: &str, form: &str) -> u32 {
+    // gate·up keeps the gates in the room of half of the sums.
+    if op == "norm_gate_up" || form == "int8x2" { 32 } else { 64 }
 }
 
 /// Attention: the blocks that the GPU holds at once take pieces of the work list in turn.
-fn attention(p: &AttentionParams, gpu: &Gpu) -> Launch {
+fn attention(p: &AttentionParams) -> Launch {
     let shared_bytes = ATTENTION_SHARED_FIXED + p.head_dim * ATTENTION_SHARED_PER_DIM;
-    let held = gpu.multiprocessor_shared_bytes / (shared_bytes + BLOCK_SHARED_RESERVED);
-    let blocks = gpu.multiprocessors * held.max(1);
-    Launch { shared_bytes, ..Launch::of(format!("attention_f16_d{}", p.head_dim), [blocks, 1, 1], THREADS) }
+    let launch = Launch::of(format!("attention_f16_d{}", p.head_dim), [1, 1, 1], THREADS);
+    Launch { shared_bytes, is_persistent: true, ..launch }
 }
 
 fn formats(weights: &[WeightRef]) -> String {
@@ -118,7 +142,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{images, validate};
+    use super::super::{images, measure, validate};
     use super::*;
 
     fn weight(rows: u32, format: u32, activations: u32) -> WeightRef {
@@ -151,31 +175,37 @@ mod tests {
         nodes
     }
 
-    /// Every kernel that the table can choose, and the one that reads the clock.
+    /// Every kernel that the table can choose, the one that reads the clock, and those that measure.
     fn chosen() -> BTreeSet<String> {
-        let gpu = Gpu::for_tests(90);
-        let of =
-            |params: &KernelParams| (0..10).map(|shift| choose(params, 1 << shift, &gpu).kernel).collect::<Vec<_>>();
-        nodes().iter().flat_map(of).chain([Launch::clock().kernel]).collect()
+        let of = |params: &KernelParams| -> Vec<String> {
+            let few_or_many =
+                |shift: u32| [1, 1000].map(|multiprocessors| choose(params, 1 << shift, multiprocessors).kernel);
+            (0..10).flat_map(few_or_many).collect()
+        };
+        let others = measure::KERNELS.map(str::to_owned).into_iter().chain([Launch::clock().kernel]);
+        nodes().iter().flat_map(of).chain(others).collect()
     }
 
     /// Every kernel that csrc defines, by its macros.
     fn defined() -> BTreeSet<String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("csrc");
         let entry = fs::read_to_string(folder.join("common/entry.cuh")).expect("csrc/common/entry.cuh");
-        let between = |text: &str, begin: &str, end: &str| -> Vec<String> {
+        // What stands between the parentheses of a macro's uses.
+        let uses = |text: &str, name: &str| -> Vec<Vec<String>> {
             let lines = text.lines().filter(|line| !line.contains("#define"));
-            lines.filter_map(|line| Some(line.split_once(begin)?.1.split(end).next()?.trim().to_owned())).collect()
+            let inside = |line: &str| Some(line.split_once(&format!("{name}("))?.1.split(')').next()?.to_owned());
+            let words = |inside: String| inside.split(',').map(|word| word.trim().to_owned()).collect();
+            lines.filter_map(inside).map(words).collect()
         };
-        let forms = between(&entry, "LINEAR_KERNELS_OF(op, Params, ", ",");
-        let tokens = between(&entry, "LINEAR_KERNEL(op, Params, form, FORM, ", ")");
-        // Beside those, single ones: `LINEAR_KERNEL(op, Params, bf16, VITRUM_ACTIVATIONS_BF16, 64)`.
-        let single = |form: &str| -> Vec<String> {
-            let begin = format!("LINEAR_KERNEL(op, Params, {form}, VITRUM_ACTIVATIONS_{}, ", form.to_uppercase());
-            between(&entry, &begin, ")")
+        let forms: Vec<String> = uses(&entry, "LINEAR_SLICED_FORM").iter().map(|words| words[2].clone()).collect();
+        // Of a form, or of every one: (form, tokens) of `LINEAR_SLICED(op, Params, form, FORM, 8)`.
+        let sliced: Vec<(String, String)> =
+            uses(&entry, "LINEAR_SLICED").iter().map(|words| (words[2].clone(), words[4].clone())).collect();
+        assert_eq!((forms.len(), sliced.len()), (3, 5), "the macros of csrc/common/entry.cuh");
+        let sliced_forms = |form: &str| -> Vec<String> {
+            let of_form = |(of, tokens): &(String, String)| (of == "form" || of == form).then(|| format!("t{tokens}"));
+            sliced.iter().filter_map(of_form).collect()
         };
-        let singles: usize = forms.iter().map(|form| single(form).len()).sum();
-        assert_eq!((forms.len(), tokens.len(), singles), (3, 3, 2), "the macros of csrc/common/entry.cuh");
         let mut names = BTreeSet::new();
         for file in fs::read_dir(folder).expect("csrc").map(|file| file.expect("a file").path()) {
             if file.extension().is_none_or(|end| end != "cu") {
@@ -183,13 +213,17 @@ mod tests {
             }
             let text = fs::read_to_string(&file).expect("a text");
             let before = names.len();
-            for op in between(&text, "LINEAR_KERNELS(", ",") {
-                let of_form = |form: &String| -> Vec<String> {
-                    tokens.iter().cloned().chain(single(form)).map(|t| format!("{op}_{form}_t{t}")).collect()
-                };
-                names.extend(forms.iter().flat_map(of_form));
+            for (op, form) in uses(&text, "LINEAR_SLICED_KERNELS").iter().flat_map(|words| {
+                let op = words[0].clone();
+                forms.iter().map(move |form| (op.clone(), form))
+            }) {
+                names.extend(sliced_forms(form).iter().map(|tokens| format!("{op}_{form}_{tokens}")));
             }
-            names.extend(between(&text, "ATTENTION(", ")").iter().map(|dim| format!("attention_f16_d{dim}")));
+            for words in uses(&text, "LINEAR_WIDE_KERNELS") {
+                let tokens = |form: &str| if form == "int8x2" { &words[3] } else { &words[2] };
+                names.extend(forms.iter().map(|form| format!("{}_{form}_w{}", words[0], tokens(form))));
+            }
+            names.extend(uses(&text, "ATTENTION").iter().map(|words| format!("attention_f16_d{}", words[0])));
             for definition in text.split("VITRUM_KERNEL").skip(1).filter(|_| !text.contains("#define ATTENTION")) {
                 // The name stands before the parameters, which may begin on the next line.
                 let words = definition.split_whitespace().collect::<Vec<_>>().join(" ").replace("( const", "(const");
@@ -223,19 +257,25 @@ mod tests {
 
     #[test]
     fn grids_hold_all_outputs_and_all_rows() {
-        let gpu = Gpu::for_tests(90);
         let grid = |params: &KernelParams, bucket| {
-            let launch = choose(params, bucket, &gpu);
+            let launch = choose(params, bucket, 4);
             (launch.kernel, launch.grid)
         };
         let (bf16, int8) = (qkv(FORMAT_BF16, ACTIVATIONS_BF16), qkv(FORMAT_Q4_0, ACTIVATIONS_INT8));
         assert_eq!(grid(&bf16, 1), ("norm_qkv_bf16_t8".into(), [3 + 2 + 2, 1, 1]), "40 rows are two blocks");
         assert_eq!(grid(&bf16, 48), ("norm_qkv_bf16_t64".into(), [7, 1, 1]));
-        assert_eq!(grid(&int8, 200), ("norm_qkv_int8_t64".into(), [7, 4, 1]));
+        assert_eq!(grid(&int8, 200), ("norm_qkv_int8_w64".into(), [1, 4, 1]), "four blocks: one a multiprocessor");
+        assert_eq!(choose(&int8, 200, 5).grid, [7, 4, 1], "wide ones would leave a multiprocessor idle");
         assert_eq!(grid(&KernelParams::Sample(SampleParams::default()), 12), ("sample".into(), [12, 1, 1]));
         let head_dim_64 = KernelParams::Attention(AttentionParams { head_dim: 64, ..Default::default() });
-        let launch = choose(&head_dim_64, 4, &gpu);
-        assert_eq!((launch.grid, launch.shared_bytes), ([2, 1, 1], 38272 + 64 * 1152), "two fit at once");
-        assert_eq!(launch.to_string(), "attention_f16_d64, grid 2 x 1 x 1, 256 threads, 112000 bytes of shared memory");
+        let mut launch = choose(&head_dim_64, 4, 132);
+        assert_eq!((launch.is_persistent, launch.shared_bytes), (true, 38272 + 64 * 1152));
+        launch.fill(132, 0);
+        assert_eq!(launch.grid, [132, 1, 1], "the driver says why it does not fit");
+        launch.fill(132, 2);
+        assert_eq!(
+            launch.to_string(),
+            "attention_f16_d64, grid 264 x 1 x 1, 256 threads, 112000 bytes of shared memory"
+        );
     }
 }

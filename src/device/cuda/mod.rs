@@ -11,6 +11,7 @@ mod error;
 mod graph;
 pub mod images;
 mod launch;
+mod measure;
 mod memory;
 mod modules;
 pub mod pack;
@@ -21,15 +22,16 @@ mod validate;
 use std::fmt;
 use std::sync::Arc;
 
+use self::clock::ClockKernel;
 use self::context::{Context, Gpu};
 use self::driver::Driver;
 pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
-use self::launch::Launch;
+pub use self::measure::Overheads;
 use self::memory::Memory;
 use self::modules::Modules;
-use self::steps::Steps;
+use self::steps::{Steps, Tracer};
 use super::params::WeightRef;
 use super::*;
 use crate::trace::schema::NodeInfo;
@@ -56,6 +58,36 @@ pub fn find() -> Result<String, CudaError> {
     Ok(gpu.name)
 }
 
+/// The driver's CUDA version, major and minor.
+pub fn driver_version() -> Result<(i32, i32), CudaError> {
+    let version = Driver::load()?.version()?;
+    Ok((version / 1000, version % 1000 / 10))
+}
+
+/// What there is to know about a GPU before it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuDescription {
+    /// Its name.
+    pub name: String,
+    /// Its compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Its multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of its second-level cache.
+    pub l2_bytes: u64,
+    /// The architectures of the embedded images that it runs: one, unless files have different ones.
+    pub archs: Vec<&'static str>,
+}
+
+/// The GPU that would be opened, if one can be.
+pub fn describe() -> Result<GpuDescription, CudaError> {
+    let gpu = Gpu::find(&Driver::load()?)?;
+    let archs = modules::archs(&gpu)?;
+    let capability = (gpu.capability / 10, gpu.capability % 10);
+    let Gpu { name, multiprocessors, l2_bytes, .. } = gpu;
+    Ok(GpuDescription { name, capability, multiprocessors, l2_bytes, archs })
+}
+
 impl CudaDevice {
     pub(super) fn open(options: &DeviceOptions) -> Result<CudaDevice, DeviceError> {
         if options.delay.is_some() {
@@ -71,11 +103,11 @@ impl CudaDevice {
             true => Some(memory.alloc(steps::STAMPS_BYTES, "node stamps")?.addr),
             false => None,
         };
-        let mut steps = Steps::new(&context, stamps_addr.unwrap_or(0))?;
-        if steps::STAMPS {
-            let launch = Launch::clock();
-            steps.measure_clock((modules.function(&launch.kernel, 0)?, &launch))?;
-        }
+        let tracer = match stamps_addr {
+            Some(stamps_addr) => Some(Tracer { stamps_addr, clock: ClockKernel::find(&mut modules)? }),
+            None => None,
+        };
+        let steps = Steps::new(&context, tracer)?;
         let (_, total_bytes) = driver.memory().map_err(CudaError::from)?;
         let info = DeviceInfo {
             name: context.gpu.name.clone(),
@@ -85,22 +117,22 @@ impl CudaDevice {
             memory_bytes: total_bytes as u64,
         };
         let (graphs, tickets) = (Vec::new(), tickets::Tickets::default());
-        Ok(CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, info, failed: None })
+        let mut device =
+            CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, info, failed: None };
+        device.measure_clock()?;
+        Ok(device)
     }
 
     pub(super) fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
-    /// Not measured yet: there is no kernel for it. The clocks of the GPU and the host are compared anew.
-    pub(super) fn measure_peaks(&mut self) -> Result<DevicePeaks, DeviceError> {
+    /// Compares the clocks of the GPU and the host, in builds that tell node times by them.
+    fn measure_clock(&mut self) -> Result<(), DeviceError> {
         self.begin()?;
-        self.tickets.assert_idle("measuring");
-        if steps::STAMPS {
-            let launch = Launch::clock();
-            self.steps.measure_clock((self.modules.function(&launch.kernel, 0)?, &launch))?;
-        }
-        Ok(DevicePeaks { cache_bytes: self.context.gpu.l2_bytes, ..DevicePeaks::default() })
+        self.tickets.assert_idle("comparing clocks");
+        self.steps.measure_clock()?;
+        Ok(())
     }
 
     pub(super) fn free_bytes(&self) -> Result<u64, DeviceError> {
@@ -166,8 +198,12 @@ impl CudaDevice {
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         for node in nodes {
-            let launch = launch::choose(&node.params, key.bucket, &self.context.gpu);
+            let mut launch = launch::choose(&node.params, key.bucket, self.context.gpu.multiprocessors);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
+            if launch.is_persistent {
+                let held = self.modules.blocks_held(function, &launch)?;
+                launch.fill(self.context.gpu.multiprocessors, held);
+            }
             infos.push(NodeInfo {
                 kernel: launch.kernel.clone(),
                 choice: launch.choice(),
@@ -204,9 +240,8 @@ impl CudaDevice {
     pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
         self.begin()?;
         self.tickets.give_back(&ticket);
-        let (data, stamps) = self.steps.wait(ticket.0)?;
-        // When the copies ran is not known: the driver's events measure from one to the next, not by a clock.
-        Ok(Completion { data, stamps, copies: StepCopies::default() })
+        let (data, stamps, copies) = self.steps.wait(ticket.0)?;
+        Ok(Completion { data, stamps, copies })
     }
 }
 

@@ -10,6 +10,7 @@ use super::CudaError;
 use super::context::{Context, Gpu};
 use super::driver::filled;
 use super::images::{self, Image};
+use super::launch::Launch;
 
 /// Blocks may have so much shared memory without being asked whether they want it.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
@@ -60,6 +61,14 @@ pub(super) fn check(gpu: &Gpu) -> Result<(), CudaError> {
     choose(gpu).map(|_| ())
 }
 
+/// The architectures of the images that a GPU runs.
+pub(super) fn archs(gpu: &Gpu) -> Result<Vec<&'static str>, CudaError> {
+    let mut archs: Vec<_> = choose(gpu)?.iter().map(|image| image.arch).collect();
+    archs.sort_unstable();
+    archs.dedup();
+    Ok(archs)
+}
+
 impl Modules {
     pub(super) fn load(context: &Arc<Context>) -> Result<Modules, CudaError> {
         context.bind()?;
@@ -103,6 +112,18 @@ impl Modules {
         }
         self.functions.insert(kernel.to_owned(), function);
         Ok(function.handle)
+    }
+
+    /// Blocks of such a launch that one multiprocessor holds at once: by its registers, shared memory and threads.
+    pub(super) fn blocks_held(&self, function: sys::CUfunction, launch: &Launch) -> Result<u32, CudaError> {
+        self.context.bind()?;
+        let (threads, shared_bytes) = (launch.threads as i32, launch.shared_bytes as usize);
+        // SAFETY: the driver writes one int; the function belongs to a loaded module.
+        let blocks = filled(0, |blocks| unsafe {
+            self.context.driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared_bytes)
+        });
+        let blocks = blocks.map_err(|error| error.of(|| launch.to_string()))?;
+        Ok(blocks.max(0) as u32)
     }
 
     fn find(&self, kernel: &str) -> Result<sys::CUfunction, CudaError> {

@@ -2,28 +2,42 @@
 //!
 //! A step is put on the stream as its upload, its replays and its download, in order. Nothing here allocates after
 //! [`Steps::new`]: the driver's queue holds what was submitted.
+//!
+//! A traced step has more on the stream, which is what recording costs the GPU:
+//!
+//! ```text
+//! clock · upload · clock · (zero cells · replay · copy cells away) per graph · clock · download · clock · copy clocks
+//! ```
+//!
+//! *clock* is a kernel that writes the GPU's clock into a cell of its own. So the upload and the download last from one
+//! clock to the next, in the clock of the nodes. In the account of a step, the cells of nodes fall into the gaps around
+//! copies and between graphs; what comes behind the last clock belongs to the next step, before its upload.
 
 use std::sync::Arc;
 
 use cudarc::driver::sys;
 
 use super::CudaError;
-use super::clock::{ClockDistance, ClockRead};
+use super::clock::{ClockDistance, ClockKernel, ClockRead};
 use super::context::Context;
 use super::driver::filled;
-use super::graph::{Graph, STAMP_BYTES, launch_with};
-use super::launch::Launch;
+use super::graph::{Graph, STAMP_BYTES};
 use super::memory::Pinned;
 use crate::device::buffers::Buffers;
-use crate::device::params::LaunchInfo;
 use crate::device::{STAGING_BYTES, STEP_NODES_MAX, STEPS_IN_FLIGHT, Submission, Upload, monotonic_ns};
-use crate::trace::schema::NodeStamp;
+use crate::trace::schema::{CopyStamp, NodeStamp, StepCopies};
 
 /// Whether this build can stamp nodes.
 pub(super) const STAMPS: bool = crate::trace::record::ENABLED;
 
+/// Where the clocks around a step's copies are, behind the stamps of its nodes: a cell each, at the begin of a stamp.
+const CLOCKS_AT: usize = STEP_NODES_MAX * STAMP_BYTES;
+
+/// Begin and end of the upload, begin and end of the download.
+const CLOCKS: usize = 4;
+
 /// Bytes of the stamps of one step.
-pub(super) const STAMPS_BYTES: usize = if STAMPS { STEP_NODES_MAX * STAMP_BYTES } else { 0 };
+pub(super) const STAMPS_BYTES: usize = if STAMPS { CLOCKS_AT + CLOCKS * STAMP_BYTES } else { 0 };
 
 /// The most between two uploads that are copied together: about what a bus carries while a copy starts.
 const GAP_BYTES_MAX: usize = 32 << 10;
@@ -36,21 +50,40 @@ const CLOCK_READS: usize = 16;
 pub(super) struct Steps {
     context: Arc<Context>,
     slots: [Slot; STEPS_IN_FLIGHT],
-    /// The cells that a traced replay writes, zeroed before it and copied away after it; 0: no stamps.
-    stamps_addr: u64,
+    /// Writes stamps; only in builds that can use them.
+    tracer: Option<Tracer>,
     clock: ClockDistance,
     /// Of the step waited for last.
     stamps: Vec<NodeStamp>,
+}
+
+/// What writes the stamps of a traced step.
+#[derive(Debug)]
+pub(super) struct Tracer {
+    /// STAMPS_BYTES of the GPU's memory: the cells that a traced replay writes, zeroed before it and copied away after
+    /// it; then the clocks.
+    pub(super) stamps_addr: u64,
+    pub(super) clock: ClockKernel,
+}
+
+impl Tracer {
+    /// Puts a look at the clock on the stream.
+    fn look(&self, context: &Context, clock: usize) -> Result<(), CudaError> {
+        // SAFETY: the stamps have room for so many clocks.
+        unsafe { self.clock.read_to(context, self.stamps_addr + (CLOCKS_AT + clock * STAMP_BYTES) as u64) }
+    }
 }
 
 #[derive(Debug)]
 struct Slot {
     up: Pinned,
     down: Pinned,
-    /// (nodes, 2) u64
+    /// STAMPS_BYTES
     cells: Option<Pinned>,
     done: Event,
+    upload_bytes: usize,
     download_bytes: usize,
+    is_traced: bool,
     /// Stamped nodes.
     nodes: usize,
     submitted_ns: u64,
@@ -63,7 +96,9 @@ impl Slot {
             down: Pinned::alloc(context, STAGING_BYTES)?,
             cells: if STAMPS { Some(Pinned::alloc(context, STAMPS_BYTES)?) } else { None },
             done: Event::new(context)?,
+            upload_bytes: 0,
             download_bytes: 0,
+            is_traced: false,
             nodes: 0,
             submitted_ns: 0,
         })
@@ -71,35 +106,29 @@ impl Slot {
 }
 
 impl Steps {
-    /// `stamps_addr`: STAMPS_BYTES of the GPU's memory.
-    pub(super) fn new(context: &Arc<Context>, stamps_addr: u64) -> Result<Steps, CudaError> {
+    pub(super) fn new(context: &Arc<Context>, tracer: Option<Tracer>) -> Result<Steps, CudaError> {
         let slots = [Slot::new(context)?, Slot::new(context)?];
         let stamps = Vec::with_capacity(if STAMPS { STEP_NODES_MAX } else { 0 });
-        Ok(Steps { context: context.clone(), slots, stamps_addr, clock: ClockDistance::default(), stamps })
+        Ok(Steps { context: context.clone(), slots, tracer, clock: ClockDistance::default(), stamps })
     }
 
-    /// Measures how far the GPU's clock is from the host's, with `read`: a kernel that stamps itself.
-    pub(super) fn measure_clock(&mut self, read: (sys::CUfunction, &Launch)) -> Result<(), CudaError> {
+    /// Measures how far the GPU's clock is from the host's, if anything is told by it.
+    pub(super) fn measure_clock(&mut self) -> Result<(), CudaError> {
         let (driver, stream) = (self.context.driver, self.context.stream);
-        let Some(cells) = &self.slots[0].cells else { return Ok(()) };
+        let (Some(cells), Some(tracer)) = (&self.slots[0].cells, &self.tracer) else { return Ok(()) };
         let mut reads = Vec::with_capacity(CLOCK_READS);
         for _ in 0..CLOCK_READS {
-            let mut info = LaunchInfo { stamp: self.stamps_addr };
-            let mut arguments = [std::ptr::from_mut(&mut info).cast()];
-            // SAFETY: the cells hold a stamp, and the kernel takes nothing but its launch's info.
-            unsafe { driver.cuMemsetD8Async(self.stamps_addr, 0, STAMP_BYTES, stream)? };
             self.context.synchronize()?;
             let host_before_ns = monotonic_ns();
-            // SAFETY: as above.
-            unsafe { launch_with(&self.context, read.0, read.1, &mut arguments, false)? };
+            tracer.look(&self.context, 0)?;
             self.context.synchronize()?;
             let host_after_ns = monotonic_ns();
-            let to = cells.range(0, STAMP_BYTES);
-            // SAFETY: both ranges hold a stamp, and the copy is waited for before its bytes are looked at.
+            let (from, to) = (tracer.stamps_addr + CLOCKS_AT as u64, cells.range(CLOCKS_AT, STAMP_BYTES));
+            // SAFETY: both ranges hold a clock, and the copy is waited for before its bytes are looked at.
             let bytes = unsafe {
-                driver.cuMemcpyDtoHAsync_v2(to.cast(), self.stamps_addr, STAMP_BYTES, stream)?;
+                driver.cuMemcpyDtoHAsync_v2(to.cast(), from, STAMP_BYTES, stream)?;
                 self.context.synchronize()?;
-                cells.bytes()
+                &cells.bytes()[CLOCKS_AT..]
             };
             reads.push(ClockRead { host_before_ns, gpu_ns: !cell(bytes, 0), host_after_ns });
         }
@@ -120,63 +149,122 @@ impl Steps {
         buffers: &Buffers,
     ) -> Result<(), CudaError> {
         self.context.bind()?;
-        let (driver, stream) = (self.context.driver, self.context.stream);
+        let tracer = self.tracer.as_ref().filter(|_| submission.traced);
+        let look = |clock| tracer.map_or(Ok(()), |tracer| tracer.look(&self.context, clock));
         let slot = &mut self.slots[step as usize % STEPS_IN_FLIGHT];
-        let traced = STAMPS && submission.traced;
-        slot.submitted_ns = if traced { monotonic_ns() } else { 0 };
+        slot.is_traced = tracer.is_some();
+        slot.submitted_ns = if slot.is_traced { monotonic_ns() } else { 0 };
+        look(0)?;
+        // SAFETY: by this function's contract; the step that had the slot is done.
+        unsafe { slot.upload(&self.context, submission, buffers)? };
+        look(1)?;
+        slot.replay(&self.context, graphs, tracer)?;
+        look(2)?;
+        // SAFETY: as above.
+        unsafe { slot.download(&self.context, submission)? };
+        look(3)?;
+        if let Some((tracer, cells)) = tracer.zip(slot.cells.as_ref()) {
+            let (from, bytes) = (tracer.stamps_addr + CLOCKS_AT as u64, CLOCKS * STAMP_BYTES);
+            let to = cells.range(CLOCKS_AT, bytes);
+            // SAFETY: both ranges hold the clocks, which the next step writes behind this copy.
+            unsafe { self.context.driver.cuMemcpyDtoHAsync_v2(to.cast(), from, bytes, self.context.stream)? };
+        }
+        slot.done.record()
+    }
+
+    /// Waits for a step: what it downloaded, its node times, and when it copied.
+    pub(super) fn wait(&mut self, step: u64) -> Result<(&[u8], &[NodeStamp], StepCopies), CudaError> {
+        self.context.bind()?;
+        let slot = &self.slots[step as usize % STEPS_IN_FLIGHT];
+        slot.done.wait().map_err(|error| error.of(|| format!("step {step}")))?;
+        self.stamps.clear();
+        let mut copies = StepCopies::default();
+        if let Some(cells) = slot.cells.as_ref().filter(|_| slot.is_traced) {
+            let completed_ns = monotonic_ns();
+            // SAFETY: the step is done, and its slot is not used again before the next submission.
+            let (cells, clocks) = unsafe { cells.bytes() }.split_at(CLOCKS_AT);
+            let [upload_begin, upload_end, download_begin, download_end] =
+                std::array::from_fn(|clock| !cell(clocks, clock * STAMP_BYTES / size_of::<u64>()));
+            self.clock.correct(slot.submitted_ns, upload_begin, download_end, completed_ns);
+            let copied = |begin, end, bytes: usize| CopyStamp {
+                start_ns: self.clock.host_ns(begin),
+                end_ns: self.clock.host_ns(end),
+                bytes: bytes as u64,
+            };
+            copies.upload = copied(upload_begin, upload_end, slot.upload_bytes);
+            copies.download = copied(download_begin, download_end, slot.download_bytes);
+            let cells = cells[..slot.nodes * STAMP_BYTES].chunks_exact(STAMP_BYTES);
+            self.stamps.extend(cells.map(|cells| stamp(cells, self.clock)));
+        }
+        // SAFETY: as above; the borrow keeps the next submission away.
+        Ok((unsafe { &slot.down.bytes()[..slot.download_bytes] }, &self.stamps, copies))
+    }
+}
+
+/// The parts of a step on the stream.
+impl Slot {
+    /// # Safety
+    /// Uploads lie in `buffers`, which are the GPU's, and the step that used the slot is done.
+    unsafe fn upload(
+        &mut self,
+        context: &Context,
+        submission: &Submission<'_>,
+        buffers: &Buffers,
+    ) -> Result<(), CudaError> {
+        self.upload_bytes = 0;
         for run in runs(submission.uploads, |addr, bytes| buffers.holds(addr, bytes)) {
-            // SAFETY: the step that used the slot is done, and of this one no copy has these bytes yet.
-            let staging = unsafe { slot.up.bytes_mut(run.offset, run.bytes) };
+            // SAFETY: by this function's contract, and of this step no copy has these bytes yet.
+            let staging = unsafe { self.up.bytes_mut(run.offset, run.bytes) };
             for upload in run.uploads.iter().filter(|upload| !upload.data.is_empty()) {
                 staging[(upload.addr - run.addr) as usize..][..upload.data.len()].copy_from_slice(upload.data);
             }
             let from = staging.as_ptr().cast();
             // SAFETY: the staged bytes stay until the step is done; where they go lies in one buffer.
-            unsafe { driver.cuMemcpyHtoDAsync_v2(run.addr, from, run.bytes, stream)? };
+            unsafe { context.driver.cuMemcpyHtoDAsync_v2(run.addr, from, run.bytes, context.stream)? };
+            self.upload_bytes += run.bytes;
         }
-        slot.nodes = 0;
+        Ok(())
+    }
+
+    fn replay<'g>(
+        &mut self,
+        context: &Context,
+        graphs: impl Iterator<Item = &'g Graph>,
+        tracer: Option<&Tracer>,
+    ) -> Result<(), CudaError> {
+        let (driver, stream) = (context.driver, context.stream);
+        self.nodes = 0;
         for graph in graphs {
-            let Some(cells) = slot.cells.as_ref().filter(|_| traced) else {
+            let Some((tracer, cells)) = tracer.zip(self.cells.as_ref()) else {
                 graph.launch(false)?;
                 continue;
             };
             let nodes = graph.table.nodes.len();
-            let to = cells.range(slot.nodes * STAMP_BYTES, nodes * STAMP_BYTES);
+            let to = cells.range(self.nodes * STAMP_BYTES, nodes * STAMP_BYTES);
             // SAFETY: both ranges have room for the stamps of a step; the next replay comes after the copy.
             unsafe {
-                driver.cuMemsetD8Async(self.stamps_addr, 0, nodes * STAMP_BYTES, stream)?;
+                driver.cuMemsetD8Async(tracer.stamps_addr, 0, nodes * STAMP_BYTES, stream)?;
                 graph.launch(true)?;
-                driver.cuMemcpyDtoHAsync_v2(to.cast(), self.stamps_addr, nodes * STAMP_BYTES, stream)?;
+                driver.cuMemcpyDtoHAsync_v2(to.cast(), tracer.stamps_addr, nodes * STAMP_BYTES, stream)?;
             }
-            slot.nodes += nodes;
+            self.nodes += nodes;
         }
-        slot.download_bytes = 0;
-        for download in submission.downloads.iter().filter(|download| download.bytes > 0) {
-            let to = slot.down.range(slot.download_bytes, download.bytes);
-            // SAFETY: the range is the slot's, whose bytes nobody looks at; where they are from is the caller's word.
-            unsafe { driver.cuMemcpyDtoHAsync_v2(to.cast(), download.addr, download.bytes, stream)? };
-            slot.download_bytes += download.bytes;
-        }
-        slot.done.record()
+        Ok(())
     }
 
-    /// Waits for a step: what it downloaded, and its node times.
-    pub(super) fn wait(&mut self, step: u64) -> Result<(&[u8], &[NodeStamp]), CudaError> {
-        self.context.bind()?;
-        let slot = &self.slots[step as usize % STEPS_IN_FLIGHT];
-        slot.done.wait().map_err(|error| error.of(|| format!("step {step}")))?;
-        self.stamps.clear();
-        if let Some(cells) = slot.cells.as_ref().filter(|_| slot.nodes > 0) {
-            let completed_ns = monotonic_ns();
-            // SAFETY: the step is done, and its slot is not used again before the next submission.
-            let cells = unsafe { &cells.bytes()[..slot.nodes * STAMP_BYTES] };
-            if let Some((start_ns, end_ns)) = extent(cells) {
-                self.clock.correct(slot.submitted_ns, start_ns, end_ns, completed_ns);
+    /// # Safety
+    /// Downloads lie in the GPU's buffers, and the step that used the slot is done.
+    unsafe fn download(&mut self, context: &Context, submission: &Submission<'_>) -> Result<(), CudaError> {
+        self.download_bytes = 0;
+        for download in submission.downloads.iter().filter(|download| download.bytes > 0) {
+            let to = self.down.range(self.download_bytes, download.bytes);
+            // SAFETY: the range is the slot's, whose bytes nobody looks at; where they are from is the caller's word.
+            unsafe {
+                context.driver.cuMemcpyDtoHAsync_v2(to.cast(), download.addr, download.bytes, context.stream)?;
             }
-            self.stamps.extend(cells.chunks_exact(STAMP_BYTES).map(|cells| stamp(cells, self.clock)));
+            self.download_bytes += download.bytes;
         }
-        // SAFETY: as above; the borrow keeps the next submission away.
-        Ok((unsafe { &slot.down.bytes()[..slot.download_bytes] }, &self.stamps))
+        Ok(())
     }
 }
 
@@ -233,13 +321,6 @@ fn stamp(cells: &[u8], clock: ClockDistance) -> NodeStamp {
         (0, _) | (_, 0) => NodeStamp::default(),
         (start, end) => NodeStamp { start_ns: clock.host_ns(!start), end_ns: clock.host_ns(end), wait_ns: 0 },
     }
-}
-
-/// GPU times of the first begin and the last end.
-fn extent(cells: &[u8]) -> Option<(u64, u64)> {
-    let written = || cells.chunks_exact(STAMP_BYTES).filter(|cells| cell(cells, 0) != 0 && cell(cells, 1) != 0);
-    let start_ns = written().map(|cells| !cell(cells, 0)).min()?;
-    Some((start_ns, written().map(|cells| cell(cells, 1)).max()?))
 }
 
 /// Says when the stream has come to it.
@@ -329,6 +410,6 @@ mod tests {
         let (first, second, silent) = (cells(!1_100, 1_180), cells(!1_170, 1_300), cells(0, 0));
         assert_eq!(stamp(&first, clock), NodeStamp { start_ns: 100, end_ns: 180, wait_ns: 0 });
         assert!(!stamp(&silent, clock).is_valid());
-        assert_eq!(extent(&[silent, first, second].concat()), Some((1_100, 1_300)));
+        assert_eq!(stamp(&second, clock), NodeStamp { start_ns: 170, end_ns: 300, wait_ns: 0 });
     }
 }

@@ -236,11 +236,11 @@ fn sum_sheet(name: &'static str, keys: Vec<&'static str>, rows: Vec<(Vec<Cell>, 
     };
     let mut notes = vec!["Times are exclusive: what overlaps an earlier node counts once.".to_owned()];
     match report.recording.header.session.peaks {
-        Some(peaks) => notes.push(format!(
+        Some(peaks) if peaks.memory_gb_s > 0.0 => notes.push(format!(
             "Read peaks measured here: memory {:.1} GB/s, last-level cache {:.1} GB/s (steps of up to {} bytes).",
             peaks.memory_gb_s, peaks.cache_gb_s, peaks.cache_bytes
         )),
-        None => notes.push("The device's peaks were not measured.".to_owned()),
+        _ => notes.push("The device's peaks were not measured.".to_owned()),
     }
     Sheet {
         name,

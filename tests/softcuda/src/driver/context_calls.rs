@@ -3,14 +3,16 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::Once;
 
-use super::modules::{Function, Module, SHARED_BYTES_DEFAULT, SHARED_BYTES_MAX};
+use super::modules::{Function, KernelInfo, Module, SHARED_BYTES_DEFAULT, SHARED_BYTES_MAX};
 use super::state::{self, Driver};
 use super::status::{self, Answer, Refusal};
-use super::{Needs, call, give, settings};
+use super::{Needs, call, give, occupancy, settings};
 
 /// The device's name.
 const NAME: &CStr = c"vitrum softcuda";
 const VERSION: c_int = 13_000;
+/// The architecture that it runs.
+const ARCH: &str = "sm_90a";
 
 /// Attributes by their numbers in cuda.h: those of a small device of capability 9.0.
 const ATTRIBUTES: &[(c_int, c_int)] = &[
@@ -39,11 +41,11 @@ const ATTRIBUTES: &[(c_int, c_int)] = &[
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn cuInit(flags: c_uint) -> c_int {
+    settings::begin();
     call("cuInit", Needs::Nothing, |driver| {
         if flags != 0 {
             return Err(Refusal::new(status::INVALID_VALUE, format!("flags {flags}")));
         }
-        settings::settings();
         static AT_EXIT: Once = Once::new();
         // SAFETY: the function takes nothing and may run at any time.
         AT_EXIT.call_once(|| assert_eq!(unsafe { libc::atexit(state::at_exit) }, 0, "atexit"));
@@ -206,5 +208,29 @@ pub(super) unsafe extern "C" fn cuFuncSetAttribute(function: *mut c_void, attrib
             _ => return Err(Refusal::new(status::NOT_SUPPORTED, format!("attribute {attribute} is not modelled"))),
         }
         Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+    blocks: *mut c_int,
+    function: *mut c_void,
+    threads: c_int,
+    shared_bytes: usize,
+) -> c_int {
+    call("cuOccupancyMaxActiveBlocksPerMultiprocessor", Needs::Context, |driver| {
+        let function = driver.functions.get(function)?;
+        let threads = match u32::try_from(threads) {
+            Ok(threads @ 1..=1024) => threads,
+            _ => return Err(Refusal::new(status::INVALID_VALUE, format!("blocks of {threads} threads"))),
+        };
+        let KernelInfo { threads_max, static_shared_bytes, registers, .. } = function.info;
+        // What a launch would refuse fits nowhere.
+        let is_refused =
+            (threads_max > 0 && threads > threads_max) || shared_bytes > function.dynamic_shared_bytes_max as usize;
+        let shared = static_shared_bytes + shared_bytes.min(SHARED_BYTES_MAX as usize) as u32;
+        let held = occupancy::blocks(ARCH, threads, registers, shared).expect("an architecture that is known");
+        // SAFETY: by this function's contract.
+        unsafe { give(blocks, if is_refused { 0 } else { held as c_int }) }
     })
 }

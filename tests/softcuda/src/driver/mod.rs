@@ -20,7 +20,9 @@
 //!
 //! For tests, by the environment, read at `cuInit`:
 //! - `SOFTCUDA_FAIL_CALL=k`: the k-th call fails with CUDA_ERROR_UNKNOWN and does nothing; `k:status` with that status.
-//!   0 fails none and says at the end of the process how many calls there were.
+//!   0 fails none and says at the end of the process how many calls there were. A status with which a device stays
+//!   failed (700, 719) makes every later call fail, too. `@FILE`: the same is read from the file at each `cuInit`, from
+//!   which on calls are counted anew.
 //! - `SOFTCUDA_MODE`: `early` or `late` copies, then `-round-robin` or `-greedy`; `late-round-robin` if not given.
 //! - `SOFTCUDA_MEMORY_BYTES`: the device's memory, 2 GiB if not given.
 //!
@@ -35,6 +37,9 @@ mod graph_calls;
 mod handles;
 mod memory_calls;
 mod modules;
+// The arithmetic that `cargo xtask kernels` prints.
+#[path = "../../../../xtask/src/kernels/occupancy.rs"]
+mod occupancy;
 mod settings;
 mod state;
 mod status;

@@ -17,6 +17,8 @@ pub(super) struct KernelInfo {
     /// The most threads of a block; 0: no bound of its own.
     pub(super) threads_max: u32,
     pub(super) static_shared_bytes: u32,
+    /// Of each thread; 0 where only the host has the kernel.
+    pub(super) registers: u32,
 }
 
 pub(super) struct Module {
@@ -130,19 +132,25 @@ fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     Some(slice.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
 }
 
-/// The kernels that a cubin describes: sections `.nv.info.<kernel>` and `.nv.shared.<kernel>`.
+/// The kernels that a cubin describes: sections `.nv.info.<kernel>` and `.nv.shared.<kernel>`, and registers by
+/// symbol in `.nv.info`, with the symbol of each kernel in the header of `.text.<kernel>`.
 fn read_cubin(elf: &[u8]) -> Option<BTreeMap<String, KernelInfo>> {
     let (table, entry) = (number(elf, 0x28, 8)? as usize, number(elf, 0x3a, 2)? as usize);
     let (count, names) = (number(elf, 0x3c, 2)? as usize, number(elf, 0x3e, 2)? as usize);
     let field = |section: usize, offset: usize, size: usize| number(elf, table + section * entry + offset, size);
     let names = field(names, 0x18, 8)? as usize;
     let mut kernels: BTreeMap<String, KernelInfo> = BTreeMap::new();
+    let (mut symbols, mut registers) = (Vec::new(), BTreeMap::new());
     for section in 0..count {
         let name = elf.get(names + field(section, 0, 4)? as usize..)?;
         let name = std::ffi::CStr::from_bytes_until_nul(name).ok()?.to_str().ok()?;
         let (offset, size) = (field(section, 0x18, 8)? as usize, field(section, 0x20, 8)? as usize);
         if let Some(kernel) = name.strip_prefix(".nv.info.") {
             read_info(elf.get(offset..offset + size)?, kernels.entry(kernel.to_owned()).or_default())?;
+        } else if name == ".nv.info" {
+            registers = read_registers(elf.get(offset..offset + size)?)?;
+        } else if let Some(kernel) = name.strip_prefix(".text.") {
+            symbols.push((kernel.to_owned(), field(section, 0x2c, 4)? & 0xff_ffff));
         } else if let Some(kernel) = name.strip_prefix(".nv.shared.") {
             // `.nv.shared.reserved.<n>` is the driver's own part.
             if !kernel.starts_with("reserved") {
@@ -150,32 +158,56 @@ fn read_cubin(elf: &[u8]) -> Option<BTreeMap<String, KernelInfo>> {
             }
         }
     }
+    for (kernel, symbol) in symbols {
+        if let Some((info, count)) = kernels.get_mut(&kernel).zip(registers.get(&symbol)) {
+            info.registers = *count;
+        }
+    }
     Some(kernels)
 }
 
-/// Attributes of one kernel: a format, an attribute, and 16 bits that are a value or the length of what follows.
-fn read_info(bytes: &[u8], info: &mut KernelInfo) -> Option<()> {
+/// Registers of a thread, by the kernel's symbol.
+fn read_registers(bytes: &[u8]) -> Option<BTreeMap<u64, u32>> {
+    const REGISTERS: u64 = 0x2f;
+    let of = |(attribute, value): (u64, &[u8])| {
+        let count = || Some((number(value, 0, 4)?, number(value, 4, 4)? as u32));
+        (attribute == REGISTERS).then(count)
+    };
+    attributes(bytes)?.into_iter().filter_map(of).collect()
+}
+
+/// Attributes with a value of some length: a format, an attribute, and 16 bits that are a value or the length of what
+/// follows.
+fn attributes(bytes: &[u8]) -> Option<Vec<(u64, &[u8])>> {
     const SIZED: u64 = 4;
-    const MAX_THREADS: u64 = 0x05;
-    const PARAMETER: u64 = 0x17;
-    let mut parameters: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
+    let mut found = Vec::new();
     let mut at = 0;
     while at + 4 <= bytes.len() {
         let (format, attribute) = (number(bytes, at, 1)?, number(bytes, at + 1, 1)?);
-        let length = number(bytes, at + 2, 2)? as usize;
+        let length = if format == SIZED { number(bytes, at + 2, 2)? as usize } else { 0 };
         at += 4;
-        if format != SIZED {
-            continue;
+        if format == SIZED {
+            found.push((attribute, bytes.get(at..at + length)?));
         }
+        at += length;
+    }
+    Some(found)
+}
+
+/// Attributes of one kernel.
+fn read_info(bytes: &[u8], info: &mut KernelInfo) -> Option<()> {
+    const MAX_THREADS: u64 = 0x05;
+    const PARAMETER: u64 = 0x17;
+    let mut parameters: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
+    for (attribute, value) in attributes(bytes)? {
         match attribute {
-            MAX_THREADS => info.threads_max = number(bytes, at, 4)? as u32,
+            MAX_THREADS => info.threads_max = number(value, 0, 4)? as u32,
             PARAMETER => {
-                let (ordinal, offset) = (number(bytes, at + 4, 2)?, number(bytes, at + 6, 2)? as u32);
-                parameters.insert(ordinal, (offset, (number(bytes, at + 8, 4)? >> 18) as u32));
+                let (ordinal, offset) = (number(value, 4, 2)?, number(value, 6, 2)? as u32);
+                parameters.insert(ordinal, (offset, (number(value, 8, 4)? >> 18) as u32));
             }
             _ => {}
         }
-        at += length;
     }
     info.parameters = parameters.into_values().collect();
     Some(())
@@ -206,6 +238,7 @@ mod tests {
             file[at + 4..at + 8].copy_from_slice(&kind.to_le_bytes());
             file[at + 0x18..at + 0x20].copy_from_slice(&offset.to_le_bytes());
             file[at + 0x20..at + 0x28].copy_from_slice(&size.to_le_bytes());
+            file[at + 0x2c] = if name.starts_with(".text") { 7 } else { 0 };
             file.extend(*bytes);
             name_at += name.len() as u32 + u32::from(index < sections.len());
         }
@@ -215,8 +248,11 @@ mod tests {
     #[test]
     fn kernels_of_a_cubin_are_found() {
         let (info, text) = (parameter(0, 0, 8), [1u8; 40]);
-        let sections: [(&str, u32, &[u8], u64); 4] = [
+        // The symbol of `.text.a` is 7, which `elf` writes into its header; 231 registers.
+        let registers = [4, 0x2f, 8, 0, 7, 0, 0, 0, 231, 0, 0, 0];
+        let sections: [(&str, u32, &[u8], u64); 5] = [
             (".text.a", 1, &text, 40),
+            (".nv.info", 1, &registers, 12),
             (".nv.info.a", 1, &info, info.len() as u64),
             (".nv.shared.a", 8, &[], 4096),
             (".nv.shared.reserved.0", 8, &[], 1 << 40),
@@ -227,7 +263,7 @@ mod tests {
         // SAFETY: a whole ELF file lies there.
         assert_eq!(unsafe { elf_bytes(file.as_ptr()) }, bytes, "without what follows, and without what has no bytes");
         let kernels = read_cubin(&file[..bytes]).expect("whole");
-        let a = KernelInfo { parameters: vec![(0, 8)], threads_max: 0, static_shared_bytes: 4096 };
+        let a = KernelInfo { parameters: vec![(0, 8)], threads_max: 0, static_shared_bytes: 4096, registers: 231 };
         assert_eq!(kernels, BTreeMap::from([("a".to_owned(), a)]));
         assert!(read_cubin(&file[..bytes - 60]).is_none(), "cut");
         // SAFETY: as above.
@@ -246,7 +282,7 @@ mod tests {
         ];
         let mut info = KernelInfo::default();
         read_info(&bytes.concat(), &mut info).expect("whole");
-        assert_eq!(info, KernelInfo { parameters: vec![(0, 80), (80, 8)], threads_max: 256, static_shared_bytes: 0 });
+        assert_eq!(info, KernelInfo { parameters: vec![(0, 80), (80, 8)], threads_max: 256, ..KernelInfo::default() });
         let cut = bytes.concat();
         assert!(read_info(&cut[..10], &mut info).is_none());
     }

@@ -1,34 +1,63 @@
 //! What the environment asks for, and the count of calls.
 
 use std::ffi::c_int;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use super::status::{self, Answer, Refusal};
+use super::streams;
 use crate::emulate::{Copies, Mode, Order};
 
 pub(super) struct Settings {
-    /// The call that fails, from 1, and how.
-    fail_call: Option<(u64, c_int)>,
+    /// The file that says at each cuInit which call fails.
+    fail_file: Option<String>,
     pub(super) mode: Mode,
     pub(super) memory_bytes: u64,
 }
 
-static CALLS: AtomicU64 = AtomicU64::new(0);
+struct Calls {
+    count: u64,
+    /// The call that fails, from 1, and how.
+    fail: Option<(u64, c_int)>,
+}
+
+static CALLS: Mutex<Calls> = Mutex::new(Calls { count: 0, fail: None });
+
+fn calls() -> MutexGuard<'static, Calls> {
+    CALLS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 pub(super) fn settings() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| {
         let text = |name: &str| std::env::var(name).ok();
-        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("softcuda: not a number: {text:?}"));
-        let fail_call = text("SOFTCUDA_FAIL_CALL").map(|text| match text.split_once(':') {
-            Some((call, status)) => (number(call), number(status) as c_int),
-            None => (number(&text), status::UNKNOWN),
-        });
+        let fail = text("SOFTCUDA_FAIL_CALL");
+        let fail_file = fail.as_ref().and_then(|text| text.strip_prefix('@').map(str::to_owned));
+        if fail_file.is_none() {
+            calls().fail = fail.map(|text| fail_call(&text));
+        }
         let mode = text("SOFTCUDA_MODE").map_or(Mode::ALL[2], |text| mode(&text));
         let memory_bytes = text("SOFTCUDA_MEMORY_BYTES").map_or(2 << 30, |text| number(&text));
-        Settings { fail_call, mode, memory_bytes }
+        Settings { fail_file, mode, memory_bytes }
     })
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("softcuda: not a number: {text:?}"))
+}
+
+fn fail_call(text: &str) -> (u64, c_int) {
+    match text.split_once(':') {
+        Some((call, status)) => (number(call), number(status) as c_int),
+        None => (number(text), status::UNKNOWN),
+    }
+}
+
+/// At cuInit, before it is counted: the file's word on the calls from here on.
+pub(super) fn begin() {
+    if let Some(path) = &settings().fail_file {
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("softcuda: {path}: {error}"));
+        *calls() = Calls { count: 0, fail: Some(fail_call(text.trim())) };
+    }
 }
 
 fn mode(text: &str) -> Mode {
@@ -48,10 +77,16 @@ fn mode(text: &str) -> Mode {
 
 /// Counts a call; an error if it is the one to fail.
 pub(super) fn count_call(name: &str) -> Answer {
-    let call = 1 + CALLS.fetch_add(1, Relaxed);
-    match settings().fail_call {
-        Some((fail, status)) if fail == call => {
-            Err(Refusal::quiet(status, format!("call {call} ({name}) fails on request")))
+    settings();
+    let mut calls = calls();
+    calls.count += 1;
+    match calls.fail {
+        Some((fail, status)) if fail == calls.count => {
+            let refusal = Refusal::quiet(status, format!("call {fail} ({name}) fails on request"));
+            if status::is_sticky(status) {
+                streams::fail(refusal.clone());
+            }
+            Err(refusal)
         }
         _ => Ok(()),
     }
@@ -59,7 +94,8 @@ pub(super) fn count_call(name: &str) -> Answer {
 
 /// At the end of the process: how many calls there were, if that was asked for.
 pub(super) fn report_calls() {
-    if settings().fail_call.is_some_and(|(call, _)| call == 0) {
-        status::say(&format!("{} calls", CALLS.load(Relaxed)));
+    let calls = calls();
+    if calls.fail.is_some_and(|(call, _)| call == 0) {
+        status::say(&format!("{} calls", calls.count));
     }
 }

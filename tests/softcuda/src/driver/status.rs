@@ -1,6 +1,7 @@
 //! The driver's statuses, and refusals that say why.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::io::Write;
 
 pub(super) const SUCCESS: c_int = 0;
 pub(super) const INVALID_VALUE: c_int = 1;
@@ -64,6 +65,11 @@ const WORDS: &[(c_int, &CStr, &CStr)] = &[
     (UNKNOWN, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
+/// Whether a device that has failed so stays failed.
+pub(super) fn is_sticky(status: c_int) -> bool {
+    matches!(status, ILLEGAL_ADDRESS | LAUNCH_FAILED)
+}
+
 /// Why a call is refused.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
@@ -95,7 +101,8 @@ impl Refusal {
 
 /// A line on standard error.
 pub(super) fn say(text: &str) {
-    eprintln!("softcuda: {text}");
+    // In one piece: others write there, too.
+    let _ = std::io::stderr().write_all(format!("softcuda: {text}\n").as_bytes());
 }
 
 fn words(status: c_int) -> Option<(&'static CStr, &'static CStr)> {

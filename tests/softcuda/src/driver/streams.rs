@@ -141,6 +141,11 @@ pub(super) fn failure() -> Option<Refusal> {
     FAILURE.lock().expect("not poisoned").clone()
 }
 
+/// The device fails, unless it has before.
+pub(super) fn fail(refusal: Refusal) {
+    FAILURE.lock().expect("not poisoned").get_or_insert(refusal);
+}
+
 pub(super) fn forget_failure() {
     *FAILURE.lock().expect("not poisoned") = None;
 }
@@ -152,7 +157,7 @@ fn run(receiver: &Receiver<Work>, progress: &Progress) {
         for work in std::iter::once(work).chain(receiver.try_iter()) {
             if let Err(refusal) = execute(work) {
                 refusal.report("on a stream");
-                FAILURE.lock().expect("not poisoned").get_or_insert(refusal);
+                fail(refusal);
             }
             number += 1;
             progress.reach(number);

@@ -316,6 +316,24 @@ fn launches_are_checked() {
 }
 
 #[test]
+fn blocks_that_a_multiprocessor_holds_are_counted() {
+    let lines = in_process("blocks_that_a_multiprocessor_holds_are_counted", &[], |cuda| {
+        let p = Program::begin(cuda);
+        let call = "cuOccupancyMaxActiveBlocksPerMultiprocessor";
+        let held = |threads: u64, shared_bytes: u64| cuda.make(call, &[p.function("reverse"), threads, shared_bytes]);
+        assert_eq!((held(256, 0), held(64, 0)), (8, 32), "2048 threads, 32 blocks");
+        assert_eq!(held(256, 40 << 10), 5, "228 KiB of shared memory, and 1 KiB of each block is the system's");
+        assert_eq!(held(256, 64 << 10), 0, "more than it may have so far");
+        cuda.call("cuFuncSetAttribute", &[p.function("reverse"), 8, 64 << 10]);
+        assert_eq!(held(256, 64 << 10), 3);
+        let mut blocks = 0u64;
+        cuda.refused("ERROR_INVALID_VALUE", call, &[&raw mut blocks as u64, p.function("reverse"), 1025, 0]);
+        p.end();
+    });
+    told(&lines, &["blocks of 1025 threads"]);
+}
+
+#[test]
 fn what_is_left_is_told_at_the_end() {
     let lines = in_process("what_is_left_is_told_at_the_end", &[], |cuda| {
         let p = Program::begin(cuda);

@@ -1,36 +1,47 @@
-//! Steps of attention, their reference, and how far from it a result is: shared by the tests of the kernels.
+//! Cases of the attention kernels: steps over a paged cache, their f64 reference, and how far from it a result may be.
 
 use half::f16;
-use vitrum::device::params::*;
-use vitrum::ops::attention::{self, Attention, PlanOptions, Reference, SequenceRows};
+
+use super::bench::{Bench, Case, CaseError, ensure};
+use crate::device::params::*;
+use crate::ops::attention::{self, Attention, PlanOptions, Reference, SequenceRows};
 
 const PAGE: usize = PAGE_TOKENS as usize;
 
+/// Heads, and the format of their cache.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) dim: usize,
-    pub(crate) format: u32,
+pub struct Heads {
+    /// Of queries.
+    pub heads: usize,
+    /// Of keys and values.
+    pub kv_heads: usize,
+    /// Values of each.
+    pub dim: usize,
+    /// Of the cache: `FORMAT_F32` or `FORMAT_F16`.
+    pub format: u32,
 }
 
 impl Heads {
     /// Values of a row.
-    pub(crate) fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.heads * self.dim
     }
 
-    pub(crate) fn scale(&self) -> f32 {
+    /// What scores are multiplied by.
+    pub fn scale(&self) -> f32 {
         (self.dim as f32).powf(-0.5)
     }
 }
 
 /// Rows of one sequence in a step: its name (which gives all its values), how many rows, and its length after the step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rows {
-    pub(crate) name: u64,
-    pub(crate) rows: usize,
-    pub(crate) kv_tokens: usize,
+pub struct Rows {
+    /// Its name.
+    pub name: u64,
+    /// Rows of the step.
+    pub rows: usize,
+    /// Its length after the step.
+    pub kv_tokens: usize,
 }
 
 /// A number in [−1, 1) that depends on all of these.
@@ -90,13 +101,15 @@ fn cache(heads: Heads, sequences: &[Rows], max_pages: usize) -> (Vec<u8>, Vec<u8
 }
 
 /// One step over some sequences, as the kernels read it.
-pub(crate) struct StepData {
+#[derive(Debug)]
+pub struct StepData {
     heads: Heads,
     max_pages: usize,
     pages: usize,
     seqs: usize,
     partials: u32,
-    pub(crate) positions: Vec<u32>,
+    /// (rows)
+    pub positions: Vec<u32>,
     q: Vec<f32>,
     items: Vec<AttentionItem>,
     splits: Vec<AttentionSplit>,
@@ -107,7 +120,7 @@ pub(crate) struct StepData {
 
 impl StepData {
     /// `split`: every range that has several chunks is split, or none is.
-    pub(crate) fn new(heads: Heads, sequences: &[Rows], split: bool) -> StepData {
+    pub fn new(heads: Heads, sequences: &[Rows], split: bool) -> StepData {
         // As many imaginary workers as make every range worth splitting, or none that is.
         let (workers, max_partials) = if split { (10_000, 4000) } else { (1, 0) };
         let plan = PlanOptions { kv_heads: heads.kv_heads as u32, workers, max_partials };
@@ -131,39 +144,44 @@ impl StepData {
     }
 
     /// Rows of the step.
-    pub(crate) fn tokens(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.positions.len()
     }
 
     /// The node, whose buffers `put` makes.
-    pub(crate) fn node(&self, mut put: impl FnMut(&[u8]) -> u64) -> Attention {
+    pub fn node<E>(&self, mut put: impl FnMut(&[u8]) -> Result<u64, E>) -> Result<Attention, E> {
         let heads = self.heads;
         let items = self.items.iter().flat_map(|i| [i.row, i.rows, i.seq, i.kv_first, i.kv_count, i.partial]);
         let (tokens, seqs) = (self.tokens() as u32, self.seqs as u32);
         let partial_bytes = attention::partial_bytes(self.partials as usize, heads.heads, heads.dim);
-        Attention {
+        Ok(Attention {
             heads: heads.heads,
             kv_heads: heads.kv_heads,
             head_dim: heads.dim,
             max_pages: self.max_pages,
             scale: heads.scale(),
-            kv: KvCacheRef { k: put(&self.keys), v: put(&self.values), format: heads.format, pages: self.pages as u32 },
-            shape: put(&words([tokens, seqs, 0, self.items.len() as u32, self.partials, 0, 0, 0])),
-            q: put(&floats(&self.q)),
-            positions: put(&words(self.positions.iter().copied())),
-            page_tables: put(&words(self.table.iter().copied())),
-            items: put(&words(items)),
-            splits: put(&words(self.splits.iter().flat_map(|s| [s.first, s.stride, s.count]))),
-            partials: put(&vec![0xff; partial_bytes]),
-            arrivals: put(&vec![0; self.tokens() * heads.kv_heads * size_of::<u32>()]),
-            out: put(&floats(&vec![f32::NAN; self.tokens() * heads.width()])),
+            kv: KvCacheRef {
+                k: put(&self.keys)?,
+                v: put(&self.values)?,
+                format: heads.format,
+                pages: self.pages as u32,
+            },
+            shape: put(&words([tokens, seqs, 0, self.items.len() as u32, self.partials, 0, 0, 0]))?,
+            q: put(&floats(&self.q))?,
+            positions: put(&words(self.positions.iter().copied()))?,
+            page_tables: put(&words(self.table.iter().copied()))?,
+            items: put(&words(items))?,
+            splits: put(&words(self.splits.iter().flat_map(|s| [s.first, s.stride, s.count])))?,
+            partials: put(&vec![0xff; partial_bytes])?,
+            arrivals: put(&vec![0; self.tokens() * heads.kv_heads * size_of::<u32>()])?,
+            out: put(&floats(&vec![f32::NAN; self.tokens() * heads.width()]))?,
             next: NextRows::default(),
-        }
+        })
     }
 }
 
 /// The reference's output, row by row, for queries that went through `prepare`.
-pub(crate) fn reference(heads: Heads, sequences: &[Rows], prepare: impl Fn(f32) -> f32) -> Vec<Vec<f64>> {
+pub fn reference(heads: Heads, sequences: &[Rows], prepare: impl Fn(f32) -> f32) -> Vec<Vec<f64>> {
     let mut out = Vec::new();
     for s in sequences {
         let positions: Vec<u32> = (s.kv_tokens - s.rows..s.kv_tokens).map(|position| position as u32).collect();
@@ -193,26 +211,76 @@ pub(crate) fn reference(heads: Heads, sequences: &[Rows], prepare: impl Fn(f32) 
     out
 }
 
-/// Every value is near the reference: at most what `tolerance` says for its row.
-pub(crate) fn check_rows(what: &str, got: &[Vec<f32>], want: &[Vec<f64>], tolerance: impl Fn(usize) -> f64) {
-    assert_eq!(got.len(), want.len(), "{what}");
+/// Every value is near the reference: at most what `tolerance` says for its row. Gives the largest error as a part of
+/// it.
+pub fn check_rows(what: &str, got: &[Vec<f32>], want: &[Vec<f64>], tolerance: impl Fn(usize) -> f64) -> Case {
+    ensure(got.len() == want.len(), || format!("{what}: {} rows and not {}", got.len(), want.len()))?;
+    let mut largest = 0f64;
     for (row, (got, want)) in got.iter().zip(want).enumerate() {
-        assert_eq!(got.len(), want.len(), "{what}");
+        ensure(got.len() == want.len(), || format!("{what}: {} values and not {}", got.len(), want.len()))?;
         let tolerance = tolerance(row);
         for (index, (got, want)) in got.iter().zip(want).enumerate() {
             let error = (f64::from(*got) - want).abs();
-            assert!(error <= tolerance, "{what}: row {row}, value {index} is {got}, not {want} (off by {error:e})");
+            let near = error <= tolerance;
+            ensure(near, || format!("{what}: row {row}, value {index} is {got}, not {want} (off by {error:e})"))?;
+            largest = largest.max(error / tolerance);
         }
     }
+    Ok(largest)
 }
 
-pub(crate) fn batch(shapes: &[(usize, usize)]) -> Vec<Rows> {
+/// Sequences of (rows, length), each of a name of its own.
+pub fn batch(shapes: &[(usize, usize)]) -> Vec<Rows> {
     let rows = |(name, &(rows, kv_tokens))| Rows { name, rows, kv_tokens };
     (1..).zip(shapes).map(rows).collect()
 }
 
-pub(crate) fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
+/// The values' bits.
+pub fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
     rows.iter().map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
 }
 
-pub(crate) const SMOLLM: Heads = Heads { heads: 9, kv_heads: 3, dim: 64, format: FORMAT_F16 };
+/// Those of SmolLM2-135M.
+pub const SMOLLM: Heads = Heads { heads: 9, kv_heads: 3, dim: 64, format: FORMAT_F16 };
+
+/// Scores are sums of at most 128 products below 4, scaled to about 1: f32 rounds them by some 10⁻⁶, and the weighted
+/// mean of values below 1 by as much again. A position too many or too few, of 700, is off by 10⁻³.
+pub const F32_TOLERANCE: f64 = 1e-5;
+
+/// A query as CUDA kernels multiply it: scaled, rounded to f16.
+pub fn as_prepared(heads: Heads) -> impl Fn(f32) -> f32 {
+    let scale = heads.scale();
+    move |q| f16::from_f32(q * scale).to_f32() / scale
+}
+
+/// How far a CUDA kernel's result may be from the reference, of rounded queries. Weights are rounded to f16, by at most
+/// 2⁻¹² of each: their mean of values within ±1 by twice that at most. The roundings are independent: for n positions
+/// of similar weights the error is about 2⁻¹² · 0.6 / √n, times √(n Σ p²), here 2 to 3; six times that are allowed. A
+/// position too many or too few, of 700, is off by 10⁻³.
+pub fn f16_tolerance(position: u32) -> f64 {
+    let positions = f64::from(position + 1);
+    (2.5e-3 / positions.sqrt()).min(2f64.powi(-11)) + F32_TOLERANCE
+}
+
+/// One step over these sequences on a device: the output, row by row.
+pub fn run(bench: &mut Bench, heads: Heads, sequences: &[Rows], split: bool) -> Result<Vec<Vec<f32>>, CaseError> {
+    let step = StepData::new(heads, sequences, split);
+    let node = step.node(|bytes| bench.put(bytes))?;
+    let (tokens, width) = (step.tokens(), heads.width());
+    let values: Vec<f32> = bench.run(node.node(0), tokens.max(1), node.out, tokens * width)?;
+    Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
+}
+
+/// A step, with ranges split among workers and whole: near the reference, and the same bits.
+pub fn check_step(bench: &mut Bench, heads: Heads, sequences: &[Rows]) -> Case {
+    let is_cuda = bench.is_cuda();
+    let want =
+        if is_cuda { reference(heads, sequences, as_prepared(heads)) } else { reference(heads, sequences, |q| q) };
+    let positions = StepData::new(heads, sequences, false).positions;
+    let tolerance = |row: usize| if is_cuda { f16_tolerance(positions[row]) } else { F32_TOLERANCE };
+    let whole = run(bench, heads, sequences, false)?;
+    let off = check_rows(&format!("{heads:?}"), &whole, &want, tolerance)?;
+    let parts = run(bench, heads, sequences, true)?;
+    ensure(bits(&whole) == bits(&parts), || format!("{heads:?}: other bits when ranges are split"))?;
+    Ok(off)
+}

@@ -1,17 +1,17 @@
-//! What the kernel tests share: numbers, weights in every file format, a device to run one node on.
+//! What every case shares: numbers, weights in every file format, how far a result may be off, a device to run one node
+//! on.
 
-#[path = "../support/sets.rs"]
-mod sets;
+use cust_core::DeviceCopy;
+use thiserror::Error;
 
-pub(crate) use sets::sets;
-use vitrum::device::cpu::IsaChoice;
-use vitrum::device::params::*;
-use vitrum::device::*;
-use vitrum::ops::linear::Matrix;
-use vitrum::trace::schema::{GraphKey, GraphKind};
+use crate::device::cuda::rows::RowsLayout;
+use crate::device::params::*;
+use crate::device::*;
+use crate::ops::linear::Matrix;
+use crate::trace::schema::{GraphKey, GraphKind};
 
 /// Every file format.
-pub(crate) const FORMATS: [WeightFormat; 6] = [
+pub const FORMATS: [WeightFormat; 6] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
@@ -20,28 +20,54 @@ pub(crate) const FORMATS: [WeightFormat; 6] = [
     WeightFormat::Q4_1,
 ];
 /// Every way to read activations.
-pub(crate) const ACTIVATIONS: [Activations; 3] = [Activations::F32, Activations::Reduced, Activations::ReducedFine];
+pub const ACTIVATIONS: [Activations; 3] = [Activations::F32, Activations::Reduced, Activations::ReducedFine];
+/// Of the norm, in every case.
+pub const EPS: f32 = 1e-5;
 /// Activations that may fall to the other side of an edge between two steps of 16 bits: f32 is only 2⁸ times finer.
 const EDGES: f64 = 4.0;
 /// What memory holds that a kernel must not touch.
-pub(crate) const UNTOUCHED: f32 = -12345.5;
+pub const UNTOUCHED: f32 = -12345.5;
 /// Behind every buffer: capture asks for room for as many rows as the graph's bucket, and steps here have fewer.
 const BUCKET_ROOM_BYTES: usize = 64 << 10;
 
+/// Why a case did not pass.
+#[derive(Debug, Error)]
+pub enum CaseError {
+    /// The device failed, or refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A result is not what it has to be.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// A case that passed: its largest error, as a part of what is allowed.
+pub type Case = Result<f64, CaseError>;
+
+/// An error unless this holds.
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), CaseError> {
+    if holds { Ok(()) } else { Err(CaseError::Wrong(what())) }
+}
+
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
-/// A small generator: the tests are the same on every run.
-pub(crate) struct Numbers(pub(crate) u64);
+/// A small generator: cases are the same on every run.
+#[derive(Debug)]
+pub struct Numbers(pub u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         self.0 >> 33
     }
-    pub(crate) fn unit(&mut self) -> f32 {
+
+    /// In [−1, 1).
+    pub fn unit(&mut self) -> f32 {
         self.next() as f32 / 2f32.powi(30) - 1.0
     }
-    pub(crate) fn values(&mut self, count: usize, scale: f32) -> Vec<f32> {
+
+    /// So many in [−scale, scale).
+    pub fn values(&mut self, count: usize, scale: f32) -> Vec<f32> {
         (0..count).map(|_| self.unit() * scale).collect()
     }
 }
@@ -80,7 +106,7 @@ fn encode_block(format: WeightFormat, values: &[f32], out: &mut Vec<u8>) {
 }
 
 /// A matrix near `values`, in a file's format, and what it is expanded.
-pub(crate) fn encode(format: WeightFormat, rows: usize, cols: usize, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+pub fn encode(format: WeightFormat, rows: usize, cols: usize, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     assert_eq!(values.len(), rows * cols);
     let mut data = Vec::new();
     values.chunks_exact(format.block_values()).for_each(|block| encode_block(format, block, &mut data));
@@ -91,13 +117,17 @@ pub(crate) fn encode(format: WeightFormat, rows: usize, cols: usize, values: &[f
 }
 
 /// A weight: packed, and expanded.
-pub(crate) struct Weight {
-    pub(crate) packed: WeightRef,
-    pub(crate) values: Vec<f32>,
+#[derive(Debug)]
+pub struct Weight {
+    /// As kernels read it.
+    pub packed: WeightRef,
+    /// (rows, cols)
+    pub values: Vec<f32>,
 }
 
 impl Weight {
-    pub(crate) fn matrix(&self) -> Matrix<'_> {
+    /// As references read it.
+    pub fn matrix(&self) -> Matrix<'_> {
         Matrix { values: &self.values, rows: self.packed.rows as usize, cols: self.packed.cols as usize }
     }
 
@@ -127,88 +157,122 @@ impl Weight {
     }
 
     /// Tolerances of a whole row of results.
-    pub(crate) fn tolerances(&self, row: &[f64]) -> Vec<f64> {
+    pub fn tolerances(&self, row: &[f64]) -> Vec<f64> {
         (0..self.packed.rows as usize).map(|output| self.tolerance(output, row)).collect()
     }
 }
 
 // ---- a device and its memory ----------------------------------------------------------------------------------------
 
-pub(crate) struct Bench {
-    pub(crate) device: Device,
-    pub(crate) activations: Activations,
-    pub(crate) format: WeightFormat,
-    pub(crate) what: String,
+/// A device that single nodes run on, with weights of one format and one way to read activations.
+#[derive(Debug)]
+pub struct Bench {
+    /// The device.
+    pub device: Device,
+    /// How weights read their input.
+    pub activations: Activations,
+    /// The format of weights.
+    pub format: WeightFormat,
 }
 
 impl Bench {
-    pub(crate) fn new(isa: IsaChoice, format: WeightFormat, activations: Activations) -> Bench {
-        let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(2), isa: Some(isa), delay: None };
-        let what = format!("{isa} {} {activations:?}", format.as_str());
-        Bench { device: Device::open(&options).expect("the set is available"), activations, format, what }
+    /// A bench on an open device.
+    pub fn new(device: Device, format: WeightFormat, activations: Activations) -> Bench {
+        Bench { device, activations, format }
     }
 
-    pub(crate) fn weight(&mut self, rows: usize, cols: usize, values: &[f32]) -> Weight {
+    /// Device, format and activations, for messages.
+    pub fn what(&self) -> String {
+        format!("{} {} {:?}", self.device.info().isa, self.format.as_str(), self.activations)
+    }
+
+    /// Whether linear layers find their rows prepared by the kernel ahead. Else they prepare them.
+    pub fn is_cuda(&self) -> bool {
+        self.device.info().kind == "cuda"
+    }
+
+    /// A weight near these values: (rows, cols).
+    pub fn weight(&mut self, rows: usize, cols: usize, values: &[f32]) -> Result<Weight, DeviceError> {
         let format = self.format;
         let (data, values) = encode(format, rows, cols, values);
         let source = PackSource { name: "test", format, rows, cols, data: &data };
-        Weight { packed: self.device.pack(&source, self.activations).expect("the shape is right"), values }
+        Ok(Weight { packed: self.device.pack(&source, self.activations)?, values })
     }
 
-    pub(crate) fn put<T: Copy>(&mut self, values: &[T]) -> u64 {
-        // SAFETY: plain numbers, read as bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
-        let buffer = self.device.alloc(bytes.len() + BUCKET_ROOM_BYTES, "test").expect("memory");
+    /// A buffer with these values; its address.
+    pub fn put<T: DeviceCopy>(&mut self, values: &[T]) -> Result<u64, DeviceError> {
+        let bytes = pod_bytes(values);
+        let buffer = self.device.alloc(bytes.len() + BUCKET_ROOM_BYTES, "a kernel's memory")?;
         self.device.upload(&buffer, 0, bytes);
-        buffer.addr
+        Ok(buffer.addr)
     }
 
-    pub(crate) fn shape(&mut self, rows: usize) -> u64 {
+    /// The shape of a step with so many rows, which all need logits.
+    pub fn shape(&mut self, rows: usize) -> Result<u64, DeviceError> {
         self.put(&[StepShape { tokens: rows as u32, logit_rows: rows as u32, ..StepShape::default() }])
     }
 
-    pub(crate) fn activation_rows(&mut self, bucket: usize, cols: usize) -> u64 {
-        self.device.alloc(activation_rows_bytes(bucket, cols), "test").expect("memory").addr
+    /// Memory for the prepared rows of a linear layer in a graph of this bucket; with `values` (rows, cols) in it as
+    /// the kernel ahead leaves them, where one does.
+    pub fn rows(
+        &mut self,
+        values: &[f32],
+        gamma: Option<&[f32]>,
+        weight: &WeightRef,
+        bucket: usize,
+    ) -> Result<u64, DeviceError> {
+        let cols = weight.cols as usize;
+        let buffer = self.device.alloc(activation_rows_bytes(bucket, cols), "rows of activations")?;
+        if self.is_cuda() {
+            let layout = RowsLayout::new(cols, weight.activations);
+            let mut rows = vec![0; values.len() / cols * layout.row_bytes];
+            let encoded = values.chunks_exact(cols).zip(rows.chunks_exact_mut(layout.row_bytes));
+            encoded.for_each(|(values, row)| layout.encode(values, gamma, row));
+            self.device.upload(&buffer, 0, &rows);
+        }
+        Ok(buffer.addr)
     }
 
     /// Runs a node of a graph of this bucket, and reads `count` values at `result` back.
-    pub(crate) fn run<T: Copy + Default>(&mut self, node: Node, bucket: usize, result: u64, count: usize) -> Vec<T> {
+    pub fn run<T: DeviceCopy>(
+        &mut self,
+        node: Node,
+        bucket: usize,
+        result: u64,
+        count: usize,
+    ) -> Result<Vec<T>, DeviceError> {
         let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: bucket as u32 };
-        let graph = self.device.capture(key, &[node]).expect("a kernel");
+        let graph = self.device.capture(key, &[node])?;
         let downloads = [Download { addr: result, bytes: count * size_of::<T>() }];
         let submission = Submission { uploads: &[], graphs: &[graph], downloads: &downloads, traced: false };
-        let ticket = self.device.submit(&submission).expect("room");
-        let done = self.device.wait(ticket).expect("done");
-        let mut values = vec![T::default(); count];
-        assert_eq!(done.data.len(), count * size_of::<T>());
-        // SAFETY: `values` has room for the bytes, and any bytes are numbers.
-        unsafe { std::ptr::copy_nonoverlapping(done.data.as_ptr(), values.as_mut_ptr().cast(), done.data.len()) }
-        values
+        let ticket = self.device.submit(&submission)?;
+        Ok(self.device.wait(ticket)?.data.chunks_exact(size_of::<T>()).map(read_pod).collect())
     }
 }
 
-/// Every format, way to read activations, and instruction set.
-pub(crate) fn benches() -> impl Iterator<Item = Bench> {
-    sets().flat_map(|isa| {
-        FORMATS.into_iter().flat_map(move |format| ACTIVATIONS.into_iter().map(move |a| Bench::new(isa, format, a)))
-    })
-}
-
-/// Rows that exist are near the reference; what lies behind them is untouched.
-pub(crate) fn check(what: &str, got: &[f32], want: &[f64], tolerance: &[f64]) {
+/// Rows that exist are near the reference; what lies behind them is untouched. Gives the largest error as a part of
+/// what is allowed.
+pub fn check(what: &str, got: &[f32], want: &[f64], tolerance: &[f64]) -> Case {
     assert_eq!(want.len(), tolerance.len(), "{what}");
+    let mut largest = 0f64;
     for (i, (want, tolerance)) in want.iter().zip(tolerance).enumerate() {
         let off = (f64::from(got[i]) - want).abs();
-        assert!(off <= *tolerance, "{what}, value {i}: {} and not {want} (off by {off:e} > {tolerance:e})", got[i]);
+        // Not a number is not near anything.
+        let near = off <= *tolerance;
+        ensure(near, || format!("{what}, value {i}: {} and not {want} (off by {off:e} > {tolerance:e})", got[i]))?;
+        largest = largest.max(if *tolerance > 0.0 { off / tolerance } else { 0.0 });
     }
     let behind = got[want.len()..].iter().position(|value| *value != UNTOUCHED);
-    assert_eq!(behind, None, "{what}: touched beyond the last row");
+    ensure(behind.is_none(), || format!("{what}: touched beyond the last row"))?;
+    Ok(largest)
 }
 
-pub(crate) fn bucket_of(rows: usize) -> usize {
+/// The bucket of a step with so many rows.
+pub fn bucket_of(rows: usize) -> usize {
     rows.next_power_of_two()
 }
 
-pub(crate) fn as_f64(row: &[f32]) -> Vec<f64> {
+/// The same values.
+pub fn as_f64(row: &[f32]) -> Vec<f64> {
     row.iter().map(|value| f64::from(*value)).collect()
 }

@@ -1,0 +1,126 @@
+//! The workload of `vitrum bench latency`: one batch of equal requests on an engine in this process.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use thiserror::Error;
+
+use crate::bench::latency::{Iteration, LatencyArgs, NodeTable, Workload};
+use crate::engine::{Engine, ProfileError, StepDone};
+use crate::report::{self, Report, Table};
+use crate::request::{RequestError, SamplingParams, TokenEvent, TokenId};
+use crate::trace::session::SessionOptions;
+
+/// The most steps of a batch whose times are kept.
+const STEPS_MAX: usize = 1 << 16;
+
+/// One batch of equal requests.
+pub(super) struct Batch {
+    engine: Engine,
+    args: LatencyArgs,
+    profile_dir: PathBuf,
+    steps: mpsc::Receiver<StepDone>,
+}
+
+#[derive(Debug, Error)]
+pub(super) enum BatchError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error(transparent)]
+    Report(#[from] report::ReportError),
+    #[error("a request gave {got} tokens of {expected}")]
+    Short { got: usize, expected: usize },
+}
+
+impl Batch {
+    /// Recordings will be in `profile_dir`.
+    pub(super) fn new(engine: Engine, args: LatencyArgs, profile_dir: PathBuf) -> Batch {
+        let tokens = (args.batch_size.saturating_mul(args.n)).saturating_mul(args.input_len + args.output_len as usize);
+        let steps = engine.watch_steps(tokens.min(STEPS_MAX));
+        Batch { engine, args, profile_dir, steps }
+    }
+
+    pub(super) fn shutdown(self) {
+        self.engine.shutdown();
+    }
+}
+
+impl Workload for Batch {
+    type Error = BatchError;
+
+    fn iterate(&mut self) -> Result<Iteration, BatchError> {
+        let vocab = self.engine.info().model.vocab;
+        let count = self.args.batch_size * self.args.n;
+        self.steps.try_iter().for_each(drop); // what the last batch left
+        let start = Instant::now();
+        let mut streams = Vec::with_capacity(count);
+        for request in 0..count {
+            // Ids below 10,000, as vLLM's benchmark draws them; different for each prompt.
+            let token = |i: usize| TokenId(((request * 7919 + i * 104_729) % vocab.min(10_000)) as u32);
+            let prompt = (0..self.args.input_len).map(token).collect();
+            let sampling = SamplingParams {
+                temperature: 1.0,
+                max_tokens: self.args.output_len,
+                ignore_eos: true,
+                seed: Some(request as u64),
+                ..SamplingParams::default()
+            };
+            streams.push(self.engine.submit(prompt, sampling)?);
+        }
+        for mut stream in streams {
+            let mut got = 0;
+            while let Some(event) = stream.blocking_next() {
+                match event {
+                    TokenEvent::Token { .. } => got += 1,
+                    TokenEvent::Finished { .. } => break,
+                    TokenEvent::Failed(error) => return Err(error.into()),
+                }
+            }
+            let expected = self.args.output_len as usize;
+            if got != expected {
+                return Err(BatchError::Short { got, expected });
+            }
+        }
+        // A step is told of before its tokens are sent: those with tokens are all there.
+        Ok(Iteration { elapsed: start.elapsed(), steps: self.steps.try_iter().collect() })
+    }
+
+    fn read_peak_gb_s(&mut self) -> Result<Option<f64>, BatchError> {
+        Ok(self.engine.measure_peaks()?.measured_memory_gb_s())
+    }
+
+    fn start_profile(&mut self) -> Result<(), BatchError> {
+        let options = SessionOptions {
+            dir: self.profile_dir.clone(),
+            prefix: "latency".into(),
+            max_bytes: 4 << 30,
+            toggle: false,
+        };
+        self.engine.start_profile(options)?;
+        Ok(())
+    }
+
+    fn stop_profile(&mut self) -> Result<PathBuf, BatchError> {
+        let summary = self.engine.stop_profile()?;
+        report::render(&summary.path)?;
+        Ok(summary.path)
+    }
+
+    fn node_table(&mut self, recording: &Path) -> Result<NodeTable, BatchError> {
+        let report = Report::load(recording)?;
+        let sheet = Table::NodeSum.of(&report);
+        let completeness = &report.completeness;
+        let shortfall = (!completeness.complete).then(|| completeness.to_string());
+        Ok(NodeTable { text: sheet.to_text(), rows: sheet.to_json(), shortfall })
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("args", &self.args).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! `vitrum doctor` as a command: on this machine's CPU, and on the software driver of tests/softcuda.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::server::Ended;
+use support::software_gpu::{finished, on_softcuda};
+use support::temp::TempDir;
+
+const MACHINE: [&str; 4] = ["machine", "driver", "gpu", "embedded kernels"];
+
+/// What is checked on each device.
+const DEVICE: [&str; 12] = [
+    "peaks",
+    "kernel embed",
+    "kernel norm_qkv",
+    "kernel linear_residual",
+    "kernel norm_gate_up",
+    "kernel norm_lm_head",
+    "kernel attention",
+    "kernel sample",
+    "tiny model: logits and tokens",
+    "tiny model: same bits",
+    "tiny model: stamps",
+    "real model: tokens",
+];
+
+const QUESTIONS: [&str; 5] = [
+    "clock: how fine",
+    "node boundary: cost",
+    "programmatic edges: overlap",
+    "empty block: cost",
+    "a step, and what stamps add",
+];
+
+/// With an empty cache: a model that happens to be there is not for these tests.
+fn doctor(cache: &TempDir, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vitrum"));
+    command.arg("doctor").args(flags).env("VITRUM_CACHE_DIR", cache.path()).env_remove("LD_LIBRARY_PATH");
+    command
+}
+
+fn report(ended: &Ended) -> Value {
+    let Ended { stdout, stderr, .. } = ended;
+    serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}:\n{stdout}\n{stderr}"))
+}
+
+/// Its checks as (name, device, outcome).
+fn checks<'a>(report: &'a Value, list: &str) -> Vec<(&'a str, &'a str, &'a str)> {
+    let checks = report[list].as_array().expect("a list");
+    let word = |check: &'a Value, key: &str| check[key].as_str().expect("a word");
+    checks.iter().map(|check| (word(check, "name"), word(check, "device"), word(check, "outcome"))).collect()
+}
+
+/// What is not run, and why not: without the feature nodes have no stamps, and there is no model.
+fn expected(name: &str) -> &'static str {
+    match name {
+        "tiny model: stamps" if !cfg!(feature = "profiling") => "not_run",
+        "real model: tokens" => "not_run",
+        _ => "passed",
+    }
+}
+
+#[test]
+fn the_cpu_passes_and_a_gpu_that_is_not_there_is_not_run() {
+    let cache = TempDir::new();
+    let output = finished(doctor(&cache, &["--device", "cpu", "--json"]));
+    assert!(output.code == Some(0), "{}", &output.stderr);
+    let report = report(&output);
+    assert_eq!(report["software"], false);
+    let want: Vec<_> = MACHINE[..1].iter().chain(&DEVICE).map(|name| (*name, "cpu", expected(name))).collect();
+    assert_eq!(checks(&report, "checks"), want, "{report:#}");
+    assert_eq!(report["questions"].as_array().map(Vec::len), Some(0));
+    for check in report["checks"].as_array().expect("a list") {
+        let kernel = check["name"].as_str().is_some_and(|name| name.starts_with("kernel"));
+        let cases = check["figures"]["cases"].as_f64();
+        assert!(!kernel || cases.is_some_and(|cases| cases >= 3.0), "{check:#}");
+    }
+}
+
+/// A machine with a GPU has a driver; others say why there is none, and that they should have one if it is asked for.
+#[test]
+fn a_gpu_that_is_asked_for_has_to_be_there() {
+    let cache = TempDir::new();
+    // A library that is no driver, first on the path of the loader.
+    std::fs::write(cache.path().join("libcuda.so"), "no library").expect("a temporary file");
+    std::fs::write(cache.path().join("libcuda.so.1"), "no library").expect("a temporary file");
+    let mut command = doctor(&cache, &["--device", "cuda"]);
+    command.env("LD_LIBRARY_PATH", cache.path());
+    let output = finished(command);
+    let (said, error) = (&output.stdout, &output.stderr);
+    if said.contains("compute capability") {
+        eprintln!("NOT RUN: this machine has a GPU, behind the library that is none");
+        return;
+    }
+    assert!(output.code != Some(0), "{said}");
+    assert!(said.contains("FAILED") && said.contains("libcuda was not found"), "{said}");
+    assert!(error.contains("driver (cuda)") && error.contains("gpu (cuda)"), "{error}");
+}
+
+#[test]
+fn flags_that_name_nothing_are_refused() {
+    let cache = TempDir::new();
+    for (model, words) in [("smollm2", "is not in"), ("nothing.gguf", "nothing.gguf is neither")] {
+        let output = finished(doctor(&cache, &["--device", "cpu", "--model", model]));
+        let error = &output.stderr;
+        assert!(output.code != Some(0) && error.contains("--model: ") && error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn all_passes_on_the_software_driver_and_its_numbers_are_marked() {
+    let cache = TempDir::new();
+    let output = finished(on_softcuda(doctor(&cache, &["--device", "cuda", "--json"])));
+    let error = &output.stderr;
+    let report = report(&output);
+    assert!(output.code == Some(0), "{error}\n{report:#}");
+    assert!(!error.contains("softcuda:"), "the software driver was misused: {error}");
+    assert_eq!(report["software"], true);
+    assert_eq!(report["profiling"], cfg!(feature = "profiling"));
+    let cpu = [("machine", "cpu", "passed")];
+    let cuda = MACHINE[1..].iter().chain(&DEVICE).map(|name| (*name, "cuda", expected(name)));
+    assert_eq!(checks(&report, "checks"), cpu.into_iter().chain(cuda).collect::<Vec<_>>(), "{report:#}");
+    let want: Vec<_> = QUESTIONS.iter().map(|name| (*name, "cuda", "passed")).collect();
+    assert_eq!(checks(&report, "questions"), want, "{report:#}");
+    for check in report["checks"].as_array().into_iter().chain(report["questions"].as_array()).flatten() {
+        assert_eq!(check["software"], check["device"] == "cuda", "{check:#}");
+        let figures = check["figures"].as_object().expect("an object");
+        assert!(figures.values().all(|value| value.as_f64().is_some_and(f64::is_finite)), "{check:#}");
+    }
+    let of = |list: &str, name: &str, figure: &str| -> f64 {
+        let found = report[list].as_array().and_then(|all| all.iter().find(|check| check["name"] == name));
+        found.and_then(|check| check["figures"][figure].as_f64()).unwrap_or_else(|| panic!("{name}: {figure}"))
+    };
+    for figure in ["memory_gb_s", "cache_gb_s", "copy_gb_s", "float_gflop_s", "int8_gop_s"] {
+        assert!(of("checks", "peaks", figure) > 0.0, "{figure}");
+    }
+    // Seven pairings of weights and activations; four numbers of rows, three shapes, and one with wide blocks.
+    assert_eq!(of("checks", "kernel linear_residual", "cases"), 7.0 * 13.0);
+    assert_eq!(of("checks", "kernel attention", "cases"), 6.0);
+    assert_eq!(of("checks", "tiny model: logits and tokens", "tokens"), 36.0);
+    assert!(of("questions", "clock: how fine", "steps") > 0.0);
+    assert!(of("questions", "a step, and what stamps add", "nodes") > 10.0);
+    assert!(of("questions", "empty block: cost", "block_ns") > 0.0);
+    assert!(of("questions", "node boundary: cost", "boundary_ns") > 0.0);
+    // Over a full edge no block begins early; over no edge one is behind its wait early.
+    let overlap = |figure| of("questions", "programmatic edges: overlap", figure);
+    assert!(overlap("overlap_full_edges_ns") <= 0.0);
+    assert!(overlap("gap_ns") >= 0.0 && overlap("gap_full_edges_ns") >= 0.0);
+}
+
+/// A call of the driver that fails makes the check fail that it is part of, and no other.
+#[test]
+fn what_fails_is_named_and_the_rest_is_still_checked() {
+    let cache = TempDir::new();
+    let mut command = on_softcuda(doctor(&cache, &["--device", "cuda", "--json"]));
+    command.env("SOFTCUDA_FAIL_CALL", "4000");
+    let output = finished(command);
+    let (error, report) = (&output.stderr, report(&output));
+    let all: Vec<_> = [checks(&report, "checks"), checks(&report, "questions")].concat();
+    let failed: Vec<_> = all.iter().filter(|(_, _, outcome)| *outcome == "failed").collect();
+    assert_eq!(failed.len(), 1, "{report:#}");
+    let (name, device, _) = failed[0];
+    assert_eq!(output.code, Some(1), "{error}");
+    assert!(error.contains(&format!("error: 1 failed: {name} ({device})")), "{error}");
+    assert_eq!(*device, "cuda");
+    let note = report["checks"].as_array().into_iter().flatten().find(|check| check["outcome"] == "failed");
+    let note = note.and_then(|check| check["note"].as_str()).expect("a check that failed says why");
+    assert!(note.contains("CUDA_ERROR_UNKNOWN") && note.contains("cu"), "{note}");
+    assert_eq!(all.len(), 1 + MACHINE[1..].len() + DEVICE.len() + QUESTIONS.len(), "{report:#}");
+}
