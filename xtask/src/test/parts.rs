@@ -12,6 +12,9 @@ const RANDOM_CASES: &str = "4096";
 /// Where there are random tests.
 const RANDOM_TESTS: [&str; 9] =
     ["-p", "vitrum", "--lib", "--test", "text", "--test", "weights", "--features", "profiling"];
+/// Each is built alone: together, every dependency would be built once more, with the features that all want of it.
+const PACKAGES: [&str; 3] = ["vitrum", TOOLS[0], TOOLS[1]];
+const TOOLS: [&str; 2] = ["xtask", "softcuda"];
 /// Tests of kernels alone: the recorder is not in them, and they take minutes.
 const KERNEL_TESTS: [&str; 7] = [
     "cuda_attention",
@@ -22,6 +25,8 @@ const KERNEL_TESTS: [&str; 7] = [
     "kernels_linear",
     "kernels_sample",
 ];
+/// Tests of what the recorder is part of, or else absent from: they run with and without it. All others run with it.
+const TWICE_TESTS: [&str; 6] = ["bench_latency", "cuda_device", "device", "engine", "http", "serve"];
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Every part with its check.
@@ -32,11 +37,12 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("bindings", |part| this(part, &["bindings", "--check"])),
         // Before all that builds: it installs the compiler, and builds embed the kernels from then on.
         ("cuda-kernels", if full { |part| this(part, &["kernels", "--all"]) } else { |part| this(part, &["kernels"]) }),
-        ("clippy", |part| clippy(part, &["--workspace"])),
+        ("clippy", |part| PACKAGES.iter().try_fold(Outcome::passed(""), |_, name| clippy(part, &["-p", *name]))),
         ("clippy-profiling", |part| clippy(part, &["-p", "vitrum", "--features", "profiling"])),
         ("build", build),
         ("model", model),
-        ("test", |part| cargo_test(part, &["--workspace"], None)),
+        ("test-tools", |part| cargo_tests(part, &TOOLS.map(|package| vec!["-p", package]), None)),
+        ("test", test),
         ("test-profiling", test_profiling),
         ("profile-serve", acceptance::profile_serve),
         ("trace-lint", acceptance::lint),
@@ -50,7 +56,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("trace-hta", acceptance::hta as Check),
             ("aarch64", aarch64),
             ("emulate", emulate),
-            ("test-random", |part| cargo_test(part, &RANDOM_TESTS, Some(RANDOM_CASES))),
+            ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
         ]);
     }
     parts
@@ -93,13 +99,17 @@ fn model(part: &Part) -> Result<Outcome, String> {
     Ok(Outcome::passed(""))
 }
 
-fn cargo_test(part: &Part, which: &[&str], random_cases: Option<&str>) -> Result<Outcome, String> {
-    let args = [&["test", "--no-fail-fast"], which].concat();
-    let mut command = tree::cargo(&args);
-    if let Some(cases) = random_cases {
-        command.env("PROPTEST_CASES", cases);
+/// Several runs of cargo's tests, the tests of all counted.
+fn cargo_tests(part: &Part, runs: &[Vec<&str>], random_cases: Option<&str>) -> Result<Outcome, String> {
+    let (mut passed, mut ignored) = (0, 0);
+    for which in runs {
+        let mut command = tree::cargo(&[&["test", "--no-fail-fast"], which.as_slice()].concat());
+        if let Some(cases) = random_cases {
+            command.env("PROPTEST_CASES", cases);
+        }
+        let counted = counts(&part.run("cargo test", command)?);
+        (passed, ignored) = (passed + counted.0, ignored + counted.1);
     }
-    let (passed, ignored) = counts(&part.run("cargo test", command)?);
     if passed == 0 {
         return Err("cargo test ran no test".into());
     }
@@ -107,7 +117,13 @@ fn cargo_test(part: &Part, which: &[&str], random_cases: Option<&str>) -> Result
     Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
 }
 
-/// The tests of the library and its programs with the recorder in them.
+/// The library, its programs and its documentation without the recorder, and the kernels.
+fn test(part: &Part) -> Result<Outcome, String> {
+    let which = targets(&[], KERNEL_TESTS.iter().chain(&TWICE_TESTS));
+    cargo_tests(part, &[which, vec!["-p", "vitrum", "--doc"]], None)
+}
+
+/// The library and its programs with the recorder in them.
 fn test_profiling(part: &Part) -> Result<Outcome, String> {
     let folder = tree::root().join("tests");
     let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -118,9 +134,15 @@ fn test_profiling(part: &Part) -> Result<Outcome, String> {
         .collect();
     names.retain(|name| !KERNEL_TESTS.contains(&name.as_str()));
     names.sort();
-    let mut which = vec!["-p", "vitrum", "--features", "profiling", "--lib", "--bins"];
-    names.iter().for_each(|name| which.extend(["--test", name.as_str()]));
-    cargo_test(part, &which, None)
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    cargo_tests(part, &[targets(&["--features", "profiling"], &names)], None)
+}
+
+/// What cargo is told for these tests of vitrum, with those in its library and its programs.
+fn targets<'a>(features: &[&'a str], tests: impl IntoIterator<Item = &'a &'a str>) -> Vec<&'a str> {
+    let mut which = [&["-p", "vitrum", "--lib", "--bins"], features].concat();
+    tests.into_iter().for_each(|test| which.extend(["--test", test]));
+    which
 }
 
 /// Passed and ignored tests, of lines like `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
