@@ -15,18 +15,8 @@ const RANDOM_TESTS: [&str; 9] =
 /// Each is built alone: together, every dependency would be built once more, with the features that all want of it.
 const PACKAGES: [&str; 3] = ["vitrum", TOOLS[0], TOOLS[1]];
 const TOOLS: [&str; 2] = ["xtask", "softcuda"];
-/// Tests of kernels alone: the recorder is not in them, and they take minutes.
-const KERNEL_TESTS: [&str; 7] = [
-    "cuda_attention",
-    "cuda_embed",
-    "cuda_linear",
-    "cuda_sample",
-    "kernels_attention",
-    "kernels_linear",
-    "kernels_sample",
-];
-/// Tests of what the recorder is part of, or else absent from: they run with and without it. All others run with it.
-const TWICE_TESTS: [&str; 6] = ["bench_latency", "cuda_device", "device", "engine", "http", "serve"];
+/// Tests of what the recorder is part of, or else absent from: they run without it, too.
+const WITHOUT_RECORDER: [&str; 6] = ["bench_latency", "cuda_device", "device", "engine", "http", "serve"];
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Every part with its check.
@@ -42,8 +32,8 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("build", build),
         ("model", model),
         ("test-tools", |part| cargo_tests(part, &TOOLS.map(|package| vec!["-p", package]), None)),
-        ("test", test),
-        ("test-profiling", test_profiling),
+        ("test", |part| cargo_tests(part, &[vec!["-p", "vitrum", "--features", "profiling"]], None)),
+        ("test-no-recorder", test_without_recorder),
         ("profile-serve", acceptance::profile_serve),
         ("trace-lint", acceptance::lint),
         ("trace-complete", acceptance::complete),
@@ -117,32 +107,10 @@ fn cargo_tests(part: &Part, runs: &[Vec<&str>], random_cases: Option<&str>) -> R
     Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
 }
 
-/// The library, its programs and its documentation without the recorder, and the kernels.
-fn test(part: &Part) -> Result<Outcome, String> {
-    let which = targets(&[], KERNEL_TESTS.iter().chain(&TWICE_TESTS));
-    cargo_tests(part, &[which, vec!["-p", "vitrum", "--doc"]], None)
-}
-
-/// The library and its programs with the recorder in them.
-fn test_profiling(part: &Part) -> Result<Outcome, String> {
-    let folder = tree::root().join("tests");
-    let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file())
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    names.retain(|name| !KERNEL_TESTS.contains(&name.as_str()));
-    names.sort();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    cargo_tests(part, &[targets(&["--features", "profiling"], &names)], None)
-}
-
-/// What cargo is told for these tests of vitrum, with those in its library and its programs.
-fn targets<'a>(features: &[&'a str], tests: impl IntoIterator<Item = &'a &'a str>) -> Vec<&'a str> {
-    let mut which = [&["-p", "vitrum", "--lib", "--bins"], features].concat();
-    tests.into_iter().for_each(|test| which.extend(["--test", test]));
-    which
+/// The library without the recorder, from outside.
+fn test_without_recorder(part: &Part) -> Result<Outcome, String> {
+    let tests = WITHOUT_RECORDER.iter().flat_map(|test| ["--test", test]);
+    cargo_tests(part, &[["-p", "vitrum"].into_iter().chain(tests).collect()], None)
 }
 
 /// Passed and ignored tests, of lines like `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
