@@ -62,7 +62,13 @@ impl Recording {
         if !crate::trace::record::ENABLED {
             return Err(RecordError::NotCompiledIn.into());
         }
-        self.peaks(runner)?;
+        match self.peaks(runner) {
+            // A recording without roofs is worth more than none.
+            Err(error @ DeviceError::OutOfMemory { .. }) => {
+                tracing::warn!("this recording has no peaks of the device: {error}");
+            }
+            measured => drop(measured?),
+        }
         let tables = runner.tables();
         let recorder = Recorder::start(options, &self.header(), &tables)?;
         let started = SessionStarted { id: recorder.id().to_owned(), path: recorder.path().to_owned() };

@@ -118,9 +118,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The test binaries, built as `cargo test` builds them.
+/// The test binaries, built as `cargo xtask test` builds them.
 fn test_binaries() -> Result<Vec<(&'static str, PathBuf)>, String> {
-    let mut args = vec!["test", "--no-run", "-p", "vitrum", "--message-format", "json"];
+    let mut args = vec!["test", "--no-run", "-p", "vitrum", "--features", "profiling", "--message-format", "json"];
     for (name, _) in BINARIES {
         args.extend(if name == "lib" { vec!["--lib"] } else { vec!["--test", name] });
     }

@@ -3,6 +3,9 @@
 //! The release binary is built twice in one copy of the tree: with `src/trace/record` there, and with it removed. The
 //! two have to be equal, byte for byte, and hold none of the recorder's own words. That the comparison sees anything is
 //! shown by a build with the feature: it differs, it holds those words, and it fails without the folder.
+//!
+//! vitrum's own code is not optimised in these builds. So the optimiser is given the same in both, and nothing is equal
+//! only because it took the recorder out.
 
 use std::error::Error;
 use std::fs;
@@ -17,6 +20,8 @@ use crate::{process, tree};
 
 /// What has to leave no trace.
 const RECORDER: &str = "src/trace/record";
+/// How vitrum itself is compiled here.
+const UNOPTIMISED: [&str; 2] = ["--config", "profile.release.package.vitrum.opt-level=0"];
 /// Pieces of the recorder's strings that are shorter could stand anywhere.
 const WORD_BYTES_MIN: usize = 12;
 
@@ -101,7 +106,7 @@ impl Copy {
 
     fn cargo(&self, args: &[&str]) -> Command {
         let mut command = tree::cargo(args);
-        command.args(["--release", "-p", "vitrum", "--bin", "vitrum"]).current_dir(&self.root);
+        command.args(UNOPTIMISED).args(["--release", "-p", "vitrum", "--bin", "vitrum"]).current_dir(&self.root);
         command.env("CARGO_TARGET_DIR", tree::target());
         command
     }

@@ -52,6 +52,12 @@ pub enum CudaError {
         /// What there is.
         max: u32,
     },
+    /// A kernel whose stamp, by which it is measured, is not whole.
+    #[error("{kernel} ran, and did not say when by the GPU's clock")]
+    NoStamp {
+        /// Its name.
+        kernel: String,
+    },
     /// The delay of a test.
     #[error("a node can be delayed on the CPU only")]
     NoDelay,

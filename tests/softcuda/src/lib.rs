@@ -12,10 +12,16 @@ mod driver;
 pub mod emulate;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// A folder with the software libcuda under the names by which programs look for it. Put first on the LD_LIBRARY_PATH
 /// of a process, it is that process's driver.
 pub fn library_dir() -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(link_library).clone()
+}
+
+fn link_library() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     let folders: Vec<PathBuf> = program.ancestors().skip(1).take(2).map(PathBuf::from).collect();
     let library = folders.iter().map(|folder| folder.join("libsoftcuda.so")).find(|path| path.exists());
@@ -27,7 +33,7 @@ pub fn library_dir() -> PathBuf {
         if std::fs::read_link(&link).is_ok_and(|target| target == library) {
             continue;
         }
-        // Tests run side by side: a link of its own, moved into place.
+        // Programs run side by side: a link of its own, moved into place.
         let own = folder.join(format!("{name}.{}", std::process::id()));
         let _ = std::fs::remove_file(&own);
         std::os::unix::fs::symlink(&library, &own).unwrap_or_else(|error| panic!("{}: {error}", own.display()));

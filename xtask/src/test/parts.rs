@@ -12,16 +12,11 @@ const RANDOM_CASES: &str = "4096";
 /// Where there are random tests.
 const RANDOM_TESTS: [&str; 9] =
     ["-p", "vitrum", "--lib", "--test", "text", "--test", "weights", "--features", "profiling"];
-/// Tests of kernels alone: the recorder is not in them, and they take minutes.
-const KERNEL_TESTS: [&str; 7] = [
-    "cuda_attention",
-    "cuda_embed",
-    "cuda_linear",
-    "cuda_sample",
-    "kernels_attention",
-    "kernels_linear",
-    "kernels_sample",
-];
+/// Each is built alone: together, every dependency would be built once more, with the features that all want of it.
+const PACKAGES: [&str; 3] = ["vitrum", TOOLS[0], TOOLS[1]];
+const TOOLS: [&str; 2] = ["xtask", "softcuda"];
+/// Tests of what the recorder is part of, or else absent from: they run without it, too.
+const WITHOUT_RECORDER: [&str; 6] = ["bench_latency", "cuda_device", "device", "engine", "http", "serve"];
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Every part with its check.
@@ -32,12 +27,13 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("bindings", |part| this(part, &["bindings", "--check"])),
         // Before all that builds: it installs the compiler, and builds embed the kernels from then on.
         ("cuda-kernels", if full { |part| this(part, &["kernels", "--all"]) } else { |part| this(part, &["kernels"]) }),
-        ("clippy", |part| clippy(part, &["--workspace"])),
+        ("clippy", |part| PACKAGES.iter().try_fold(Outcome::passed(""), |_, name| clippy(part, &["-p", *name]))),
         ("clippy-profiling", |part| clippy(part, &["-p", "vitrum", "--features", "profiling"])),
         ("build", build),
         ("model", model),
-        ("test", |part| cargo_test(part, &["--workspace"], None)),
-        ("test-profiling", test_profiling),
+        ("test-tools", |part| cargo_tests(part, &TOOLS.map(|package| vec!["-p", package]), None)),
+        ("test", |part| cargo_tests(part, &[vec!["-p", "vitrum", "--features", "profiling"]], None)),
+        ("test-no-recorder", test_without_recorder),
         ("profile-serve", acceptance::profile_serve),
         ("trace-lint", acceptance::lint),
         ("trace-complete", acceptance::complete),
@@ -50,7 +46,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("trace-hta", acceptance::hta as Check),
             ("aarch64", aarch64),
             ("emulate", emulate),
-            ("test-random", |part| cargo_test(part, &RANDOM_TESTS, Some(RANDOM_CASES))),
+            ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
         ]);
     }
     parts
@@ -93,13 +89,17 @@ fn model(part: &Part) -> Result<Outcome, String> {
     Ok(Outcome::passed(""))
 }
 
-fn cargo_test(part: &Part, which: &[&str], random_cases: Option<&str>) -> Result<Outcome, String> {
-    let args = [&["test", "--no-fail-fast"], which].concat();
-    let mut command = tree::cargo(&args);
-    if let Some(cases) = random_cases {
-        command.env("PROPTEST_CASES", cases);
+/// Several runs of cargo's tests, the tests of all counted.
+fn cargo_tests(part: &Part, runs: &[Vec<&str>], random_cases: Option<&str>) -> Result<Outcome, String> {
+    let (mut passed, mut ignored) = (0, 0);
+    for which in runs {
+        let mut command = tree::cargo(&[&["test", "--no-fail-fast"], which.as_slice()].concat());
+        if let Some(cases) = random_cases {
+            command.env("PROPTEST_CASES", cases);
+        }
+        let counted = counts(&part.run("cargo test", command)?);
+        (passed, ignored) = (passed + counted.0, ignored + counted.1);
     }
-    let (passed, ignored) = counts(&part.run("cargo test", command)?);
     if passed == 0 {
         return Err("cargo test ran no test".into());
     }
@@ -107,20 +107,10 @@ fn cargo_test(part: &Part, which: &[&str], random_cases: Option<&str>) -> Result
     Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
 }
 
-/// The tests of the library and its programs with the recorder in them.
-fn test_profiling(part: &Part) -> Result<Outcome, String> {
-    let folder = tree::root().join("tests");
-    let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file())
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    names.retain(|name| !KERNEL_TESTS.contains(&name.as_str()));
-    names.sort();
-    let mut which = vec!["-p", "vitrum", "--features", "profiling", "--lib", "--bins"];
-    names.iter().for_each(|name| which.extend(["--test", name.as_str()]));
-    cargo_test(part, &which, None)
+/// The library without the recorder, from outside.
+fn test_without_recorder(part: &Part) -> Result<Outcome, String> {
+    let tests = WITHOUT_RECORDER.iter().flat_map(|test| ["--test", test]);
+    cargo_tests(part, &[["-p", "vitrum"].into_iter().chain(tests).collect()], None)
 }
 
 /// Passed and ignored tests, of lines like `test result: ok. 3 passed; 0 failed; 1 ignored; …`.

@@ -52,13 +52,13 @@ impl<'a> Bench<'a> {
         // SAFETY: by this function's contract; the stamp is two cells.
         unsafe { launch_with(self.context, function, launch, &mut arguments, false)? };
         let cells: [u64; 2] = self.stamp.read(0)?;
-        Ok(duration_ns(cells))
+        duration_ns(cells).ok_or_else(|| CudaError::NoStamp { kernel: launch.kernel.clone() })
     }
 }
 
-/// Of a node's two cells.
-fn duration_ns([start, end]: [u64; 2]) -> u64 {
-    end.saturating_sub(!start)
+/// Of a node's two cells, if both were written.
+fn duration_ns([start, end]: [u64; 2]) -> Option<u64> {
+    if start == 0 || end == 0 { None } else { end.checked_sub(!start) }
 }
 
 /// Memory of the GPU for as long as something is measured, zeroed.

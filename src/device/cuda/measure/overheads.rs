@@ -184,6 +184,7 @@ mod tests {
         assert_eq!(boundary_ns(&samples), 103.0);
         assert_eq!(between(&samples, |ahead, node| distance_ns(ahead.end_ns, node.start_ns)), 3.0);
         assert_eq!(between(&samples, |ahead, node| distance_ns(node.entry_ns, ahead.end_ns)), 5.0);
-        assert_eq!(duration_ns([!1_000, 1_100]), 100);
+        assert_eq!(duration_ns([!1_000, 1_100]), Some(100));
+        assert_eq!([duration_ns([0, 1_100]), duration_ns([!1_000, 0])], [None; 2], "half a stamp is none");
     }
 }

@@ -9,6 +9,9 @@ use crate::device::{DeviceError, DevicePeaks};
 /// little beside it.
 const SAMPLE_NS: u64 = 2_000_000;
 
+/// How often a sample is made longer at most: a clock that stands still would have it made longer for ever.
+const LENGTHENINGS_MAX: usize = 3;
+
 /// Samples of which the median counts.
 const SAMPLES: usize = 5;
 
@@ -90,7 +93,7 @@ fn matrix_rate(
 fn rate(rounds_first: u32, mut run: impl FnMut(u32) -> Result<(f64, u64), DeviceError>) -> Result<f64, DeviceError> {
     run(rounds_first)?; // clocks and caches warm up
     let mut rounds = rounds_first;
-    loop {
+    for _ in 0..LENGTHENINGS_MAX {
         let (_, took_ns) = run(rounds)?;
         let factor = SAMPLE_NS.div_ceil(took_ns.max(1)).min(64) as u32;
         if factor <= 1 {
