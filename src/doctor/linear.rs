@@ -149,13 +149,13 @@ pub fn check_embedding(bench: &mut Bench, hidden: usize, sources: &[i32]) -> Cas
 const PAGE: usize = PAGE_TOKENS as usize;
 
 /// A rotated pair takes the errors of both of its values, and three roundings.
-pub fn rotated(values: &[f64], tolerances: &[f64]) -> Vec<f64> {
+fn rotated(values: &[f64], tolerances: &[f64]) -> Vec<f64> {
     let pairs = values.chunks_exact(2).zip(tolerances.chunks_exact(2));
     pairs.flat_map(|(v, t)| [t[0] + t[1] + 4e-7 * (v[0].abs() + v[1].abs()); 2]).collect()
 }
 
 /// What an entry of the cache may be off by, beside what its value may.
-pub fn cached(tolerances: &[f64], want: &[f64], kv_format: u32) -> Vec<f64> {
+fn cached(tolerances: &[f64], want: &[f64], kv_format: u32) -> Vec<f64> {
     let rounding = if kv_format == FORMAT_F16 { 0.5f64.powi(11) } else { 0.0 };
     tolerances.iter().zip(want).map(|(t, want)| t * 1.01 + want.abs() * rounding + 1e-7).collect()
 }
@@ -242,15 +242,46 @@ impl QkvCase<'_> {
         all
     }
 
-    /// The caches are read in the order of tokens; what no token wrote is untouched.
-    fn check(&self, what: &str, [q, k_cache, v_cache]: &[Vec<f32>; 3], kv_format: u32) -> Case {
-        let [want_q, want_k, want_v] = self.reference();
-        let tolerances = [0, 1, 2].map(|part: usize| self.rows.tolerances(&self.weights[part]));
-        let off_q = check(what, q, &want_q, &rotated(&want_q, &tolerances[0]))?;
-        let (head_dim, kv_heads) = (self.head_dim, self.weights[1].packed.rows as usize / self.head_dim);
+    fn check(&self, what: &str, results: &[Vec<f32>; 3], kv_format: u32) -> Case {
+        let want = QkvWant {
+            values: self.reference(),
+            tolerances: [0, 1, 2].map(|part: usize| self.rows.tolerances(&self.weights[part])),
+            slots: self.slots,
+            head_dim: self.head_dim,
+            kv_heads: self.weights[1].packed.rows as usize / self.head_dim,
+            kv_format,
+        };
+        want.check(what, results)
+    }
+}
+
+/// What queries, keys and values have to be.
+#[derive(Debug)]
+pub struct QkvWant<'a> {
+    /// q (tokens, heads · head_dim), k and v (tokens, kv_heads · head_dim)
+    pub values: [Vec<f64>; 3],
+    /// How far each may be off, before it is rotated and stored.
+    pub tolerances: [Vec<f64>; 3],
+    /// (tokens): where keys and values are stored
+    pub slots: &'a [u32],
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// `FORMAT_F32` or `FORMAT_F16`
+    pub kv_format: u32,
+}
+
+impl QkvWant<'_> {
+    /// Compares queries, and the caches as f32, which were full of `UNTOUCHED`. They are read in the order of tokens;
+    /// what no token wrote is untouched.
+    pub fn check(&self, what: &str, [q, k_cache, v_cache]: &[Vec<f32>; 3]) -> Case {
+        let QkvWant { values: [want_q, want_k, want_v], tolerances, slots, .. } = self;
+        let (head_dim, kv_heads) = (self.head_dim, self.kv_heads);
+        let off_q = check(what, q, want_q, &rotated(want_q, &tolerances[0]))?;
         let (mut k, mut v) = (Vec::new(), Vec::new());
         let mut written = [vec![false; k_cache.len()], vec![false; v_cache.len()]];
-        for slot in self.slots.iter().map(|slot| *slot as usize) {
+        for slot in slots.iter().map(|slot| *slot as usize) {
             for (head, dim) in (0..kv_heads).flat_map(|head| (0..head_dim).map(move |dim| (head, dim))) {
                 let page = (slot / PAGE * kv_heads + head) * head_dim * PAGE;
                 let (at_k, at_v) = (page + dim * PAGE + slot % PAGE, page + slot % PAGE * head_dim + dim);
@@ -260,11 +291,11 @@ impl QkvCase<'_> {
                 written[1][at_v] = true;
             }
         }
-        let stored_k = cached(&rotated(&want_k, &tolerances[1]), &want_k, kv_format);
-        let off_k = check(&format!("{what}: k"), &k, &want_k, &stored_k)?;
-        let off_v = check(&format!("{what}: v"), &v, &want_v, &cached(&tolerances[2], &want_v, kv_format))?;
+        let stored_k = cached(&rotated(want_k, &tolerances[1]), want_k, self.kv_format);
+        let off_k = check(&format!("{what}: k"), &k, want_k, &stored_k)?;
+        let off_v = check(&format!("{what}: v"), &v, want_v, &cached(&tolerances[2], want_v, self.kv_format))?;
         let half = half::f16::from_f32(UNTOUCHED).to_f32();
-        let untouched = if kv_format == FORMAT_F16 { half } else { UNTOUCHED };
+        let untouched = if self.kv_format == FORMAT_F16 { half } else { UNTOUCHED };
         for (name, cache, written) in [("K", k_cache, &written[0]), ("V", v_cache, &written[1])] {
             let touched = cache.iter().zip(written).any(|(value, written)| !written && *value != untouched);
             ensure(!touched, || format!("{what}: {name} touched beyond the step's slots"))?;

@@ -3,7 +3,7 @@
 use softcuda::emulate::Mode;
 use vitrum::device::params::*;
 use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
-use vitrum::doctor::linear::{RowInput, cached, rotated};
+use vitrum::doctor::linear::{QkvWant, RowInput};
 use vitrum::ops::norm_qkv;
 
 use crate::bench::*;
@@ -113,33 +113,15 @@ impl QkvCase {
     fn check(&self, variant: (Mode, Block), kv_format: u32) {
         let packed = self.weights[0].0.packed;
         let what = format!("format {} {variant:?} {:?} x {}", packed.format, self.heads, self.positions.len());
-        let [q, k_cache, v_cache] = self.run(variant, kv_format);
-        let [want_q, want_k, want_v] = self.reference(packed.activations);
-        let tolerances = [0, 1, 2].map(|part: usize| self.case.tolerances(&self.weights[part].0));
-        check(&what, &q, &want_q, &rotated(&want_q, &tolerances[0]));
-
-        // The caches, read in the order of tokens; what no token wrote is untouched.
-        let (head_dim, kv_heads) = (self.head_dim, self.heads[1]);
-        let (mut k, mut v) = (Vec::new(), Vec::new());
-        let mut written = [vec![false; k_cache.len()], vec![false; v_cache.len()]];
-        for slot in self.slots.iter().map(|slot| *slot as usize) {
-            for (head, dim) in (0..kv_heads).flat_map(|head| (0..head_dim).map(move |dim| (head, dim))) {
-                let page = (slot / PAGE * kv_heads + head) * head_dim * PAGE;
-                let (at_k, at_v) = (page + dim * PAGE + slot % PAGE, page + slot % PAGE * head_dim + dim);
-                k.push(k_cache[at_k]);
-                v.push(v_cache[at_v]);
-                written[0][at_k] = true;
-                written[1][at_v] = true;
-            }
-        }
-        let half = kv_format == FORMAT_F16;
-        check(&format!("{what}: k"), &k, &want_k, &cached(&rotated(&want_k, &tolerances[1]), &want_k, kv_format));
-        check(&format!("{what}: v"), &v, &want_v, &cached(&tolerances[2], &want_v, kv_format));
-        let untouched = if half { half::f16::from_f32(UNTOUCHED).to_f32() } else { UNTOUCHED };
-        for (name, cache, written) in [("K", &k_cache, &written[0]), ("V", &v_cache, &written[1])] {
-            let touched = cache.iter().zip(written).any(|(value, written)| !written && *value != untouched);
-            assert!(!touched, "{what}: {name} touched beyond the step's slots");
-        }
+        let want = QkvWant {
+            values: self.reference(packed.activations),
+            tolerances: [0, 1, 2].map(|part: usize| self.case.tolerances(&self.weights[part].0)),
+            slots: &self.slots,
+            head_dim: self.head_dim,
+            kv_heads: self.heads[1],
+            kv_format,
+        };
+        want.check(&what, &self.run(variant, kv_format)).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
