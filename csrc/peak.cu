@@ -1,7 +1,8 @@
 // What the device can do: reading, copying, products of matrices, by the instructions that the other kernels use. They
 // are stamped; src/device/cuda/measure makes rates of that.
 //
-// A block has 256 threads; the grid is what the device holds at once.
+// A block has 256 threads; the grid is what the device holds at once. Launched alone, after all that is in the stream:
+// there is no kernel to wait for.
 #include "common/ptx.cuh"
 #include "common/stamp.cuh"
 #include "params.h"
@@ -25,8 +26,6 @@ __device__ uint32_t some_bytes(uint32_t i) { return (threadIdx.x * 8 + i) * 0x9e
 
 VITRUM_KERNEL __launch_bounds__(THREADS) peak_read(
     const __grid_constant__ PeakMemoryParams p, const __grid_constant__ LaunchInfo launch) {
-    pdl_trigger();
-    pdl_wait();
     stamp_begin(launch);
     const uint4* from = static_cast<const uint4*>(p.from);
     const uint64_t words = p.bytes / sizeof(uint4), stride = grid_words();
@@ -51,8 +50,6 @@ VITRUM_KERNEL __launch_bounds__(THREADS) peak_read(
 
 VITRUM_KERNEL __launch_bounds__(THREADS) peak_copy(
     const __grid_constant__ PeakMemoryParams p, const __grid_constant__ LaunchInfo launch) {
-    pdl_trigger();
-    pdl_wait();
     stamp_begin(launch);
     const uint4* from = static_cast<const uint4*>(p.from);
     uint4* to = static_cast<uint4*>(p.to);
@@ -74,8 +71,6 @@ VITRUM_KERNEL __launch_bounds__(THREADS) peak_copy(
 // A round: CHAINS products of 16 x 16 and 16 x 8 per warp.
 VITRUM_KERNEL __launch_bounds__(THREADS) peak_bf16(
     const __grid_constant__ PeakMatrixParams p, const __grid_constant__ LaunchInfo launch) {
-    pdl_trigger();
-    pdl_wait();
     stamp_begin(launch);
     const uint32_t a[4] = {some_bf16(0), some_bf16(1), some_bf16(2), some_bf16(3)};
     const uint32_t b[2] = {some_bf16(4), some_bf16(5)};
@@ -94,8 +89,6 @@ VITRUM_KERNEL __launch_bounds__(THREADS) peak_bf16(
 // A round: CHAINS products of 16 x 32 and 32 x 8 per warp. Sums may overflow: they wrap.
 VITRUM_KERNEL __launch_bounds__(THREADS) peak_int8(
     const __grid_constant__ PeakMatrixParams p, const __grid_constant__ LaunchInfo launch) {
-    pdl_trigger();
-    pdl_wait();
     stamp_begin(launch);
     const uint32_t a[4] = {some_bytes(0), some_bytes(1), some_bytes(2), some_bytes(3)};
     const uint32_t b[2] = {some_bytes(4), some_bytes(5)};

@@ -18,10 +18,9 @@ VITRUM_KERNEL __launch_bounds__(256) probe_node(
     stamp_end(launch);
 }
 
-// One block of one thread.
+// One block of one thread. Launched alone, after all that is in the stream.
 VITRUM_KERNEL __launch_bounds__(1) probe_clock(
     const __grid_constant__ ClockStepParams p, const __grid_constant__ LaunchInfo launch) {
-    pdl_wait();
     stamp_begin(launch);
     const uint64_t first_ns = global_timer_ns();
     uint64_t last_ns = first_ns, smallest_ns = 0, steps = 0;
