@@ -13,17 +13,14 @@ void GlobalMemory::begin_launch(uint32_t epoch) {
     if (pages_.size() <= PAGES_MAX) return;
     for (const auto& [number, page] : pages_) delete page;
     pages_.clear();
-    last_ = 0;
+    for (auto& recent : recent_) recent = {};
 }
 
-GlobalMemory::Page* GlobalMemory::page_of(uintptr_t address, bool make) {
-    const uintptr_t number = address / PAGE;
-    if (number == last_ && (last_page_ != nullptr || !make)) return last_page_;
+GlobalMemory::Page* GlobalMemory::find_page(uintptr_t number, bool make) {
     const auto found = pages_.find(number);
     Page* page = found != pages_.end() ? found->second : nullptr;
     if (page == nullptr && make) pages_[number] = page = new Page;
-    last_ = number;
-    last_page_ = page;
+    recent_[number % RECENT] = {number, page};
     return page;
 }
 
@@ -76,10 +73,8 @@ void GlobalMemory::release() {
     }
 }
 
-void GlobalMemory::watch(uintptr_t address, size_t bytes, Access access) {
+void GlobalMemory::watch_words(uintptr_t address, size_t bytes, Access access) {
     const bool writes = access != Access::Read;
-    // Nearly all reads are of pages that no kernel writes.
-    if (!writes && page_of(address, false) == nullptr && page_of(address + bytes - 1, false) == nullptr) return;
     Thread* me = current;
     const Trace whole = now(me, 0xf, access == Access::Atomic ? ATOMIC : 0);
     for_words(address, bytes, [&](uintptr_t word, unsigned of_word) {

@@ -18,7 +18,7 @@
 namespace simt {
 
 class GlobalMemory {
-    static constexpr size_t PAGE = 4096, PAGES_MAX = 4096;
+    static constexpr size_t PAGE = 4096, PAGES_MAX = 4096, RECENT = 64;
     static constexpr uint16_t RELEASED = 0x4000;  // of a write: an atomic behind a fence has come after it
 
     struct Page {
@@ -32,12 +32,20 @@ class GlobalMemory {
     };
 
     std::unordered_map<uintptr_t, Page*> pages_;
-    uintptr_t last_ = 0;  // the page looked for last, by its number; no page of memory is number 0
-    Page* last_page_ = nullptr;
+    struct {
+        uintptr_t number;  // no page of memory is number 0
+        Page* page;        // 0: there is none
+    } recent_[RECENT] = {};  // the pages looked for last, each at its number's remainder
     std::vector<Written> written_;
     uint32_t launch_epoch_ = 0;  // when the launch began
 
-    Page* page_of(uintptr_t address, bool make);
+    Page* page_of(uintptr_t address, bool make) {
+        const uintptr_t number = address / PAGE;
+        const auto& recent = recent_[number % RECENT];
+        return number == recent.number && (recent.page != nullptr || !make) ? recent.page : find_page(number, make);
+    }
+    Page* find_page(uintptr_t number, bool make);
+    void watch_words(uintptr_t address, size_t bytes, Access access);
     void release();
     void check(const Trace& write, const Trace& mine, Access access, uintptr_t word) const;
     bool has_acquired() const;
@@ -45,7 +53,11 @@ class GlobalMemory {
    public:
     void begin_launch(uint32_t epoch);
     void begin_block() { written_.clear(); }
-    void watch(uintptr_t address, size_t bytes, Access access);
+    void watch(uintptr_t address, size_t bytes, Access access) {
+        // Nearly all reads are of pages that no kernel writes.
+        if (access == Access::Read && !page_of(address, false) && !page_of(address + bytes - 1, false)) return;
+        watch_words(address, bytes, access);
+    }
 };
 
 }  // namespace simt

@@ -80,24 +80,27 @@ static void watch_word(const Watched& part, Cell& cell, const Trace& mine, Acces
     cell = {mine, {}};
 }
 
+// An access to shared memory.
+static __attribute__((noinline)) void watch_shared(const Watched& part, uintptr_t first, size_t bytes, Access access) {
+    const unsigned flags = access == Access::Atomic ? ATOMIC : access == Access::CopyBegins ? UNDER_WAY : 0;
+    const Trace whole = now(current, 0xf, flags);
+    for_words(first, bytes, [&](uintptr_t word, unsigned of_word) {
+        Trace mine = whole;
+        mine.bytes = uint16_t(of_word & 0xf);
+        watch_word(part, part.cells[word], mine, access);
+    });
+}
+
 void watch(const void* address, size_t bytes, Access access) {
     const Block* block = current->block;
     if (block == nullptr) return;
     const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    // Stacks, and what the emulation keeps of the threads.
+    if (at - block->own_begin < block->own_bytes) return;
     for (const Watched& part : block->watched) {
-        const uintptr_t first = at - part.begin;
-        if (first >= part.bytes) continue;
-        const unsigned flags = access == Access::Atomic ? ATOMIC : access == Access::CopyBegins ? UNDER_WAY : 0;
-        const Trace whole = now(current, 0xf, flags);
-        for_words(first, bytes, [&](uintptr_t word, unsigned of_word) {
-            Trace mine = whole;
-            mine.bytes = uint16_t(of_word & 0xf);
-            watch_word(part, part.cells[word], mine, access);
-        });
-        return;
+        if (at - part.begin < part.bytes) return watch_shared(part, at - part.begin, bytes, access);
     }
-    // The rest is global memory, but for stacks and what the emulation keeps of the threads.
-    if (at - block->own_begin >= block->own_bytes) block->global->watch(at, bytes, access);
+    block->global->watch(at, bytes, access);
 }
 
 void fence() {
