@@ -32,19 +32,28 @@ import subprocess
 import sys
 import time
 
-import torch
-import torch.nn.functional as F
+torch = F = None  # imported when the arguments are known to be good
 
 # The most that a logit may differ in --check, as a part of the largest one: sums have another order, and bf16 is
 # rounded to 8 bits after every operation.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 4e-2}
 
 
 class Config:
     """The shape of a model: a Hugging Face config.json."""
 
     def __init__(self, path):
-        fields = json.loads(pathlib.Path(path).read_text())
+        try:
+            fields = json.loads(pathlib.Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"{path}: not a readable JSON file: {error}")
+        if not isinstance(fields, dict):
+            raise SystemExit(f"{path}: has to be a JSON object")
+        needed = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
+        needed.append("rms_norm_eps")
+        missing = [name for name in needed if name not in fields]
+        if missing:
+            raise SystemExit(f"{path}: has no {', '.join(missing)}")
         if fields.get("architectures") != ["LlamaForCausalLM"]:
             raise SystemExit(f"{path}: architectures is {fields.get('architectures')}, and has to be LlamaForCausalLM")
         self.name = pathlib.Path(path).stem
@@ -217,9 +226,10 @@ def check(config, device, dtype, batch=3, length=9):
     expected = plain_logits(model, tokens)
     error = ((logits.float() - expected).abs().max() / expected.abs().max()).item()
     same = (logits.argmax(-1) == expected.argmax(-1)).tolist()
-    is_right = error <= TOLERANCE[dtype]
+    name = str(dtype).removeprefix("torch.")
+    is_right = error <= TOLERANCE[name]
     print(json.dumps({"check": config.name, "dtype": str(dtype), "largest_difference": error, "same_argmax": same,
-                      "tolerance": TOLERANCE[dtype], "ok": is_right}))
+                      "tolerance": TOLERANCE[name], "ok": is_right}))
     return is_right
 
 
@@ -288,10 +298,23 @@ def measure(model, batch, context, replays):
     }
 
 
+def numbers(text):
+    return [int(number) for number in text.split(",")]
+
+
+def import_torch():
+    global torch, F
+    try:
+        import torch
+        import torch.nn.functional as F
+    except ImportError as error:
+        raise SystemExit(f"PyTorch is needed: {error}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a config.json, as in benches/configs")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 64], help="sequences of a step")
+    parser.add_argument("--batch", type=numbers, default=[1, 8, 64], help="sequences of a step, as 8 or 1,8,64")
     parser.add_argument("--context", type=int, default=576, help="positions that a step sees")
     parser.add_argument("--replays", type=int, default=100, help="the median of so many is printed")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -300,9 +323,11 @@ def main():
     args = parser.parse_args()
     if min(args.batch + [args.context, args.replays]) < 1:
         parser.error("--batch, --context and --replays have to be at least 1")
+    config = Config(args.config)
+    import_torch()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device; --device cpu tests the script")
-    config, device, dtype = Config(args.config), torch.device(args.device), getattr(torch, args.dtype)
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     with torch.inference_mode():
         if args.check:
             sys.exit(0 if check(config, device, dtype) else 1)

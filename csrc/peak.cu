@@ -10,7 +10,7 @@
 namespace {
 
 constexpr uint32_t THREADS = 256;
-constexpr uint32_t LOADS = 8;  // words of 16 bytes that a thread asks for at once
+constexpr uint32_t LOADS = 8;  // words of 16 bytes that a thread asks for in a turn: the compiler says how many at once
 constexpr uint32_t CHAINS = VITRUM_PEAK_MATRIX_CHAINS;
 
 // Which word a thread begins with, and how many words all threads have together.

@@ -104,6 +104,19 @@ fn flags_that_do_not_fit_are_refused() {
         (&["--profile", "--node-table"][..], "cannot be used with"),
         (&["--output-len", "60"][..], "--input-len + --output-len is 92, and max_model_len is 64"),
         (&["--batch-size", "0", "--output-len", "4"][..], "--batch-size is 0, and has to be at least 1"),
+        (&["--profile", "--output-json", "a.json"][..], "cannot be used with"),
+        (
+            &["--batch-size", "11", "--n", "3", "--output-len", "4"][..],
+            "--batch-size x --n is 33 sequences, and --max-num-seqs is 32",
+        ),
+        (
+            &["--batch-size", "4611686018427387904", "--n", "4", "--output-len", "4"][..],
+            "--batch-size x --n is 18446744073709551615 sequences",
+        ),
+        (
+            &["--input-len", "18446744073709551615", "--output-len", "4"][..],
+            "--input-len + --output-len is 18446744073709551619, and max_model_len is 64",
+        ),
     ] {
         let output = bench(&folder, "null", flags);
         let said = text(&output.stderr);

@@ -325,3 +325,18 @@ fn decode_steps_are_measured_against_the_read_peak() {
         assert!(json["node_table"][0]["Read peak (%)"].as_f64() > Some(0.0), "{json:#}");
     }
 }
+
+/// A kernel that a block has no room for is no surprise of the first request.
+#[test]
+fn a_gpu_with_less_shared_memory_is_refused_at_the_start() {
+    let folder = TempDir::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vitrum"));
+    command.args(["bench", "latency"]).arg(folder.write("config.json", CONFIG));
+    command.args(["--load-format", "dummy", "--device", "cuda", "--max-model-len", "64", "--output-len", "4"]);
+    command.env("SOFTCUDA_SHARED_BYTES", "40000");
+    let ended = finished(on_softcuda(command));
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let said = "bytes of shared memory, and a block on this GPU has at most 40000";
+    assert!(ended.stderr.contains("error: attention_f16_d") && ended.stderr.contains(said), "{}", ended.stderr);
+    assert!(!ended.stdout.contains("Warming up"), "{}", ended.stdout);
+}

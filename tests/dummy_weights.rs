@@ -193,3 +193,16 @@ fn the_configs_of_benches_are_the_models_that_they_are_named_after() {
     let files = std::fs::read_dir(folder).expect("a folder").count();
     assert_eq!(files, published.len(), "a configuration without its number");
 }
+
+#[test]
+fn a_tensor_that_no_machine_has_memory_for_is_an_error() {
+    let folder = TempDir::new();
+    let path = written(&folder, |config| {
+        for field in ["hidden_size", "intermediate_size", "vocab_size"] {
+            config[field] = json!(1 << 24);
+        }
+    });
+    let weights = Weights::dummy(&path, WeightFormat::Bf16, 0).expect("every field is in its range");
+    let refused = weights.tensor("token_embd.weight").expect_err("half a petabyte");
+    assert_says(refused, "tensor token_embd.weight has 562949953421312 bytes");
+}

@@ -43,7 +43,7 @@ pub struct LatencyArgs {
     #[arg(long, default_value_t = 30)]
     pub num_iters: usize,
     /// Record one batch instead of measuring
-    #[arg(long, conflicts_with = "node_table")]
+    #[arg(long, conflicts_with_all = ["node_table", "output_json"])]
     pub profile: bool,
     /// After the measured batches record one more, and print the time of each layer and op
     #[arg(long)]
@@ -54,6 +54,13 @@ pub struct LatencyArgs {
     /// As vLLM's flag; here token ids are never turned into text, with or without it
     #[arg(long)]
     pub disable_detokenize: bool,
+}
+
+impl LatencyArgs {
+    /// Requests of a batch; at the largest number it stops.
+    pub fn requests(&self) -> u64 {
+        (self.batch_size as u64).saturating_mul(self.n as u64)
+    }
 }
 
 /// What is measured.
@@ -143,7 +150,7 @@ pub fn run<W: Workload>(
         writeln!(out, "Recorded one batch: {}", path.display())?;
         return Ok(());
     }
-    let mut batches = Vec::with_capacity(args.num_iters);
+    let mut batches = Vec::new();
     for _ in 0..args.num_iters {
         batches.push(workload.iterate().map_err(LatencyBenchError::Workload)?);
     }

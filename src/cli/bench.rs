@@ -11,6 +11,7 @@ use super::CommandResult;
 use super::engine_args::EngineArgs;
 use crate::bench::{latency, serve};
 use crate::engine;
+use crate::step::StepLimits;
 use crate::trace::session::RecordError;
 
 /// What to measure.
@@ -37,11 +38,7 @@ pub(super) fn run(command: &BenchCommand, cache_dir: &Path, profile_dir: Option<
             check_recorder(&args.latency)?;
             let model = args.engine.load(cache_dir)?;
             let options = args.engine.options(&model, &args.engine.model)?;
-            let longest = args.latency.input_len + args.latency.output_len as usize;
-            if longest > options.limits.max_model_len {
-                let limit = options.limits.max_model_len;
-                return Err(format!("--input-len + --output-len is {longest}, and max_model_len is {limit}").into());
-            }
+            check_sizes(&args.latency, &options.limits)?;
             let engine = engine::start(&model.weights, &options)?;
             let profile_dir = profile_dir.unwrap_or_else(|| PathBuf::from("."));
             let mut batch = Batch::new(engine, args.latency.clone(), profile_dir);
@@ -50,6 +47,23 @@ pub(super) fn run(command: &BenchCommand, cache_dir: &Path, profile_dir: Option<
             Ok(result?)
         }
     }
+}
+
+/// One batch is what runs at once, and its requests are no longer than the model takes.
+fn check_sizes(args: &latency::LatencyArgs, limits: &StepLimits) -> CommandResult {
+    let (requests, longest) = (u128::from(args.requests()), args.input_len as u128 + u128::from(args.output_len));
+    if longest > limits.max_model_len as u128 {
+        let limit = limits.max_model_len;
+        return Err(format!("--input-len + --output-len is {longest}, and max_model_len is {limit}").into());
+    }
+    if requests > limits.max_seqs as u128 {
+        let limit = limits.max_seqs;
+        return Err(format!(
+            "--batch-size x --n is {requests} sequences, and --max-num-seqs is {limit}: they would not be one batch"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 /// What this build cannot do is said before a model is loaded.

@@ -79,15 +79,23 @@ impl Dummy {
                 fill_norm(stream, &mut data);
                 (WeightFormat::F32, data)
             }
-            _ => (self.format, matrix(self.format, stream, rows, cols)),
+            _ => {
+                let bytes = rows.saturating_mul(self.format.row_bytes(cols));
+                let no_memory = |_| WeightsError::TensorMemory { path: self.path.clone(), name: name.clone(), bytes };
+                // Asked first: memory that comes zeroed is not touched by one thread alone, and cannot be refused.
+                Vec::<u8>::new().try_reserve_exact(bytes).map_err(no_memory)?;
+                let mut data = vec![0; bytes];
+                fill_matrix(self.format, stream, cols, &mut data);
+                (self.format, data)
+            }
         };
         Ok(Tensor { name, format, rows, cols, data: Cow::Owned(data) })
     }
 }
 
-fn matrix(format: WeightFormat, stream: Stream, rows: usize, cols: usize) -> Vec<u8> {
+fn fill_matrix(format: WeightFormat, stream: Stream, cols: usize, data: &mut [u8]) {
     let row_bytes = format.row_bytes(cols);
-    let mut data = vec![0; rows * row_bytes];
+    let rows = data.len() / row_bytes;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (data.len() / BYTES_PER_THREAD_MIN).clamp(1, cores);
     let rows_per_thread = rows.div_ceil(threads);
@@ -101,5 +109,4 @@ fn matrix(format: WeightFormat, stream: Stream, rows: usize, cols: usize) -> Vec
             if threads == 1 { fill() } else { drop(scope.spawn(fill)) }
         }
     });
-    data
 }

@@ -135,6 +135,16 @@ pub enum WeightsError {
         /// Its row length.
         cols: usize,
     },
+    /// A tensor that the machine has no memory for.
+    #[error("{}: tensor {name} has {bytes} bytes, and the machine did not give them", path.display())]
+    TensorMemory {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its size.
+        bytes: usize,
+    },
 }
 
 /// What is wrong with the bytes of a GGUF file. Offsets count from the beginning of the file.

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         rows.extend(found);
     }
     if rows.is_empty() {
-        return Err("csrc has no kernel".into());
+        return Err("no kernel was compiled to machine code: of PTX alone there is nothing to see".into());
     }
     println!("{}", table(&rows));
     if !wrong.is_empty() {

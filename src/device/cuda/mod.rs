@@ -28,6 +28,7 @@ use self::driver::Driver;
 pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
+use self::launch::Launch;
 pub use self::measure::Overheads;
 use self::memory::Memory;
 use self::modules::Modules;
@@ -189,7 +190,15 @@ impl CudaDevice {
 
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
         let mut numbered = nodes.iter().enumerate();
-        numbered.try_for_each(|(ordinal, node)| validate::node(&node.params, key, ordinal, self.memory.buffers()))
+        numbered.try_for_each(|(ordinal, node)| {
+            validate::node(&node.params, key, ordinal, self.memory.buffers())?;
+            Ok(modules::check_shared(&self.context.gpu, &self.choose(node, key))?)
+        })
+    }
+
+    /// How a node is launched, but for the grid of a persistent kernel.
+    fn choose(&self, node: &Node, key: GraphKey) -> Launch {
+        launch::choose(&node.params, key.bucket, self.context.gpu.multiprocessors)
     }
 
     pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
@@ -198,7 +207,7 @@ impl CudaDevice {
         assert!(nodes.len() <= STEP_NODES_MAX, "{key}: {} nodes, at most {STEP_NODES_MAX}", nodes.len());
         let (mut ready, mut infos) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         for node in nodes {
-            let mut launch = launch::choose(&node.params, key.bucket, self.context.gpu.multiprocessors);
+            let mut launch = self.choose(node, key);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
             if launch.is_persistent {
                 let held = self.modules.blocks_held(function, &launch)?;

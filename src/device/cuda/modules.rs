@@ -69,6 +69,12 @@ pub(super) fn archs(gpu: &Gpu) -> Result<Vec<&'static str>, CudaError> {
     Ok(archs)
 }
 
+/// Fails if a launch asks for more dynamic shared memory than a block of this GPU may have.
+pub(super) fn check_shared(gpu: &Gpu, launch: &Launch) -> Result<(), CudaError> {
+    let (bytes, max) = (launch.shared_bytes, gpu.shared_bytes_max);
+    if bytes > max { Err(CudaError::SharedMemory { kernel: launch.kernel.clone(), bytes, max }) } else { Ok(()) }
+}
+
 impl Modules {
     pub(super) fn load(context: &Arc<Context>) -> Result<Modules, CudaError> {
         context.bind()?;
@@ -92,10 +98,6 @@ impl Modules {
 
     /// A kernel that may be launched with so much dynamic shared memory.
     pub(super) fn function(&mut self, kernel: &str, shared_bytes: u32) -> Result<sys::CUfunction, CudaError> {
-        let max = self.context.gpu.shared_bytes_max;
-        if shared_bytes > max {
-            return Err(CudaError::SharedMemory { kernel: kernel.to_owned(), bytes: shared_bytes, max });
-        }
         self.context.bind()?;
         let known = self.functions.get(kernel).copied();
         let mut function = match known {

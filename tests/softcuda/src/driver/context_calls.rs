@@ -35,9 +35,11 @@ const ATTRIBUTES: &[(c_int, c_int)] = &[
     (75, 9),         // compute capability
     (76, 0),
     (81, 228 << 10), // shared memory of a multiprocessor
-    (97, SHARED_BYTES_MAX as c_int),
-    (115, 0), // memory pools
+    (115, 0),        // memory pools
 ];
+
+/// The attribute that the environment may change.
+const SHARED_BYTES_PER_BLOCK_OPTIN: c_int = 97;
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn cuInit(flags: c_uint) -> c_int {
@@ -97,7 +99,8 @@ pub(super) unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: c_int, d
 pub(super) unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: c_int) -> c_int {
     call("cuDeviceGetAttribute", Needs::Initialised, |_| {
         check_device(device)?;
-        let found = ATTRIBUTES.iter().find(|(known, _)| *known == attribute);
+        let shared = (SHARED_BYTES_PER_BLOCK_OPTIN, settings::settings().shared_bytes_max as c_int);
+        let found = ATTRIBUTES.iter().chain([&shared]).find(|(known, _)| *known == attribute);
         let missing = || Refusal::new(status::INVALID_VALUE, format!("attribute {attribute} is not modelled"));
         let (_, number) = found.ok_or_else(missing)?;
         // SAFETY: by this function's contract.

@@ -25,6 +25,7 @@
 //!   which on calls are counted anew.
 //! - `SOFTCUDA_MODE`: `early` or `late` copies, then `-round-robin` or `-greedy`; `late-round-robin` if not given.
 //! - `SOFTCUDA_MEMORY_BYTES`: the device's memory, 2 GiB if not given.
+//! - `SOFTCUDA_SHARED_BYTES`: the shared memory that the device says a block may have, 227 KiB if not given.
 //!
 //! Images besides cubins, so that tests of the driver need no nvcc: the text `softcuda` is a module of all kernels of
 //! csrc, `softcuda probes` one of this crate's own kernels.

@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use super::modules::SHARED_BYTES_MAX;
 use super::status::{self, Answer, Refusal};
 use super::streams;
 use crate::emulate::{Copies, Mode, Order};
@@ -12,6 +13,8 @@ pub(super) struct Settings {
     fail_file: Option<String>,
     pub(super) mode: Mode,
     pub(super) memory_bytes: u64,
+    /// What the device says of a block's shared memory.
+    pub(super) shared_bytes_max: u64,
 }
 
 struct Calls {
@@ -37,7 +40,8 @@ pub(super) fn settings() -> &'static Settings {
         }
         let mode = text("SOFTCUDA_MODE").map_or(Mode::ALL[2], |text| mode(&text));
         let memory_bytes = text("SOFTCUDA_MEMORY_BYTES").map_or(2 << 30, |text| number(&text));
-        Settings { fail_file, mode, memory_bytes }
+        let shared_bytes_max = text("SOFTCUDA_SHARED_BYTES").map_or(SHARED_BYTES_MAX.into(), |text| number(&text));
+        Settings { fail_file, mode, memory_bytes, shared_bytes_max }
     })
 }
 
