@@ -38,6 +38,16 @@ torch = F = None  # imported when the arguments are known to be good
 # rounded to 8 bits after every operation.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 4e-2}
 
+# Fields of a config.json without which there is no shape.
+NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "rms_norm_eps",
+)
+
 
 class Config:
     """The shape of a model: a Hugging Face config.json."""
@@ -49,9 +59,7 @@ class Config:
             raise SystemExit(f"{path}: not a readable JSON file: {error}")
         if not isinstance(fields, dict):
             raise SystemExit(f"{path}: has to be a JSON object")
-        needed = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
-        needed.append("rms_norm_eps")
-        missing = [name for name in needed if name not in fields]
+        missing = [name for name in NEEDED if name not in fields]
         if missing:
             raise SystemExit(f"{path}: has no {', '.join(missing)}")
         if fields.get("architectures") != ["LlamaForCausalLM"]:
