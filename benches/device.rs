@@ -8,7 +8,7 @@ use vitrum::device::cpu::Worker;
 use vitrum::device::cpu::kernels::{Choice, KernelFn};
 use vitrum::device::params::EmbedParams;
 use vitrum::device::*;
-use vitrum::trace::schema::{Cost, GraphKey, GraphKind, Op, Place};
+use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place};
 
 const NODES: usize = 1_000;
 const SAMPLES: usize = 401;
@@ -47,7 +47,8 @@ fn capture(device: &mut Device, run: KernelFn, nodes: usize, x: u64) -> GraphId 
 
 fn run(device: &mut Device, graphs: &[GraphId], downloads: &[Download], traced: bool) -> u64 {
     let start_ns = monotonic_ns();
-    let ticket = device.submit(&Submission { uploads: &[], graphs, downloads, traced }).unwrap();
+    let sources = NodeSources { stamps: traced, activity: false };
+    let ticket = device.submit(&Submission { uploads: &[], graphs, downloads, sources }).unwrap();
     let data = device.wait(ticket).unwrap().data;
     // The time that a node wrote, if it did; else the end.
     let end_ns = data.try_into().map_or_else(|_| monotonic_ns(), u64::from_le_bytes);
@@ -60,7 +61,7 @@ fn median(mut sample: impl FnMut() -> u64) -> u64 {
 }
 
 fn main() {
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None };
+    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None, activity: false };
     let mut device = Device::open(&options).unwrap();
     println!("{} workers on {}", device.info().workers, device.info().name);
     let mut clock = || {

@@ -23,7 +23,7 @@ const PAGES_PER_SEQ: usize = (MAX_TOKENS + 1).div_ceil(PAGE_TOKENS as usize);
 fn runner() -> StepRunner {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/configs/smollm2-135m.json");
     let weights = Weights::dummy(&config, WeightFormat::Q4_1, 0).expect("the configuration is a good one");
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None };
+    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None, activity: false };
     let limits = StepLimits {
         max_tokens: MAX_TOKENS,
         max_seqs: MAX_SEQS,
@@ -50,7 +50,7 @@ fn step(runner: &mut StepRunner, seqs: usize, rows: usize, first: usize) {
             sample: Some(SampleRow { slot: seq as u32, top_p: 1.0, ..SampleRow::default() }),
         });
     }
-    let submitted = runner.submit(false).expect("the step is within the limits");
+    let submitted = runner.submit(NodeSources::NONE).expect("the step is within the limits");
     black_box(runner.wait(submitted).expect("the CPU does not fail").token(seqs - 1));
 }
 

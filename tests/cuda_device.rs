@@ -16,7 +16,7 @@ use vitrum::device::*;
 use vitrum::model::KvFormat;
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
-use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeStamp, Op, Place, StepCopies};
+use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, NodeStamp, Op, Place, StepCopies};
 use vitrum::weights::Weights;
 
 /// Odd sizes on purpose: 3 query heads per KV head, a vocabulary that is no multiple of 32.
@@ -35,7 +35,8 @@ fn weights(format: WeightFormat) -> Weights {
 }
 
 fn open(choice: DeviceChoice) -> Device {
-    Device::open(&DeviceOptions { choice, threads: None, isa: None, delay: None }).expect("the device is there")
+    Device::open(&DeviceOptions { choice, threads: None, isa: None, delay: None, activity: false })
+        .expect("the device is there")
 }
 
 const LIMITS: StepLimits = StepLimits { max_tokens: 64, max_seqs: 8, max_model_len: 640, kv_pages: 120 };
@@ -61,7 +62,7 @@ fn push(runner: &mut StepRunner, slot: u32, tokens: RowTokens<'_>, first_positio
 }
 
 fn run(runner: &mut StepRunner, rows: usize) -> Vec<Vec<f32>> {
-    let step = runner.submit(false).expect("the step is within the limits");
+    let step = runner.submit(NodeSources::NONE).expect("the step is within the limits");
     runner.wait(step).expect("the device does not fail");
     runner.logits(rows)
 }
@@ -139,16 +140,16 @@ fn child_a_step_submitted_behind_another_takes_its_token() {
     let mut fed = prompt.clone();
     for position in std::iter::once(0).chain(30..45) {
         push(&mut runner, 0, RowTokens::Host(&fed[position..]), position);
-        let step = runner.submit(false).expect("a step");
+        let step = runner.submit(NodeSources::NONE).expect("a step");
         expected.push(runner.wait(step).expect("no failure").token(0));
         fed.push(expected[expected.len() - 1]);
     }
     // Each step submitted before the one ahead of it was read.
     push(&mut runner, 0, RowTokens::Host(&prompt), 0);
-    let (mut ahead, mut got) = (runner.submit(false).expect("a step"), Vec::new());
+    let (mut ahead, mut got) = (runner.submit(NodeSources::NONE).expect("a step"), Vec::new());
     for position in 30..45 {
         push(&mut runner, 0, RowTokens::Slot, position);
-        let next = runner.submit(false).expect("a step");
+        let next = runner.submit(NodeSources::NONE).expect("a step");
         got.push(runner.wait(ahead).expect("no failure").token(0));
         ahead = next;
     }
@@ -177,7 +178,7 @@ fn child_memory_holds_what_is_uploaded_and_misuse_is_refused() {
     let uploads = [(0, 3u8), (8, 4), (20, 5)].map(|(at, value)| (buffer.addr + at, [value; 8]));
     let uploads = uploads.each_ref().map(|(addr, data)| Upload { addr: *addr, data });
     let downloads = [(20, 8), (0, 16)].map(|(at, bytes)| Download { addr: buffer.addr + at, bytes });
-    let submission = Submission { uploads: &uploads, graphs: &[], downloads: &downloads, traced: false };
+    let submission = Submission { uploads: &uploads, graphs: &[], downloads: &downloads, sources: NodeSources::NONE };
     let ticket = device.submit(&submission).expect("a step");
     let expected = [[5; 8], [3; 8], [4; 8]].concat();
     assert_eq!(device.wait(ticket).expect("no failure").data, expected);
@@ -225,7 +226,7 @@ fn child_traced_steps_are_stamped_in_builds_that_profile() {
     for traced in [true, false, true] {
         push(&mut runner, 0, RowTokens::Host(&tokens(20, 1)), 0);
         let begin_ns = monotonic_ns();
-        let step = runner.submit(traced).expect("a step");
+        let step = runner.submit(NodeSources { stamps: traced, activity: false }).expect("a step");
         let nodes: usize = step.graphs.iter().flatten().map(|graph| runner.graph(*graph).nodes.len()).sum();
         assert_eq!(nodes, 1 + 2 * 5 + 2);
         let done = runner.wait(step).expect("no failure");

@@ -31,7 +31,7 @@ fn check_in(modes: &[Mode], what: &str, logits: &[&[f32]], how: &[SampleRow]) {
     let how: Vec<_> = (1..).zip(how).map(|(i, row)| SampleRow { slot: slots - i, ..*row }).collect();
     let how = how.as_slice();
     let (isa, threads) = (Some(IsaChoice::detect()), Some(2));
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads, isa, delay: None };
+    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads, isa, delay: None, activity: false };
     let want = sample::draw(&mut Device::open(&options).unwrap(), logits, how).unwrap();
     for &mode in modes {
         let got = draw_emulated(mode, logits, how);

@@ -7,7 +7,7 @@ use vitrum::device::cpu::Worker;
 use vitrum::device::cpu::kernels::{Choice, KernelFn};
 use vitrum::device::params::{AttentionParams, EmbedParams};
 use vitrum::device::*;
-use vitrum::trace::schema::{Cost, GraphKey, GraphKind, Op, Place, StepCopies};
+use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place, StepCopies};
 
 const KEY: GraphKey = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
 
@@ -40,7 +40,8 @@ fn embed(params: &KernelParams) -> &EmbedParams {
 }
 
 fn submission<'a>(graphs: &'a [GraphId], downloads: &'a [Download], traced: bool) -> Submission<'a> {
-    Submission { uploads: &[], graphs, downloads, traced }
+    let sources = NodeSources { stamps: traced, activity: false };
+    Submission { uploads: &[], graphs, downloads, sources }
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
@@ -107,7 +108,8 @@ fn a_step_submitted_behind_another_sees_its_results() {
     for step in 1..=300u32 {
         let data = step.to_le_bytes();
         let uploads = [Upload { addr: input.addr, data: &data }];
-        let submission = Submission { uploads: &uploads, graphs: &[graph], downloads: &downloads, traced: false };
+        let submission =
+            Submission { uploads: &uploads, graphs: &[graph], downloads: &downloads, sources: NodeSources::NONE };
         tickets.push_back(device.submit(&submission).unwrap());
         if tickets.len() == STEPS_IN_FLIGHT {
             waited += 1;
@@ -194,7 +196,8 @@ fn what_no_kernel_takes_is_an_error_at_capture() {
 
 #[test]
 fn what_cannot_be_opened_is_an_error() {
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(0), isa: None, delay: None };
+    let options =
+        DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(0), isa: None, delay: None, activity: false };
     assert!(matches!(Device::open(&options), Err(DeviceError::ThreadCount { threads: 0, .. })));
     for isa in cpu::IsaChoice::ALL {
         let options = DeviceOptions { threads: Some(1), isa: Some(isa), ..options.clone() };

@@ -11,7 +11,7 @@ use vitrum::device::cpu::Worker;
 use vitrum::device::cpu::kernels::Choice;
 use vitrum::device::params::EmbedParams;
 use vitrum::device::*;
-use vitrum::trace::schema::{Cost, GraphKey, GraphKind, Op, Place};
+use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place};
 
 struct Counting;
 
@@ -51,7 +51,8 @@ fn processor_ms() -> u64 {
 }
 
 fn main() {
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(3), isa: None, delay: None };
+    let options =
+        DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(3), isa: None, delay: None, activity: false };
     let mut device = Device::open(&options).unwrap();
     let buffer = device.alloc(4096, "test").unwrap();
     let graph = {
@@ -71,8 +72,8 @@ fn main() {
     let mut queued: Option<Ticket> = None;
     for step in 0..200 {
         let graphs = [graph, graph];
-        let submission =
-            Submission { uploads: &uploads, graphs: &graphs, downloads: &downloads, traced: step % 2 == 0 };
+        let sources = NodeSources { stamps: step % 2 == 0, activity: false };
+        let submission = Submission { uploads: &uploads, graphs: &graphs, downloads: &downloads, sources };
         let ticket = device.submit(&submission).unwrap();
         if let Some(ticket) = queued.replace(ticket) {
             assert_eq!(device.wait(ticket).unwrap().data.len(), 2 * 4096);

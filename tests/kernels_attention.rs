@@ -20,7 +20,13 @@ struct Step {
 
 impl Step {
     fn new(isa: IsaChoice, threads: usize, heads: Heads, split: bool) -> Step {
-        let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(threads), isa: Some(isa), delay: None };
+        let options = DeviceOptions {
+            choice: DeviceChoice::Cpu,
+            threads: Some(threads),
+            isa: Some(isa),
+            delay: None,
+            activity: false,
+        };
         let device = Device::open(&options).unwrap();
         Step { bench: Bench::new(device, WeightFormat::F32, Activations::F32), heads, split }
     }

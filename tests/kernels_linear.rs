@@ -14,7 +14,8 @@ use vitrum::ops::linear::{Matrix, product, rms_norm, round_activations};
 
 /// On two threads of the CPU.
 fn bench(isa: IsaChoice, format: WeightFormat, activations: Activations) -> Bench {
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(2), isa: Some(isa), delay: None };
+    let options =
+        DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(2), isa: Some(isa), delay: None, activity: false };
     Bench::new(Device::open(&options).expect("the set is available"), format, activations)
 }
 

@@ -13,7 +13,13 @@ use vitrum::trace::schema::{Op, StepSizes};
 
 /// One step on the CPU.
 fn draw(isa: IsaChoice, threads: usize, logits: &[&[f32]], how: &[SampleRow]) -> Drawn {
-    let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(threads), isa: Some(isa), delay: None };
+    let options = DeviceOptions {
+        choice: DeviceChoice::Cpu,
+        threads: Some(threads),
+        isa: Some(isa),
+        delay: None,
+        activity: false,
+    };
     sample::draw(&mut Device::open(&options).unwrap(), logits, how).unwrap()
 }
 

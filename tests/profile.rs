@@ -8,10 +8,16 @@ use support::temp::TempDir;
 use support::tiny_engine::*;
 use vitrum::engine::Engine;
 use vitrum::report::Report;
-use vitrum::trace::session::SessionOptions;
+use vitrum::trace::session::{SessionOptions, TraceSource};
 
 fn session(dir: &Path) -> SessionOptions {
-    SessionOptions { dir: dir.to_owned(), prefix: "test".into(), max_bytes: 1 << 30, toggle: false }
+    SessionOptions {
+        dir: dir.to_owned(),
+        prefix: "test".into(),
+        max_bytes: 1 << 30,
+        toggle: false,
+        source: TraceSource::Stamps,
+    }
 }
 
 fn record(engine: &Engine, dir: &Path, load: impl FnOnce()) -> Report {

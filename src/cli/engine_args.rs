@@ -288,6 +288,7 @@ impl EngineArgs {
                 threads: self.threads,
                 isa: self.isa.map(IsaChoice::from),
                 delay: self.test_delay,
+                activity: false,
             },
             precision: Precision { activations: self.activations.into(), kv },
             // No sequence is longer than the model's limit, and a cache beyond all of them is of no use.

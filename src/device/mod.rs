@@ -24,7 +24,7 @@ pub use self::clock::{monotonic_ns, thread_id};
 pub use self::pack::{PackSource, WeightFormat};
 use self::params::*;
 pub use self::pod::{pod_bytes, read_pod};
-use crate::trace::schema::{Cost, GraphKey, GraphTable, NodeStamp, Place, StepCopies};
+use crate::trace::schema::{CallTimes, Cost, GraphKey, GraphTable, NodeSources, NodeStamp, Place, StepCopies};
 
 /// Which device to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct DeviceOptions {
     pub isa: Option<cpu::IsaChoice>,
     /// A known truth for tests of the profiler: makes one node longer.
     pub delay: Option<NodeDelay>,
+    /// Name the nodes of graphs to the driver's profiling library, so that recordings may be made of its records.
+    pub activity: bool,
 }
 
 /// Adds a delay to every node at one place.
@@ -219,8 +221,8 @@ pub struct Submission<'a> {
     pub graphs: &'a [GraphId],
     /// Copied back, one after the other, after the last replay.
     pub downloads: &'a [Download],
-    /// Stamp every node.
-    pub traced: bool,
+    /// What times the nodes: whether the device stamps them, and whether it tells when it was called for each replay.
+    pub sources: NodeSources,
 }
 
 /// The most steps under way at once: one that runs and one that waits behind it.
@@ -240,10 +242,13 @@ pub const STEP_NODES_MAX: usize = 8192;
 pub struct Completion<'a> {
     /// The downloads, one after the other.
     pub data: &'a [u8],
-    /// Node times of all its graphs, in order of replay and node; empty unless traced.
+    /// Node times of all its graphs, in order of replay and node; empty unless stamped.
     pub stamps: &'a [NodeStamp],
-    /// When its bytes were copied; zero unless traced.
+    /// When its bytes were copied; zero unless stamped.
     pub copies: StepCopies,
+    /// The calls that launched its replays, in order; empty where the device has no such calls, and unless its nodes are
+    /// timed.
+    pub launches: &'a [CallTimes],
 }
 
 /// What went wrong on a device.

@@ -100,6 +100,7 @@ impl NullDevice {
             barriers: 0,
             place: node.place,
             cost: node.cost,
+            launch: None,
         };
         self.graphs.push(GraphTable { id, key, nodes: nodes.iter().map(info).collect() });
         Ok(GraphId(id))
@@ -114,7 +115,7 @@ impl NullDevice {
         let nodes = submission.graphs.iter().map(|id| self.graph(*id).nodes.len()).sum();
         tickets::assert_within_limits(submission, nodes, &self.buffers);
         let ticket = self.tickets.take();
-        let stamped = submission.traced && crate::trace::record::ENABLED;
+        let stamped = submission.sources.stamps && crate::trace::record::ENABLED;
         self.under_way.push_back(Step {
             download_bytes: submission.downloads.iter().map(|download| download.bytes).sum(),
             upload_bytes: submission.uploads.iter().map(|upload| upload.data.len()).sum(),
@@ -136,6 +137,6 @@ impl NullDevice {
         let copy = |bytes| CopyStamp { start_ns, end_ns, bytes };
         let copies = StepCopies { upload: copy(step.upload_bytes as u64), download: copy(self.done.len() as u64) };
         let copies = if step.stamped { copies } else { StepCopies::default() };
-        Ok(Completion { data: &self.done, stamps: &self.stamps, copies })
+        Ok(Completion { data: &self.done, stamps: &self.stamps, copies, launches: &[] })
     }
 }

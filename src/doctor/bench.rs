@@ -8,7 +8,7 @@ use crate::device::cuda::rows::RowsLayout;
 use crate::device::params::*;
 use crate::device::*;
 use crate::ops::linear::Matrix;
-use crate::trace::schema::{GraphKey, GraphKind};
+use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
 /// Every file format.
 pub const FORMATS: [WeightFormat; 6] = [
@@ -244,7 +244,8 @@ impl Bench {
         let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: bucket as u32 };
         let graph = self.device.capture(key, &[node])?;
         let downloads = [Download { addr: result, bytes: count * size_of::<T>() }];
-        let submission = Submission { uploads: &[], graphs: &[graph], downloads: &downloads, traced: false };
+        let submission =
+            Submission { uploads: &[], graphs: &[graph], downloads: &downloads, sources: NodeSources::NONE };
         let ticket = self.device.submit(&submission)?;
         Ok(self.device.wait(ticket)?.data.chunks_exact(size_of::<T>()).map(read_pod).collect())
     }

@@ -195,7 +195,7 @@ impl Doctor {
 
 /// Opens a device as commands do.
 fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
-    Device::open(&DeviceOptions { choice, threads: None, isa: None, delay: None })
+    Device::open(&DeviceOptions { choice, threads: None, isa: None, delay: None, activity: false })
 }
 
 /// Software that stands for a GPU says so in its name.

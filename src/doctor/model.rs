@@ -12,7 +12,7 @@ use crate::device::{Activations, DeviceChoice, WeightFormat, monotonic_ns};
 use crate::model::KvFormat;
 use crate::request::TokenId;
 use crate::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
-use crate::trace::schema::NodeStamp;
+use crate::trace::schema::{NodeSources, NodeStamp};
 use crate::weights::{Dummy, Weights};
 
 /// Odd sizes on purpose: 3 query heads per KV head, a vocabulary that is no multiple of 32.
@@ -113,7 +113,7 @@ pub(super) fn push(runner: &mut StepRunner, slot: u32, tokens: &[TokenId], first
 
 /// Runs the batch: logits of the first row that draws, and its token.
 fn run(runner: &mut StepRunner) -> Fallible<(Vec<f32>, TokenId)> {
-    let step = runner.submit(false)?;
+    let step = runner.submit(NodeSources::NONE)?;
     let token = runner.wait(step)?.token(0);
     Ok((runner.logits(1).swap_remove(0), token))
 }
@@ -277,7 +277,7 @@ fn stamps(choice: DeviceChoice) -> Found {
     for rows in [20, 1] {
         push(&mut runner, 0, &prompt(rows), 0);
         let begin_ns = monotonic_ns();
-        let step = runner.submit(true)?;
+        let step = runner.submit(NodeSources::STAMPS)?;
         let nodes: usize = step.graphs.iter().flatten().map(|graph| runner.graph(*graph).nodes.len()).sum();
         let stamps = runner.wait(step)?.stamps.to_vec();
         let end_ns = monotonic_ns();

@@ -8,6 +8,7 @@ use crate::device::cuda::Overheads;
 use crate::device::{Device, DeviceChoice};
 use crate::request::TokenId;
 use crate::step::StepRunner;
+use crate::trace::schema::NodeSources;
 
 /// Pairs of an idle step and a traced one, of which the median counts: at most, and at least.
 const PAIRS_MAX: usize = 200;
@@ -110,7 +111,7 @@ fn stamps() -> Found {
 fn step(runner: &mut StepRunner, traced: bool) -> Result<(f64, usize), Box<dyn Error>> {
     model::push(runner, 0, &[TokenId(5)], 0);
     let begin = Instant::now();
-    let step = runner.submit(traced)?;
+    let step = runner.submit(NodeSources { stamps: traced, activity: false })?;
     let nodes = step.graphs.iter().flatten().map(|graph| runner.graph(*graph).nodes.len()).sum();
     runner.wait(step)?;
     Ok((begin.elapsed().as_nanos() as f64, nodes))

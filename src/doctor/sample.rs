@@ -5,7 +5,7 @@ use crate::device::params::*;
 use crate::device::uniform::uniform;
 use crate::device::{Device, DeviceError, Download, Submission};
 use crate::ops::sample::{Sample, reference, reference_logprobs};
-use crate::trace::schema::{GraphKey, GraphKind};
+use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
 /// Probabilities are ratios of f32 exponentials, whose arguments (below 30) are rounded by 10⁻⁶ and which are off by
 /// 2.4 × 10⁻⁷; sums are in f64. Running probabilities have less than this error.
@@ -130,7 +130,7 @@ pub fn draw(device: &mut Device, logits: &[&[f32]], how: &[SampleRow]) -> Result
     let sizes =
         [(node.tokens, how.len()), (node.slot_tokens, draws.slots()), (node.logprobs, how.len() * LOGPROB_WORDS)];
     let downloads = sizes.map(|(addr, words)| Download { addr, bytes: 4 * words });
-    let submission = Submission { uploads: &[], graphs: &[graph], downloads: &downloads, traced: false };
+    let submission = Submission { uploads: &[], graphs: &[graph], downloads: &downloads, sources: NodeSources::NONE };
     let ticket = device.submit(&submission)?;
     let data = words_of(device.wait(ticket)?.data);
     Ok(draws.results(&node, |addr, count| {

@@ -18,7 +18,7 @@ use crate::device::params::MAX_LOGPROBS;
 use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
 use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
-use crate::trace::session::{RecordError, SessionOptions, SpoolSummary};
+use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
 use crate::weights::ModelConfig;
 
 /// What an engine serves, and its limits. Fixed from start to end.
@@ -274,6 +274,8 @@ pub struct SessionStarted {
     pub id: String,
     /// The spool that is being written.
     pub path: PathBuf,
+    /// What times the nodes, and why that is not what was asked for, if it is not.
+    pub sources: SessionSources,
 }
 
 /// Why recording could not start or stop.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{EngineInfo, ProfileError, SessionStarted};
 use crate::device::{DeviceError, DevicePeaks, STEPS_IN_FLIGHT, monotonic_ns, thread_id};
 use crate::request::{RequestId, StepId};
-use crate::step::{StepRunner, SubmittedStep};
+use crate::step::{FinishedStep, StepRunner, SubmittedStep};
 use crate::trace::record::Recorder;
 use crate::trace::schema::*;
 use crate::trace::session::*;
@@ -71,7 +71,11 @@ impl Recording {
         }
         let tables = runner.tables();
         let recorder = Recorder::start(options, &self.header(), &tables)?;
-        let started = SessionStarted { id: recorder.id().to_owned(), path: recorder.path().to_owned() };
+        let started = SessionStarted {
+            id: recorder.id().to_owned(),
+            path: recorder.path().to_owned(),
+            sources: recorder.sources().clone(),
+        };
         self.session = Some(Session {
             recorder,
             expected: Expected::default(),
@@ -132,9 +136,9 @@ impl Recording {
         }
     }
 
-    /// Whether the nodes of the next step are to be stamped.
-    pub(super) fn wants_step(&mut self, step: StepId) -> bool {
-        self.session.as_mut().is_some_and(|session| session.recorder.wants_step(step))
+    /// What is to time the nodes of the next step.
+    pub(super) fn wants_step(&mut self, step: StepId) -> NodeSources {
+        self.session.as_mut().map_or(NodeSources::NONE, |session| session.recorder.wants_step(step))
     }
 
     /// A step was submitted, in the phase that runs.
@@ -147,9 +151,9 @@ impl Recording {
     }
 
     /// A step's tokens have been read.
-    pub(super) fn finished(&mut self, id: StepId, stamps: &[NodeStamp], copies: StepCopies, done_ns: u64) {
+    pub(super) fn finished(&mut self, id: StepId, step: &FinishedStep<'_>, done_ns: u64) {
         if let Some(session) = &mut self.session {
-            session.finished(id, stamps, copies, done_ns);
+            session.finished(id, step, done_ns);
         }
     }
 
@@ -189,6 +193,7 @@ impl Recording {
             pid: std::process::id(),
             engine_tid: thread_id(),
             clock: ClockAnchor { unix_ns, monotonic_ns: monotonic_ns() },
+            sources: SessionSources::default(), // the recorder's to say
         }
     }
 }
@@ -219,14 +224,14 @@ impl Session {
                 done_ns: 0,
                 sizes: step.sizes,
                 prefill_tokens,
-                traced: step.traced,
+                traced: step.sources.any(),
                 copies: StepCopies::default(),
             },
             replays: [None; 2],
         };
         for (i, graph) in step.graphs.iter().flatten().enumerate() {
             let table = runner.graph(*graph);
-            self.expect(table.id, table.nodes.len() as u64, step.traced);
+            self.expect(table.id, table.nodes.len() as u64, step.sources);
             if table.id > self.known_graphs {
                 self.recorder.graph(table);
                 self.known_graphs = table.id;
@@ -235,7 +240,7 @@ impl Session {
                 replay: first_replay + i as u64,
                 step: id.0,
                 graph: table.id,
-                traced: step.traced,
+                sources: step.sources,
                 launch_start_ns,
                 launch_end_ns: now,
             };
@@ -246,7 +251,7 @@ impl Session {
     }
 
     /// Counts a replay that the recording must hold.
-    fn expect(&mut self, graph: u32, nodes: u64, traced: bool) {
+    fn expect(&mut self, graph: u32, nodes: u64, sources: NodeSources) {
         let known = self.expected.graphs.iter().position(|expected| expected.graph == graph);
         let index = known.unwrap_or_else(|| {
             self.expected.graphs.push(ExpectedGraph { graph, ..ExpectedGraph::default() });
@@ -254,19 +259,25 @@ impl Session {
         });
         let expected = &mut self.expected.graphs[index];
         expected.replays += 1;
-        expected.traced_replays += u64::from(traced);
-        expected.nodes += if traced { nodes } else { 0 };
+        expected.traced_replays += u64::from(sources.any());
+        expected.nodes += if sources.any() { nodes } else { 0 };
+        expected.activity += if sources.activity { nodes } else { 0 };
+        expected.activity_only += if sources.activity && !sources.stamps { nodes } else { 0 };
     }
 
-    fn finished(&mut self, id: StepId, mut stamps: &[NodeStamp], copies: StepCopies, done_ns: u64) {
+    fn finished(&mut self, id: StepId, step: &FinishedStep<'_>, done_ns: u64) {
         if self.steps.front().is_none_or(|open| open.record.step != id.0) {
             return; // submitted before the session began
         }
         let Some(mut open) = self.steps.pop_front() else { return };
         open.record.done_ns = done_ns;
-        open.record.copies = copies;
+        open.record.copies = step.copies;
         self.recorder.step(&open.record);
-        for (replay, nodes) in open.replays.iter().flatten() {
+        let mut stamps = step.stamps;
+        for (at, (replay, nodes)) in open.replays.iter_mut().flatten().enumerate() {
+            if let Some(launch) = step.launches.get(at) {
+                (replay.launch_start_ns, replay.launch_end_ns) = (launch.start_ns, launch.end_ns);
+            }
             let (own, rest) = stamps.split_at(stamps.len().min(*nodes));
             self.recorder.replay(replay, own);
             stamps = rest;

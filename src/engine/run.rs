@@ -261,8 +261,8 @@ impl EngineLoop {
 
     fn submit(&mut self, filled: FilledBatch) -> Result<(), StepError> {
         let id = self.next_step;
-        let traced = self.recording.wants_step(id);
-        let step = self.runner.submit(traced)?;
+        let sources = self.recording.wants_step(id);
+        let step = self.runner.submit(sources)?;
         self.scheduler.step_submitted(id);
         self.next_step = StepId(id.0 + 1);
         for graph in step.graphs.into_iter().flatten() {
@@ -291,7 +291,7 @@ impl EngineLoop {
             let finish = sequence.finish_reason(&self.eos, self.max_model_len);
             self.drawn.push(DrawnToken { request: *request, event: TokenEvent::Token { token, logprobs }, finish });
         }
-        self.recording.finished(id, finished.stamps, finished.copies, now);
+        self.recording.finished(id, &finished, now);
         self.watch.step(id, work, now, &self.runner);
         self.scheduler.step_completed(id);
         self.metrics.step(filled.prefill_tokens as usize, self.drawn.len());

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::parse::profile::{StartProfileRequest, check_stop};
 use super::state::{State, blocking};
 use crate::engine::ProfileError;
-use crate::trace::session::{SessionOptions, SpoolSummary};
+use crate::trace::session::{SessionOptions, SpoolSummary, TraceSource};
 
 /// The prefix of file names unless the client gives one.
 const PREFIX_DEFAULT: &str = "vitrum";
@@ -26,6 +26,7 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
         prefix: request.prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
         max_bytes: state.options.profile.bytes_max,
         toggle: request.toggle,
+        source: TraceSource::Stamps,
     };
     let dir = options.dir.clone();
     let engine = state.engine.clone();

@@ -188,7 +188,7 @@ fn by_step(recording: &Recording) -> Vec<&Replay> {
 }
 
 fn is_complete(recording: &Recording, replay: &Replay) -> bool {
-    replay.record.traced && replay.nodes.len() == recording.graphs[replay.graph].nodes.len()
+    replay.record.sources.any() && replay.nodes.len() == recording.graphs[replay.graph].nodes.len()
 }
 
 /// When the device was done with a step.

@@ -110,6 +110,7 @@ impl Recording {
                 Record::Request(request) => recording.requests.push(request),
                 Record::Replay(replay) => raw.push_replay(replay),
                 Record::Nodes { replay, first, stamps } => recording.orphans += raw.push_stamps(replay, first, stamps),
+                Record::Activity(_) => {}
                 Record::Closing(closing) => recording.closing = Some(closing),
             }
         }

@@ -7,7 +7,9 @@ use crate::trace::schema::{
     CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeStamp, Op,
     Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
-use crate::trace::session::{ClockAnchor, Closing, Expected, ExpectedGraph, SessionDevice, SessionHeader};
+use crate::trace::session::{
+    ClockAnchor, Closing, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionSources,
+};
 use crate::trace::spool::{Block, Reader, SpoolHeader, closing_block, file_header};
 
 /// Small numbers, so that records meet each other; and the largest.
@@ -59,7 +61,7 @@ fn any_record() -> impl Strategy<Value = Any> {
                 replay: n[0],
                 step: n[1],
                 graph: (n[2] % 3) as u32,
-                traced,
+                sources: NodeSources { stamps: traced, activity: false },
                 launch_start_ns: n[3],
                 launch_end_ns: n[4],
             };
@@ -77,6 +79,7 @@ fn header(toggled: bool) -> SpoolHeader {
         barriers: 1,
         place: Place { layer, op: Op::MlpUp },
         cost: Cost { bytes: cost, flops: cost },
+        launch: None,
     };
     let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
     let session = SessionHeader {
@@ -87,6 +90,7 @@ fn header(toggled: bool) -> SpoolHeader {
         pid: 0,
         engine_tid: 0,
         clock: ClockAnchor { unix_ns: 0, monotonic_ns: u64::MAX },
+        sources: SessionSources::default(),
     };
     let graphs = vec![GraphTable { id: 1, key, nodes: vec![node(-1), node(0), node(i32::MIN)] }];
     SpoolHeader { id: "1".into(), toggle_seed: toggled.then_some(1), session, graphs }
@@ -120,7 +124,7 @@ proptest! {
         counts in prop::collection::vec(number(), 3),
     ) {
         let expected =
-            ExpectedGraph { graph: 1, replays: counts[0], traced_replays: counts[1], nodes: counts[2] };
+            ExpectedGraph { graph: 1, replays: counts[0], traced_replays: counts[1], nodes: counts[2], ..ExpectedGraph::default() };
         let bytes = spool(&records, toggled, expected);
         let mut reader = Reader::new(&bytes[..]).expect("a spool");
         let report = Report::new(Recording::read(&mut reader).expect("records"));

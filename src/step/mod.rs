@@ -22,7 +22,7 @@ use crate::device::{
 };
 use crate::model::{KvFormat, Model, ModelError};
 use crate::request::TokenId;
-use crate::trace::schema::{GraphKey, GraphTable, NodeStamp, StepCopies, StepSizes};
+use crate::trace::schema::{CallTimes, GraphKey, GraphTable, NodeSources, NodeStamp, StepCopies, StepSizes};
 use crate::weights::Weights;
 
 /// The sizes that a runner's memory is made for.
@@ -88,8 +88,8 @@ pub struct SubmittedStep {
     pub graphs: [Option<GraphId>; 2],
     /// The step's sizes.
     pub sizes: StepSizes,
-    /// Its nodes are stamped.
-    pub traced: bool,
+    /// What times its nodes.
+    pub sources: NodeSources,
     logit_rows: usize,
 }
 
@@ -98,10 +98,12 @@ pub struct SubmittedStep {
 pub struct FinishedStep<'a> {
     data: &'a [u8],
     logit_rows: usize,
-    /// Node times of all its graphs, in order of replay and node; empty unless traced.
+    /// Node times of all its graphs, in order of replay and node; empty unless stamped.
     pub stamps: &'a [NodeStamp],
-    /// When the device copied its inputs and tokens; zero unless traced.
+    /// When the device copied its inputs and tokens; zero unless stamped.
     pub copies: StepCopies,
+    /// The calls that launched its graphs, in order; empty where the device has no such calls.
+    pub launches: &'a [CallTimes],
 }
 
 impl FinishedStep<'_> {
@@ -202,7 +204,7 @@ impl StepRunner {
     }
 
     /// Copies the batch to the device; the bytes are in flight when [`StepRunner::submit`] has been called.
-    pub fn submit(&mut self, traced: bool) -> Result<SubmittedStep, StepError> {
+    pub fn submit(&mut self, sources: NodeSources) -> Result<SubmittedStep, StepError> {
         self.batch.finish();
         let mut graphs = [None; 2];
         for (graph, key) in graphs.iter_mut().zip(self.graphs.keys(&self.batch)) {
@@ -214,16 +216,16 @@ impl StepRunner {
         let list: [GraphId; 2] = [graphs[0].unwrap_or(GraphId(0)), graphs[1].unwrap_or(GraphId(0))];
         let replayed: &[GraphId] = if graphs[1].is_some() { &list } else { &list[..1] };
         let downloads: &[Download] = if self.batch.wants_logprobs() { &[tokens, logprobs] } else { &[tokens] };
-        let submission = Submission { uploads: &uploads, graphs: replayed, downloads, traced };
+        let submission = Submission { uploads: &uploads, graphs: replayed, downloads, sources };
         let ticket = self.device.submit(&submission)?;
         replayed.iter().for_each(|id| self.graphs.count(*id));
-        Ok(SubmittedStep { ticket, graphs, sizes: self.batch.sizes(), traced, logit_rows })
+        Ok(SubmittedStep { ticket, graphs, sizes: self.batch.sizes(), sources, logit_rows })
     }
 
     /// Waits for a step, in the order of submission.
     pub fn wait(&mut self, step: SubmittedStep) -> Result<FinishedStep<'_>, DeviceError> {
-        let Completion { data, stamps, copies } = self.device.wait(step.ticket)?;
-        Ok(FinishedStep { data, logit_rows: step.logit_rows, stamps, copies })
+        let Completion { data, stamps, copies, launches } = self.device.wait(step.ticket)?;
+        Ok(FinishedStep { data, logit_rows: step.logit_rows, stamps, copies, launches })
     }
 
     /// The logits of the last finished step with draws, one row after the other: for tests, with no step under way.

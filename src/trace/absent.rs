@@ -1,14 +1,71 @@
 //! The recorder of a build without feature `profiling`: the same functions on a type that has no values. An
 //! `Option<Recorder>` is always `None`, so the compiler removes what would be done with one.
 
-use std::path::Path;
+use std::ffi::c_void;
+use std::path::{Path, PathBuf};
 
-use super::schema::{GraphTable, HostSpan, MemberRecord, NodeStamp, ReplayRecord, RequestRecord, StepRecord};
-use super::session::{Expected, RecordError, SessionHeader, SessionOptions, SpoolSummary};
+use super::schema::{
+    GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
+};
+use super::session::{Expected, RecordError, SessionHeader, SessionOptions, SessionSources, SpoolSummary, TraceSource};
 use crate::request::StepId;
 
 /// Whether this build can record.
 pub const ENABLED: bool = false;
+
+/// What the flag for sources says of itself.
+pub const SOURCE_HELP: &str = "Refused: this build has no recorder";
+
+/// No word names a source.
+pub fn parse_source(_: &str) -> Result<TraceSource, String> {
+    Err(RecordError::NotCompiledIn.to_string())
+}
+
+/// The driver's profiling library, which is not used.
+#[derive(Clone, Copy, Debug)]
+pub enum Activity {}
+
+impl Activity {
+    /// Refuses.
+    #[inline(always)]
+    pub fn prepare(_: &[PathBuf], _: fn() -> u64) -> Result<Activity, String> {
+        Err(RecordError::NotCompiledIn.to_string())
+    }
+
+    /// There is none.
+    #[inline(always)]
+    pub fn get() -> Result<Activity, String> {
+        Err(RecordError::NotCompiledIn.to_string())
+    }
+
+    /// Its name and version.
+    #[inline(always)]
+    pub fn library(&self) -> String {
+        match *self {}
+    }
+
+    /// The id of a node.
+    ///
+    /// # Safety
+    /// It cannot be called.
+    #[inline(always)]
+    pub unsafe fn node_id(&self, _: *mut c_void) -> u64 {
+        match *self {}
+    }
+
+    /// Makes the nodes of a graph known.
+    ///
+    /// # Safety
+    /// It cannot be called.
+    #[inline(always)]
+    pub unsafe fn know(&self, _: *mut c_void, _: u32, _: Vec<u64>) -> KnownGraph {
+        match *self {}
+    }
+}
+
+/// A graph whose nodes are known, of which there is none.
+#[derive(Debug)]
+pub enum KnownGraph {}
 
 /// A recording under way, of which there is none.
 #[derive(Debug)]
@@ -33,9 +90,15 @@ impl Recorder {
         match *self {}
     }
 
-    /// Whether to stamp a step's nodes.
+    /// What times the nodes.
     #[inline(always)]
-    pub fn wants_step(&mut self, _: StepId) -> bool {
+    pub fn sources(&self) -> &SessionSources {
+        match *self {}
+    }
+
+    /// What is to time a step's nodes.
+    #[inline(always)]
+    pub fn wants_step(&mut self, _: StepId) -> NodeSources {
         match *self {}
     }
 
@@ -85,11 +148,17 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::session::{ClockAnchor, SessionDevice};
+    use crate::trace::session::{ClockAnchor, SessionDevice, SessionSources, TraceSource};
 
     #[test]
     fn there_is_no_recorder() {
-        let options = SessionOptions { dir: "/".into(), prefix: "p".into(), max_bytes: u64::MAX, toggle: false };
+        let options = SessionOptions {
+            dir: "/".into(),
+            prefix: "p".into(),
+            max_bytes: u64::MAX,
+            toggle: false,
+            source: TraceSource::Stamps,
+        };
         let header = SessionHeader {
             version: String::new(),
             model: String::new(),
@@ -98,6 +167,7 @@ mod tests {
             pid: 1,
             engine_tid: 1,
             clock: ClockAnchor { unix_ns: 0, monotonic_ns: 0 },
+            sources: SessionSources::default(),
         };
         let refusal = Recorder::start(&options, &header, &[]).expect_err("no recorder");
         assert!(refusal.to_string().contains("rebuild with --features profiling"), "{refusal}");

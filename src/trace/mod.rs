@@ -1,6 +1,7 @@
-//! Recording: the words ([`schema`], [`session`]), their bytes ([`spool`]), all always compiled, and the recorder
+//! Recording: the words ([`schema`], [`activity`], [`session`]), their bytes ([`spool`]), all always compiled, and the recorder
 //! ([`record`]), which without feature `profiling` is a type with no values.
 
+pub mod activity;
 pub mod schema;
 pub mod session;
 pub mod spool;

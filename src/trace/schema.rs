@@ -182,6 +182,49 @@ impl fmt::Display for GraphKey {
     }
 }
 
+/// How a GPU's driver launches a node, and how many of its blocks a multiprocessor holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchFacts {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x, y, z.
+    pub block: [u32; 3],
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Shared memory of a block that its code declares, in bytes.
+    pub static_shared_bytes: u32,
+    /// Shared memory of a block that its launch asks for, in bytes.
+    pub dynamic_shared_bytes: u32,
+    /// Blocks that one multiprocessor holds at once: by registers, shared memory and threads.
+    pub blocks_held: u32,
+    /// Multiprocessors of the GPU.
+    pub multiprocessors: u32,
+    /// Threads that one multiprocessor holds at once, of any kernel.
+    pub threads_max: u32,
+}
+
+impl LaunchFacts {
+    /// Blocks of the launch for each multiprocessor.
+    pub fn blocks_per_multiprocessor(&self) -> f64 {
+        let blocks: f64 = self.grid.iter().map(|size| f64::from(*size)).product();
+        blocks / f64::from(self.multiprocessors.max(1))
+    }
+
+    /// Warps of 32 threads of the launch for each multiprocessor.
+    pub fn warps_per_multiprocessor(&self) -> f64 {
+        let threads: u32 = self.block.iter().product();
+        self.blocks_per_multiprocessor() * f64::from(threads.div_ceil(32))
+    }
+
+    /// The part of a multiprocessor's threads that are there at once, from 0 to 1: of the blocks that it holds, or of
+    /// those that it is given if these are fewer.
+    pub fn occupancy(&self) -> f64 {
+        let threads: u32 = self.block.iter().product();
+        let blocks = self.blocks_per_multiprocessor().ceil().min(f64::from(self.blocks_held));
+        (blocks * f64::from(threads) / f64::from(self.threads_max.max(1))).min(1.0)
+    }
+}
+
 /// One node of a captured graph, as `vitrum graph` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -195,6 +238,9 @@ pub struct NodeInfo {
     pub place: Place,
     /// Bytes and operations.
     pub cost: Cost,
+    /// On a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<LaunchFacts>,
 }
 
 /// A captured graph: what its nodes are. The ordinal of a node is its index.
@@ -206,6 +252,27 @@ pub struct GraphTable {
     pub key: GraphKey,
     /// Its nodes, in order.
     pub nodes: Vec<NodeInfo>,
+}
+
+/// What times the nodes of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeSources {
+    /// The graph itself, by stamps.
+    pub stamps: bool,
+    /// The driver's profiling library, by its records of activity.
+    pub activity: bool,
+}
+
+impl NodeSources {
+    /// Nothing does.
+    pub const NONE: NodeSources = NodeSources { stamps: false, activity: false };
+    /// The graph does.
+    pub const STAMPS: NodeSources = NodeSources { stamps: true, activity: false };
+
+    /// Whether anything does.
+    pub fn any(self) -> bool {
+        self.stamps || self.activity
+    }
 }
 
 /// When one node of one replay ran, measured by the graph itself. Nanoseconds of the machine's monotonic clock.
@@ -337,12 +404,21 @@ pub struct ReplayRecord {
     pub step: u64,
     /// [`GraphTable::id`].
     pub graph: u32,
-    /// Whether its nodes were stamped ([`StepRecord::traced`]).
-    pub traced: bool,
-    /// Begin of the submission on the engine's thread.
+    /// What timed its nodes.
+    pub sources: NodeSources,
+    /// Begin of its launch on the engine's thread: of the submission of its step, where the device does not say more.
     pub launch_start_ns: u64,
-    /// End of the submission.
+    /// End of the launch.
     pub launch_end_ns: u64,
+}
+
+/// A call, from its begin to its return. Nanoseconds of the machine's monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallTimes {
+    /// Begin.
+    pub start_ns: u64,
+    /// Return.
+    pub end_ns: u64,
 }
 
 /// A row of a step's batch composition.

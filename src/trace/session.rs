@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::activity::ActivityCounts;
+use super::schema::NodeSources;
+
 /// What to record, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
@@ -17,6 +20,46 @@ pub struct SessionOptions {
     pub max_bytes: u64,
     /// Record the nodes of each step with probability 1/2, so that the recording's own cost can be measured.
     pub toggle: bool,
+    /// What is to time the nodes.
+    pub source: TraceSource,
+}
+
+/// What times the nodes of a recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceSource {
+    /// The graphs themselves, by stamps.
+    #[default]
+    Stamps,
+    /// The driver's profiling library, by its records of activity.
+    Activity,
+    /// Both; tables and traces are made of the stamps, and compared with the activity.
+    Both,
+}
+
+impl TraceSource {
+    /// Whether the driver's profiling library is one of the sources.
+    pub fn has_activity(self) -> bool {
+        self != TraceSource::Stamps
+    }
+
+    /// What it is for one step.
+    pub fn of_step(self) -> NodeSources {
+        NodeSources { stamps: self != TraceSource::Activity, activity: self.has_activity() }
+    }
+}
+
+/// What was asked to time the nodes, and what does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSources {
+    /// Asked for.
+    pub asked: TraceSource,
+    /// In use.
+    pub used: TraceSource,
+    /// The profiling library's name and version, if it is in use.
+    pub library: Option<String>,
+    /// Why it is not in use, if it was asked for.
+    pub absent: Option<String>,
 }
 
 /// What is known when a recording starts.
@@ -36,6 +79,8 @@ pub struct SessionHeader {
     pub engine_tid: u32,
     /// One moment on both clocks.
     pub clock: ClockAnchor,
+    /// What times the nodes.
+    pub sources: SessionSources,
 }
 
 /// The device, in the words of its info.
@@ -92,12 +137,14 @@ pub struct Counts {
     pub replays: u64,
     /// Node times.
     pub nodes: u64,
+    /// Records of the driver's profiling library.
+    pub activity: u64,
 }
 
 impl Counts {
     /// All kinds together.
     pub fn total(&self) -> u64 {
-        self.steps + self.members + self.spans + self.requests + self.replays + self.nodes
+        self.steps + self.members + self.spans + self.requests + self.replays + self.nodes + self.activity
     }
 }
 
@@ -109,6 +156,7 @@ impl AddAssign for Counts {
         self.requests += other.requests;
         self.replays += other.replays;
         self.nodes += other.nodes;
+        self.activity += other.activity;
     }
 }
 
@@ -133,10 +181,14 @@ pub struct ExpectedGraph {
     pub graph: u32,
     /// Its replays while the recording ran.
     pub replays: u64,
-    /// Those among them whose nodes were to be stamped.
+    /// Those among them whose nodes were to be timed.
     pub traced_replays: u64,
     /// The nodes that the traced replays ran: the graph's number of nodes, added once per traced replay.
     pub nodes: u64,
+    /// Those among them that the driver's profiling library was to see.
+    pub activity: u64,
+    /// Those that it alone was to see: they have no stamps.
+    pub activity_only: u64,
 }
 
 /// The recorder's count for one graph.
@@ -150,6 +202,10 @@ pub struct RecordedGraph {
     pub dropped: u64,
     /// Node times that the graph did not write, or not as times.
     pub invalid: u64,
+    /// Nodes that the driver's profiling library saw, with times.
+    pub activity: u64,
+    /// Nodes that it saw, without.
+    pub activity_invalid: u64,
 }
 
 /// The last block of a spool: both counts, side by side.
@@ -165,6 +221,9 @@ pub struct Closing {
     pub dropped: Counts,
     /// Whether the file's limit was reached.
     pub limit_reached: bool,
+    /// What became of the driver's profiling library's records, if it was a source.
+    #[serde(default)]
+    pub activity: Option<ActivityCounts>,
 }
 
 /// What a recording came to.
@@ -182,12 +241,18 @@ pub struct SpoolSummary {
     pub replays: u64,
     /// Node times that the engine counted.
     pub expected: u64,
-    /// Valid node times in the file.
+    /// Valid node times in the file: stamps, and of nodes without stamps the activity.
     pub received: u64,
     /// Node times left out.
     pub dropped: u64,
     /// Node times that were no times.
     pub invalid: u64,
+    /// What timed the nodes.
+    pub sources: SessionSources,
+    /// Nodes that the driver's profiling library was to see.
+    pub activity_expected: u64,
+    /// What became of its records, if it was a source.
+    pub activity: Option<ActivityCounts>,
     /// Records of every kind left out.
     pub dropped_records: Counts,
     /// Whether the file's limit was reached.

@@ -32,7 +32,8 @@ pub struct Decoder {
 impl Decoder {
     /// An empty sequence of up to 512 tokens.
     pub fn new(precision: Precision) -> Decoder {
-        let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None };
+        let options =
+            DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None, activity: false };
         let limits =
             StepLimits { max_tokens: 512, max_seqs: 1, max_model_len: 512, kv_pages: 512 / PAGE_TOKENS as usize };
         let device = Device::open(&options).expect("the CPU is there");
@@ -66,7 +67,7 @@ impl Decoder {
             sample: Some(SampleRow { top_p: 1.0, ..SampleRow::default() }),
         });
         self.position += tokens.len();
-        let step = self.runner.submit(false).expect("the step is within the limits");
+        let step = self.runner.submit(NodeSources::NONE).expect("the step is within the limits");
         self.runner.wait(step).expect("the CPU does not fail");
         self.runner.logits(1).remove(0)
     }

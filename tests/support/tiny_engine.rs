@@ -38,7 +38,7 @@ pub fn weights_of(config: &str, format: WeightFormat) -> Weights {
 
 /// The CPU device with two workers.
 pub fn device_options() -> DeviceOptions {
-    DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(2), isa: None, delay: None }
+    DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(2), isa: None, delay: None, activity: false }
 }
 
 /// Sizes that hold a dozen sequences.

@@ -2,7 +2,7 @@
 
 use vitrum::report;
 use vitrum::trace::record::Recorder;
-use vitrum::trace::schema::{NodeStamp, ReplayRecord};
+use vitrum::trace::schema::{NodeSources, NodeStamp, ReplayRecord};
 use vitrum::trace::session::{Expected, ExpectedGraph, RecordError, SessionOptions};
 use vitrum::trace::spool::{Reader, Record};
 
@@ -76,8 +76,14 @@ fn what_is_no_time_is_invalid_and_never_shown() {
     let [graph, _] = plan.graphs();
     let nodes = graph.nodes.len();
     let mut recorder = Recorder::start(&options(&folder("invalid")), &header(), &[&graph]).expect("a recorder");
-    let replay =
-        |replay| ReplayRecord { replay, step: 1, graph: 1, traced: true, launch_start_ns: 5, launch_end_ns: 6 };
+    let replay = |replay| ReplayRecord {
+        replay,
+        step: 1,
+        graph: 1,
+        sources: NodeSources::STAMPS,
+        launch_start_ns: 5,
+        launch_end_ns: 6,
+    };
     let good = NodeStamp { start_ns: 100, end_ns: 200, wait_ns: 0 };
     let mut stamps = vec![good; nodes];
     stamps[3] = NodeStamp { start_ns: 0, ..good };
@@ -85,7 +91,8 @@ fn what_is_no_time_is_invalid_and_never_shown() {
     recorder.replay(&replay(1), &stamps);
     recorder.replay(&replay(2), &stamps[1..]);
     let expected = 2 * nodes as u64;
-    let counted = ExpectedGraph { graph: 1, replays: 2, traced_replays: 2, nodes: expected };
+    let counted =
+        ExpectedGraph { graph: 1, replays: 2, traced_replays: 2, nodes: expected, ..ExpectedGraph::default() };
     let summary = recorder.stop(Expected { graphs: vec![counted] }).expect("a summary");
     assert_eq!((summary.received, summary.invalid), (nodes as u64 - 2, nodes as u64 + 2), "{summary:?}");
     assert!(!summary.is_complete());

@@ -93,6 +93,7 @@ impl Plan {
                 bytes: LinearCost { constant: 40_000.0, tokens: 100.0, ..LinearCost::default() },
                 flops: LinearCost { tokens: 80_000.0, ..LinearCost::default() },
             },
+            launch: None,
         };
         let layer = |layer| [Op::AttnQkv, Op::AttnCore, Op::AttnOut, Op::MlpUp, Op::MlpDown].map(|op| node(layer, op));
         let forward = std::iter::once(node(-1, Op::Embed)).chain((0..self.layers).flat_map(layer)).collect();
@@ -112,7 +113,13 @@ impl Plan {
 
 /// Options for a folder.
 pub(crate) fn options(dir: &Path) -> SessionOptions {
-    SessionOptions { dir: dir.into(), prefix: "synthetic".into(), max_bytes: 1 << 30, toggle: false }
+    SessionOptions {
+        dir: dir.into(),
+        prefix: "synthetic".into(),
+        max_bytes: 1 << 30,
+        toggle: false,
+        source: TraceSource::Stamps,
+    }
 }
 
 /// The session's header.
@@ -131,6 +138,7 @@ pub(crate) fn header() -> SessionHeader {
         pid: 4242,
         engine_tid: 4243,
         clock: ClockAnchor { unix_ns: 1_768_000_000_000_000_000, monotonic_ns: START_NS - 1_000_000 },
+        sources: SessionSources::default(),
     }
 }
 
@@ -248,7 +256,8 @@ impl Play<'_> {
         let middle_ns = launch.start_ns.midpoint(launch.end_ns);
         let (launch_start_ns, launch_end_ns) =
             if at == 0 { (launch.start_ns, middle_ns) } else { (middle_ns, launch.end_ns) };
-        let record = ReplayRecord { replay: self.replay, step, graph, traced, launch_start_ns, launch_end_ns };
+        let sources = NodeSources { stamps: traced, activity: false };
+        let record = ReplayRecord { replay: self.replay, step, graph, sources, launch_start_ns, launch_end_ns };
         let expected = &mut self.expected.graphs[at];
         expected.replays += 1;
         expected.traced_replays += u64::from(traced);

@@ -11,7 +11,7 @@ use crate::bench::latency::{Iteration, LatencyArgs, NodeTable, Workload};
 use crate::engine::{Engine, ProfileError, StepDone};
 use crate::report::{self, Report, Table};
 use crate::request::{RequestError, SamplingParams, TokenEvent, TokenId};
-use crate::trace::session::SessionOptions;
+use crate::trace::session::{SessionOptions, TraceSource};
 
 /// The most steps of a batch whose times are kept.
 const STEPS_MAX: usize = 1 << 16;
@@ -103,6 +103,7 @@ impl Workload for Batch {
             prefix: "latency".into(),
             max_bytes: 4 << 30,
             toggle: false,
+            source: TraceSource::Stamps,
         };
         self.engine.start_profile(options)?;
         Ok(())

@@ -59,6 +59,7 @@ impl Graph {
             barriers: choice.barriers,
             place: node.place,
             cost: node.cost,
+            launch: None,
         };
         Graph { table: GraphTable { id, key, nodes: nodes.into_iter().map(info).collect() }, recording }
     }

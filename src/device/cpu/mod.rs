@@ -175,7 +175,7 @@ impl CpuDevice {
         // SAFETY: the step has completed, so its downloads are written; the borrow of the device keeps the next
         // submission away for as long as they are looked at.
         let data = unsafe { std::slice::from_raw_parts(addr, bytes) };
-        Ok(Completion { data, stamps: &self.stamps, copies })
+        Ok(Completion { data, stamps: &self.stamps, copies, launches: &[] })
     }
 
     /// Runs a job on every worker and waits for it, while no step is under way: a panic in it ends the process.

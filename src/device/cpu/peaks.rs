@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn peaks_are_plausible_and_quick() {
-        let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None };
+        let options =
+            DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None, activity: false };
         let mut device = Device::open(&options).unwrap();
         let start = Instant::now();
         let peaks = device.measure_peaks().unwrap();

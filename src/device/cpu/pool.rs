@@ -149,7 +149,7 @@ impl Pool {
         graphs: impl Iterator<Item = &'g Arc<Recording>>,
     ) {
         let (slot, staging) = self.next_slot(step);
-        slot.traced = submission.traced;
+        slot.traced = submission.sources.stamps;
         slot.graphs.extend(graphs.cloned());
         slot.downloads.extend_from_slice(submission.downloads);
         let mut staged = staging.up_addr as *mut u8;

@@ -35,6 +35,8 @@ pub(super) struct Gpu {
     /// 10 · major + minor
     pub(super) capability: u32,
     pub(super) multiprocessors: u32,
+    /// Threads that a multiprocessor holds at once.
+    pub(super) multiprocessor_threads: u32,
     pub(super) l2_bytes: u64,
     /// The most dynamic shared memory of a block.
     pub(super) shared_bytes_max: u32,
@@ -64,6 +66,7 @@ impl Gpu {
             name: driver.name(handle)?,
             capability: 10 * major + minor,
             multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            multiprocessor_threads: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
             l2_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
             shared_bytes_max: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         })

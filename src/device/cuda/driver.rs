@@ -124,6 +124,7 @@ functions! {
     cuModuleUnload(module: sys::CUmodule);
     cuModuleGetFunction(function: *mut sys::CUfunction, module: sys::CUmodule, name: *const c_char);
     cuFuncSetAttribute(function: sys::CUfunction, attribute: sys::CUfunction_attribute, value: c_int);
+    cuFuncGetAttribute(value: *mut c_int, attribute: sys::CUfunction_attribute, function: sys::CUfunction);
     cuOccupancyMaxActiveBlocksPerMultiprocessor(
         blocks: *mut c_int,
         function: sys::CUfunction,
@@ -142,6 +143,15 @@ functions! {
     cuStreamDestroy_v2(stream: sys::CUstream);
     cuStreamSynchronize(stream: sys::CUstream);
     cuStreamBeginCapture_v2(stream: sys::CUstream, mode: sys::CUstreamCaptureMode);
+    cuStreamGetCaptureInfo_v3(
+        stream: sys::CUstream,
+        status: *mut sys::CUstreamCaptureStatus,
+        id: *mut sys::cuuint64_t,
+        graph: *mut sys::CUgraph,
+        frontier: *mut *const sys::CUgraphNode,
+        edges: *mut *const sys::CUgraphEdgeData,
+        count: *mut usize
+    );
     cuStreamEndCapture(stream: sys::CUstream, graph: *mut sys::CUgraph);
     cuLaunchKernelEx(
         config: *const sys::CUlaunchConfig,

@@ -58,6 +58,12 @@ pub enum CudaError {
         /// Its name.
         kernel: String,
     },
+    /// A capture that is no chain, though nothing else was captured.
+    #[error("a kernel was captured, and the graph has {count} ends instead of one")]
+    NoFrontier {
+        /// Nodes that nothing depends on.
+        count: usize,
+    },
     /// The delay of a test.
     #[error("a node can be delayed on the CPU only")]
     NoDelay,

@@ -2,6 +2,9 @@
 //!
 //! Each kernel but the first may begin while the one ahead of it ends (programmatic stream serialization): it waits for
 //! it by itself, behind what it can do without. The graphs are kept beside their executables.
+//!
+//! Where the driver's profiling library is in use, each node is named to it when it has been captured: it is then the
+//! one node that the stream's next would depend on.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use super::driver::filled;
 use super::launch::Launch;
 use crate::device::KernelParams;
 use crate::device::params::LaunchInfo;
+use crate::trace::record::{Activity, KnownGraph};
 use crate::trace::schema::GraphTable;
 
 /// A node's two stamp cells: csrc/common/stamp.cuh.
@@ -46,14 +50,24 @@ impl Graph {
         table: GraphTable,
         nodes: &[ReadyNode],
         stamps_addr: Option<u64>,
+        activity: Option<Activity>,
     ) -> Result<Graph, CudaError> {
         let launch_all = |info: &dyn Fn(usize) -> LaunchInfo| {
-            Executable::capture(context, || {
+            let mut ids = Vec::with_capacity(if activity.is_some() { nodes.len() } else { 0 });
+            let mut executable = Executable::capture(context, || {
                 nodes.iter().enumerate().try_for_each(|(ordinal, node)| {
                     // SAFETY: by this function's contract.
-                    unsafe { launch(context, node, info(ordinal), ordinal > 0) }
+                    unsafe { launch(context, node, info(ordinal), ordinal > 0)? };
+                    if let Some(activity) = activity {
+                        // SAFETY: the node belongs to the graph that is being captured.
+                        ids.push(unsafe { activity.node_id(captured_last(context)?.cast()) });
+                    }
+                    Ok(())
                 })
-            })
+            })?;
+            // SAFETY: the executable lives longer than what is known of it, which is dropped first.
+            executable.known = activity.map(|activity| unsafe { activity.know(executable.exec.cast(), table.id, ids) });
+            Ok::<Executable, CudaError>(executable)
         };
         let idle = launch_all(&|_| LaunchInfo { stamp: 0 })?;
         let stamped = |addr: u64| launch_all(&|ordinal| LaunchInfo { stamp: addr + (ordinal * STAMP_BYTES) as u64 });
@@ -74,6 +88,8 @@ impl Graph {
 /// A graph of the driver and what it is replayed by.
 #[derive(Debug)]
 pub(super) struct Executable {
+    /// What the driver's profiling library knows of its nodes.
+    known: Option<KnownGraph>,
     context: Arc<Context>,
     graph: sys::CUgraph,
     exec: sys::CUgraphExec,
@@ -96,8 +112,8 @@ impl Executable {
         unsafe { driver.cuStreamBeginCapture_v2(stream, mode)? };
         let launched = launch_all();
         // A capture is ended in any case. From here on dropping destroys the graph.
-        let mut captured =
-            Executable { context: context.clone(), graph: std::ptr::null_mut(), exec: std::ptr::null_mut() };
+        let (graph, exec) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let mut captured = Executable { known: None, context: context.clone(), graph, exec };
         // SAFETY: the driver writes a handle.
         let ended = unsafe { driver.cuStreamEndCapture(stream, &mut captured.graph) };
         if ended.is_err() {
@@ -126,6 +142,7 @@ impl Executable {
 
 impl Drop for Executable {
     fn drop(&mut self) {
+        drop(self.known.take());
         let _ = self.context.bind();
         // SAFETY: both are this value's own, and replays of them have ended, or the GPU has failed.
         unsafe {
@@ -136,6 +153,27 @@ impl Drop for Executable {
                 let _ = self.context.driver.cuGraphDestroy(self.graph);
             }
         }
+    }
+}
+
+/// The node that the stream captured last.
+fn captured_last(context: &Context) -> Result<sys::CUgraphNode, CudaError> {
+    let (mut status, mut count) = (sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE, 0);
+    let (mut frontier, mut edges) = (std::ptr::null(), std::ptr::null());
+    let null = std::ptr::null_mut();
+    // SAFETY: the driver writes a status, a number and the addresses of two arrays of its own.
+    unsafe {
+        context.driver.cuStreamGetCaptureInfo_v3(
+            context.stream,
+            &mut status,
+            std::ptr::null_mut(),
+            null,
+            &mut frontier,
+            &mut edges,
+            &mut count,
+        )?;
+        // A chain has one end. The array is the driver's until the next call on the stream.
+        if count == 1 && !frontier.is_null() { Ok(*frontier) } else { Err(CudaError::NoFrontier { count }) }
     }
 }
 

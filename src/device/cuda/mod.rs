@@ -8,6 +8,7 @@ mod clock;
 mod context;
 mod driver;
 mod error;
+mod facts;
 mod graph;
 pub mod images;
 mod launch;
@@ -20,6 +21,7 @@ mod steps;
 mod validate;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::clock::ClockKernel;
@@ -35,6 +37,7 @@ use self::modules::Modules;
 use self::steps::{Steps, Tracer};
 use super::params::WeightRef;
 use super::*;
+use crate::trace::record::Activity;
 use crate::trace::schema::NodeInfo;
 
 /// The CUDA device. Fields are dropped in order: what uses the GPU's memory before the memory.
@@ -47,6 +50,8 @@ pub struct CudaDevice {
     tickets: tickets::Tickets,
     /// Cells of stamps, in the GPU's memory; `None` in builds that cannot use them.
     stamps_addr: Option<u64>,
+    /// The profiling library, which the nodes of graphs are named to.
+    activity: Option<Activity>,
     info: DeviceInfo,
     /// Of a copy outside of steps: the next call fails with it.
     failed: Option<CudaError>,
@@ -57,6 +62,12 @@ pub fn find() -> Result<String, CudaError> {
     let gpu = Gpu::find(&Driver::load()?)?;
     modules::check(&gpu)?;
     Ok(gpu.name)
+}
+
+/// Finds the driver's profiling library and prepares it, before anything here initialises the driver. `toolkits`: where
+/// it may lie besides the loader's path. Its name, or in a sentence why there is none.
+pub fn prepare_activity(toolkits: &[PathBuf]) -> Result<String, String> {
+    Activity::prepare(toolkits, super::monotonic_ns).map(|activity| activity.library())
 }
 
 /// The driver's CUDA version, major and minor.
@@ -94,6 +105,7 @@ impl CudaDevice {
         if options.delay.is_some() {
             return Err(CudaError::NoDelay.into());
         }
+        let activity = if options.activity { Activity::get().ok() } else { None };
         let driver = Driver::load().map_err(CudaError::from)?;
         let gpu = Gpu::find(&driver)?;
         modules::check(&gpu)?;
@@ -119,7 +131,7 @@ impl CudaDevice {
         };
         let (graphs, tickets) = (Vec::new(), tickets::Tickets::default());
         let mut device =
-            CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, info, failed: None };
+            CudaDevice { graphs, steps, modules, memory, context, tickets, stamps_addr, activity, info, failed: None };
         device.measure_clock()?;
         Ok(device)
     }
@@ -209,8 +221,8 @@ impl CudaDevice {
         for node in nodes {
             let mut launch = self.choose(node, key);
             let function = self.modules.function(&launch.kernel, launch.shared_bytes)?;
+            let held = self.modules.blocks_held(function, &launch)?;
             if launch.is_persistent {
-                let held = self.modules.blocks_held(function, &launch)?;
                 launch.fill(self.context.gpu.multiprocessors, held);
             }
             infos.push(NodeInfo {
@@ -219,6 +231,7 @@ impl CudaDevice {
                 barriers: 1,
                 place: node.place,
                 cost: node.cost,
+                launch: Some(facts::of(&self.context, function, &launch, held)?),
             });
             ready.push(ReadyNode { function, launch, params: node.params });
         }
@@ -226,7 +239,7 @@ impl CudaDevice {
         let table = GraphTable { id, key, nodes: infos };
         // SAFETY: the nodes were validated, the table launches kernels of csrc/params.h as they are written to be, and
         // buffers and stamps live as long as the device.
-        let graph = unsafe { Graph::capture(&self.context, table, &ready, self.stamps_addr)? };
+        let graph = unsafe { Graph::capture(&self.context, table, &ready, self.stamps_addr, self.activity)? };
         self.graphs.push(graph);
         Ok(GraphId(id))
     }
@@ -249,8 +262,7 @@ impl CudaDevice {
     pub(super) fn wait(&mut self, ticket: Ticket) -> Result<Completion<'_>, DeviceError> {
         self.begin()?;
         self.tickets.give_back(&ticket);
-        let (data, stamps, copies) = self.steps.wait(ticket.0)?;
-        Ok(Completion { data, stamps, copies })
+        Ok(self.steps.wait(ticket.0)?)
     }
 }
 

@@ -24,8 +24,10 @@ use super::driver::filled;
 use super::graph::{Graph, STAMP_BYTES};
 use super::memory::Pinned;
 use crate::device::buffers::Buffers;
-use crate::device::{STAGING_BYTES, STEP_NODES_MAX, STEPS_IN_FLIGHT, Submission, Upload, monotonic_ns};
-use crate::trace::schema::{CopyStamp, NodeStamp, StepCopies};
+use crate::device::{
+    Completion, STAGING_BYTES, STEP_NODES_MAX, STEP_PARTS_MAX, STEPS_IN_FLIGHT, Submission, Upload, monotonic_ns,
+};
+use crate::trace::schema::{CallTimes, CopyStamp, NodeStamp, StepCopies};
 
 /// Whether this build can stamp nodes.
 pub(super) const STAMPS: bool = crate::trace::record::ENABLED;
@@ -86,6 +88,8 @@ struct Slot {
     is_traced: bool,
     /// Stamped nodes.
     nodes: usize,
+    /// The calls that launched its replays, if nodes are timed.
+    launches: Vec<CallTimes>,
     submitted_ns: u64,
 }
 
@@ -100,6 +104,7 @@ impl Slot {
             download_bytes: 0,
             is_traced: false,
             nodes: 0,
+            launches: Vec::with_capacity(if STAMPS { STEP_PARTS_MAX } else { 0 }),
             submitted_ns: 0,
         })
     }
@@ -149,7 +154,7 @@ impl Steps {
         buffers: &Buffers,
     ) -> Result<(), CudaError> {
         self.context.bind()?;
-        let tracer = self.tracer.as_ref().filter(|_| submission.traced);
+        let tracer = self.tracer.as_ref().filter(|_| submission.sources.stamps);
         let look = |clock| tracer.map_or(Ok(()), |tracer| tracer.look(&self.context, clock));
         let slot = &mut self.slots[step as usize % STEPS_IN_FLIGHT];
         slot.is_traced = tracer.is_some();
@@ -158,7 +163,7 @@ impl Steps {
         // SAFETY: by this function's contract; the step that had the slot is done.
         unsafe { slot.upload(&self.context, submission, buffers)? };
         look(1)?;
-        slot.replay(&self.context, graphs, tracer)?;
+        slot.replay(&self.context, graphs, tracer, STAMPS && submission.sources.any())?;
         look(2)?;
         // SAFETY: as above.
         unsafe { slot.download(&self.context, submission)? };
@@ -172,8 +177,8 @@ impl Steps {
         slot.done.record()
     }
 
-    /// Waits for a step: what it downloaded, its node times, and when it copied.
-    pub(super) fn wait(&mut self, step: u64) -> Result<(&[u8], &[NodeStamp], StepCopies), CudaError> {
+    /// Waits for a step: what it downloaded, its node times, when it copied, and when its replays were launched.
+    pub(super) fn wait(&mut self, step: u64) -> Result<Completion<'_>, CudaError> {
         self.context.bind()?;
         let slot = &self.slots[step as usize % STEPS_IN_FLIGHT];
         slot.done.wait().map_err(|error| error.of(|| format!("step {step}")))?;
@@ -197,7 +202,8 @@ impl Steps {
             self.stamps.extend(cells.map(|cells| stamp(cells, self.clock)));
         }
         // SAFETY: as above; the borrow keeps the next submission away.
-        Ok((unsafe { &slot.down.bytes()[..slot.download_bytes] }, &self.stamps, copies))
+        let data = unsafe { &slot.down.bytes()[..slot.download_bytes] };
+        Ok(Completion { data, stamps: &self.stamps, copies, launches: &slot.launches })
     }
 }
 
@@ -231,12 +237,14 @@ impl Slot {
         context: &Context,
         graphs: impl Iterator<Item = &'g Graph>,
         tracer: Option<&Tracer>,
+        timed: bool,
     ) -> Result<(), CudaError> {
         let (driver, stream) = (context.driver, context.stream);
         self.nodes = 0;
+        self.launches.clear();
         for graph in graphs {
             let Some((tracer, cells)) = tracer.zip(self.cells.as_ref()) else {
-                graph.launch(false)?;
+                launch(&mut self.launches, timed, || graph.launch(false))?;
                 continue;
             };
             let nodes = graph.table.nodes.len();
@@ -244,7 +252,7 @@ impl Slot {
             // SAFETY: both ranges have room for the stamps of a step; the next replay comes after the copy.
             unsafe {
                 driver.cuMemsetD8Async(tracer.stamps_addr, 0, nodes * STAMP_BYTES, stream)?;
-                graph.launch(true)?;
+                launch(&mut self.launches, timed, || graph.launch(true))?;
                 driver.cuMemcpyDtoHAsync_v2(to.cast(), tracer.stamps_addr, nodes * STAMP_BYTES, stream)?;
             }
             self.nodes += nodes;
@@ -266,6 +274,21 @@ impl Slot {
         }
         Ok(())
     }
+}
+
+/// Launches a replay, and says when, if that is asked for.
+fn launch(
+    launches: &mut Vec<CallTimes>,
+    timed: bool,
+    launch: impl FnOnce() -> Result<(), CudaError>,
+) -> Result<(), CudaError> {
+    if !timed {
+        return launch();
+    }
+    let start_ns = monotonic_ns();
+    launch()?;
+    launches.push(CallTimes { start_ns, end_ns: monotonic_ns() });
+    Ok(())
 }
 
 /// Uploads that are copied as one.

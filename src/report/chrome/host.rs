@@ -149,7 +149,7 @@ fn write_slice<W: Write>(
             let graph = &recording.graphs[recording.replays[*at].graph];
             out.raw(r#""correlation":"#).int(replay.replay).raw(r#","graph":"#).string(&graph.key.to_string());
             out.raw(r#","graph id":"#).int(graph.id.into()).raw(r#","step":"#).int(replay.step);
-            out.raw(r#","traced":"#).raw(if replay.traced { "true" } else { "false" });
+            out.raw(r#","traced":"#).raw(if replay.sources.any() { "true" } else { "false" });
         }
     }
     out.raw("}}");

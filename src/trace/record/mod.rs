@@ -1,9 +1,11 @@
 //! The recorder: takes records on the engine's thread, has them written by a thread of its own.
 //!
-//! The engine's thread encodes into a block of fixed size; a full block goes to the writer, an empty one comes back.
-//! There are [`BLOCKS`] of them, allocated at the start: after it, nothing here allocates, waits or fails. No empty
-//! block, or no room left in the file: the record is dropped whole and counted.
+//! The engine's thread encodes into a [`Sink`]'s blocks: after the start nothing there allocates, waits or fails. Where
+//! the driver's profiling library is a source too, a third thread decodes its records into a sink of its own
+//! ([`cupti`]).
 
+mod cupti;
+mod sink;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -11,17 +13,22 @@ mod writer;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use self::cupti::{Activity, KnownGraph, SOURCE_HELP, parse_source};
+use self::cupti::{Decoded, Session};
+use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};
-use super::schema::{GraphTable, HostSpan, MemberRecord, NodeStamp, ReplayRecord, RequestRecord, StepRecord};
-use super::session::{
-    Closing, Counts, Expected, RecordError, RecordedGraph, SessionHeader, SessionOptions, SpoolSummary,
+use super::schema::{
+    GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
 };
-use super::spool::{self, BLOCK_BYTES, Block, SpoolHeader, Wire};
+use super::session::{
+    Closing, Expected, RecordError, RecordedGraph, SessionHeader, SessionOptions, SessionSources, SpoolSummary,
+    TraceSource,
+};
+use super::spool::{self, BLOCK_BYTES, SpoolHeader};
 use crate::request::StepId;
 
 /// Whether this build can record.
@@ -29,6 +36,9 @@ pub const ENABLED: bool = true;
 
 /// Blocks in the ring: 8 MiB, seconds of node times at any model's rate.
 const BLOCKS: usize = 128;
+
+/// Blocks in the ring of the profiling library's records: 16 MiB, what it hands over at once.
+const ACTIVITY_BLOCKS: usize = 256;
 
 /// Graphs captured in one recording that may wait for the writer beside all blocks.
 const GRAPHS_WAITING_MAX: usize = 64;
@@ -42,18 +52,13 @@ pub struct Recorder {
     id: String,
     path: PathBuf,
     toggle_seed: Option<u64>,
-    /// The block being filled.
-    block: Option<Block>,
-    empty: Receiver<Block>,
+    sources: SessionSources,
+    /// The driver's profiling library, if it is a source.
+    activity: Option<Session>,
+    sink: Sink,
     full: SyncSender<Message>,
-    writer: Option<JoinHandle<WriterEnd>>,
-    /// Set by the writer when the file cannot be written any more.
-    failed: Arc<AtomicBool>,
-    bytes: u64,
-    bytes_max: u64,
-    limit_reached: bool,
-    written: Counts,
-    dropped: Counts,
+    writer: JoinHandle<WriterEnd>,
+    room: Arc<Room>,
     /// By graph id.
     graphs: Vec<Option<GraphState>>,
 }
@@ -72,18 +77,19 @@ impl Recorder {
         graphs: &[&GraphTable],
     ) -> Result<Recorder, RecordError> {
         check_prefix(&options.prefix)?;
+        let (sources, activity) = choose_sources(options);
         let (id, path, file) = create_file(options)?;
         let number: u64 = id.parse().unwrap_or_default();
         let toggle_seed = options.toggle.then(|| mix(number));
         let header = SpoolHeader {
             id,
             toggle_seed,
-            session: session.clone(),
+            session: SessionHeader { sources, ..session.clone() },
             graphs: graphs.iter().map(|table| (*table).clone()).collect(),
         };
         let started = spool::file_header(&header)
             .map_err(|source| RecordError::Header { source })
-            .and_then(|bytes| Recorder::launch(&header, path.clone(), file, &bytes, options.max_bytes));
+            .and_then(|bytes| Recorder::launch(&header, activity, path.clone(), file, &bytes, options.max_bytes));
         if started.is_err() {
             // The error that is returned matters more than one from clearing up.
             let _ = std::fs::remove_file(&path);
@@ -93,6 +99,7 @@ impl Recorder {
 
     fn launch(
         header: &SpoolHeader,
+        mut activity: Option<Session>,
         path: PathBuf,
         mut file: File,
         header_bytes: &[u8],
@@ -105,29 +112,28 @@ impl Recorder {
         }
         std::io::Write::write_all(&mut file, header_bytes)
             .map_err(|source| RecordError::Create { path: path.clone(), source })?;
-        let (full, messages) = sync_channel(BLOCKS + GRAPHS_WAITING_MAX + 1);
-        let (give_back, empty) = sync_channel(BLOCKS);
-        for _ in 0..BLOCKS {
-            give_back.try_send(Block::new()).expect("the channel holds every block");
-        }
-        let failed = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(file, bytes, give_back, Arc::clone(&failed));
+        let blocks = BLOCKS + if activity.is_some() { ACTIVITY_BLOCKS } else { 0 };
+        let (full, messages) = sync_channel(blocks + GRAPHS_WAITING_MAX + 1);
+        let room = Arc::new(Room::new(bytes, max_bytes - CLOSING_BYTES));
+        let writer = Writer::new(file, bytes, Arc::clone(&room));
+        let no_thread = |source| RecordError::Thread { source };
         let thread = std::thread::Builder::new().name("vitrum-recorder".into());
-        let writer = thread.spawn(move || writer.run(&messages)).map_err(|source| RecordError::Thread { source })?;
+        let writer = thread.spawn(move || writer.run(&messages)).map_err(no_thread)?;
+        if let Some(activity) = &mut activity {
+            let sink = Sink::new(ACTIVITY_BLOCKS, full.clone(), Arc::clone(&room));
+            activity.decode_into(sink).map_err(no_thread)?;
+        }
+        let sink = Sink::new(BLOCKS, full.clone(), Arc::clone(&room));
         let mut recorder = Recorder {
             id: header.id.clone(),
             path,
             toggle_seed: header.toggle_seed,
-            block: None,
-            empty,
+            sources: header.session.sources.clone(),
+            activity,
+            sink,
             full,
-            writer: Some(writer),
-            failed,
-            bytes,
-            bytes_max: max_bytes - CLOSING_BYTES,
-            limit_reached: false,
-            written: Counts::default(),
-            dropped: Counts::default(),
+            writer,
+            room,
             graphs: Vec::new(),
         };
         header.graphs.iter().for_each(|table| recorder.know(table));
@@ -144,57 +150,63 @@ impl Recorder {
         &self.path
     }
 
-    /// Whether to stamp a step's nodes: yes, or the step's coin if the recording is toggled.
-    pub fn wants_step(&mut self, step: StepId) -> bool {
-        self.toggle_seed.is_none_or(|seed| mix(seed ^ step.0) & 1 == 1)
+    /// What times the nodes, and why that is not what was asked for, if it is not.
+    pub fn sources(&self) -> &SessionSources {
+        &self.sources
+    }
+
+    /// What is to time a step's nodes: nothing, by the step's coin, if the recording is toggled. From where the
+    /// profiling library was given up, stamps alone.
+    pub fn wants_step(&mut self, step: StepId) -> NodeSources {
+        if self.toggle_seed.is_some_and(|seed| mix(seed ^ step.0) & 1 == 0) {
+            return NodeSources::NONE;
+        }
+        match &self.activity {
+            Some(activity) if !activity.is_given_up() => self.sources.used.of_step(),
+            _ => NodeSources::STAMPS,
+        }
     }
 
     /// A graph captured while the recording runs, before its first replay. Allocates, as the capture did.
     pub fn graph(&mut self, table: &GraphTable) {
-        if self.nodes_of(table.id).is_some() || self.failed.load(Ordering::Relaxed) {
-            return;
-        }
-        let bytes = spool::graph_block_bytes_max(table);
-        if self.limit_reached || self.bytes + bytes > self.bytes_max {
-            self.limit_reached = true;
+        if self.nodes_of(table.id).is_some() || !self.room.take(spool::graph_block_bytes_max(table)) {
             return;
         }
         if self.full.try_send(Message::Graph(Box::new(table.clone()))).is_ok() {
-            self.bytes += bytes;
             self.know(table);
         }
     }
 
     /// A step, when it is done.
     pub fn step(&mut self, step: &StepRecord) {
-        self.push(step);
+        self.sink.push(step);
     }
 
     /// A row of a batch's composition.
     pub fn member(&mut self, member: &MemberRecord) {
-        self.push(member);
+        self.sink.push(member);
     }
 
     /// A host phase.
     pub fn span(&mut self, span: &HostSpan) {
-        self.push(span);
+        self.sink.push(span);
     }
 
     /// A moment of a request.
     pub fn request(&mut self, request: &RequestRecord) {
-        self.push(request);
+        self.sink.push(request);
     }
 
-    /// A replay, when it is done, and the times of its nodes in node order: none unless it was traced.
+    /// A replay, when it is done, and the times of its nodes in node order: none unless it was stamped.
     pub fn replay(&mut self, replay: &ReplayRecord, stamps: &[NodeStamp]) {
         let Some(nodes) = self.nodes_of(replay.graph) else {
             // Nothing could be said of the nodes of a graph that is not in the file.
-            self.dropped.replays += 1;
-            self.dropped.nodes += if replay.traced { stamps.len() as u64 } else { 0 };
+            self.sink.dropped.replays += 1;
+            self.sink.dropped.nodes += if replay.sources.stamps { stamps.len() as u64 } else { 0 };
             return;
         };
-        let pushed = self.push(replay);
-        if !replay.traced {
+        let pushed = self.sink.push(replay);
+        if !replay.sources.stamps {
             return;
         }
         if !pushed {
@@ -206,41 +218,32 @@ impl Recorder {
         }
     }
 
-    /// Ends the recording: writes what is left and the closing block, and waits for the writer.
-    pub fn stop(mut self, expected: Expected) -> Result<SpoolSummary, RecordError> {
-        self.hand_over();
-        let graphs: Vec<RecordedGraph> = self.graphs.iter().flatten().map(|state| state.counts).collect();
-        let closing = Closing {
-            expected,
-            graphs,
-            written: self.written,
-            dropped: self.dropped,
-            limit_reached: self.limit_reached,
-        };
-        let sum = |count: fn(&RecordedGraph) -> u64| closing.graphs.iter().map(count).sum::<u64>();
-        let mut summary = SpoolSummary {
-            id: self.id.clone(),
-            path: self.path.clone(),
-            bytes: 0,
-            steps: self.written.steps,
-            replays: self.written.replays,
-            expected: closing.expected.nodes(),
-            received: sum(|graph| graph.received),
-            dropped: self.dropped.nodes,
-            invalid: sum(|graph| graph.invalid),
-            dropped_records: self.dropped,
-            limit_reached: self.limit_reached,
-            write_error: None,
-        };
-        let sent = self.full.send(Message::Close(Box::new(closing)));
-        let writer = self.writer.take().expect("a recorder is stopped once");
+    /// Ends the recording, with no step under way: writes what is left and the closing block, and waits for the
+    /// writer.
+    pub fn stop(self, expected: Expected) -> Result<SpoolSummary, RecordError> {
+        let Recorder { id, path, sources, activity, mut sink, full, writer, room, graphs, .. } = self;
+        sink.hand_over();
+        let decoded = activity.map(Session::stop);
+        let mut graphs: Vec<RecordedGraph> = graphs.iter().flatten().map(|state| state.counts).collect();
+        let (mut written, mut dropped) = (sink.written, sink.dropped);
+        if let Some(decoded) = &decoded {
+            decoded.add_to(&mut graphs);
+            written += decoded.written;
+            dropped += decoded.dropped;
+        }
+        let counts = decoded.map(|Decoded { counts, .. }| counts);
+        let closing =
+            Closing { expected, graphs, written, dropped, limit_reached: room.reached(), activity: counts.clone() };
+        let mut summary = summary_of(&closing, id, path, sources);
+        let sent = full.send(Message::Close(Box::new(closing)));
         sent.map_err(|_| RecordError::WriterEnded)?;
         let end = writer.join().map_err(|_| RecordError::WriterEnded)?;
         summary.bytes = end.bytes;
         summary.write_error = end.error.map(|error| error.to_string());
         summary.steps -= end.lost.steps;
         summary.replays -= end.lost.replays;
-        summary.received = summary.received.saturating_sub(end.lost.nodes);
+        let lost_nodes = if summary.sources.used == TraceSource::Activity { end.lost.activity } else { end.lost.nodes };
+        summary.received = summary.received.saturating_sub(lost_nodes);
         summary.dropped += end.lost.nodes;
         summary.dropped_records += end.lost;
         Ok(summary)
@@ -265,25 +268,14 @@ impl Recorder {
         }
     }
 
-    fn push<T: Wire>(&mut self, record: &T) -> bool {
-        let pushed = self.with_block(|block| block.push(record));
-        *(if pushed { &mut self.written } else { &mut self.dropped }) += T::ONE;
-        pushed
-    }
-
     fn push_stamps(&mut self, replay: &ReplayRecord, stamps: &[NodeStamp]) {
         let mut first = 0;
         while first < stamps.len() {
-            let mut count = 0;
-            let pushed = self.with_block(|block| {
-                count = block.push_stamps(replay.replay, first as u32, &stamps[first..]);
-                count > 0
-            });
-            if !pushed {
+            let count = self.sink.push_stamps(replay.replay, first as u32, &stamps[first..]);
+            if count == 0 {
                 return self.drop_stamps(replay.graph, stamps.len() - first);
             }
             let valid = stamps[first..first + count].iter().filter(|stamp| stamp.is_valid()).count();
-            self.written.nodes += count as u64;
             self.count(replay.graph, |counts| {
                 counts.received += valid as u64;
                 counts.invalid += (count - valid) as u64;
@@ -293,41 +285,57 @@ impl Recorder {
     }
 
     fn drop_stamps(&mut self, graph: u32, count: usize) {
-        self.dropped.nodes += count as u64;
+        self.sink.dropped.nodes += count as u64;
         self.count(graph, |counts| counts.dropped += count as u64);
     }
+}
 
-    /// Runs `push` on the block being filled, and on the next one if it does not fit. `false` if there is none.
-    fn with_block(&mut self, mut push: impl FnMut(&mut Block) -> bool) -> bool {
-        if self.block.as_mut().is_some_and(&mut push) {
-            return true;
-        }
-        self.hand_over();
-        if self.limit_reached || self.failed.load(Ordering::Relaxed) {
-            return false;
-        }
-        if self.bytes + BLOCK_BYTES as u64 > self.bytes_max {
-            self.limit_reached = true;
-            return false;
-        }
-        self.block = self.empty.try_recv().ok();
-        self.block.as_mut().is_some_and(push)
+/// What times the nodes of a recording, with the profiling library at work if it is a source. Where it cannot be, the
+/// stamps are there.
+fn choose_sources(options: &SessionOptions) -> (SessionSources, Option<Session>) {
+    let asked = options.source;
+    let stamps = |absent| SessionSources { asked, used: TraceSource::Stamps, library: None, absent };
+    if !asked.has_activity() {
+        return (stamps(None), None);
     }
-
-    /// Sends the block being filled to the writer. The channel holds every block there is, so it takes it at once.
-    fn hand_over(&mut self) {
-        if let Some(block) = self.block.take().filter(|block| !block.is_empty()) {
-            self.bytes += block.len() as u64;
-            // Fails only when the writer has panicked, which `stop` reports.
-            let _ = self.full.try_send(Message::Block(block));
+    if options.toggle {
+        let reason = "a toggled recording compares steps with stamps and steps without, and has no other source";
+        return (stamps(Some(reason.into())), None);
+    }
+    match Session::begin() {
+        Ok(session) => {
+            let library = Some(session.library().to_owned());
+            (SessionSources { asked, used: asked, library, absent: None }, Some(session))
+        }
+        Err(reason) => {
+            tracing::warn!("this recording has stamps alone: {reason}");
+            (stamps(Some(reason)), None)
         }
     }
 }
 
-/// A recorder that is dropped without a stop leaves a spool without a closing block: truncated, and readable.
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.hand_over();
+/// What is known before the writer has ended.
+fn summary_of(closing: &Closing, id: String, path: PathBuf, sources: SessionSources) -> SpoolSummary {
+    let sum = |count: fn(&RecordedGraph) -> u64| closing.graphs.iter().map(count).sum::<u64>();
+    let is_activity_alone = sources.used == TraceSource::Activity;
+    let (activity, activity_invalid) =
+        if is_activity_alone { (sum(|graph| graph.activity), sum(|graph| graph.activity_invalid)) } else { (0, 0) };
+    SpoolSummary {
+        id,
+        path,
+        bytes: 0,
+        steps: closing.written.steps,
+        replays: closing.written.replays,
+        expected: closing.expected.nodes(),
+        received: sum(|graph| graph.received) + activity,
+        dropped: closing.dropped.nodes,
+        invalid: sum(|graph| graph.invalid) + activity_invalid,
+        sources,
+        activity_expected: closing.expected.graphs.iter().map(|graph| graph.activity).sum(),
+        activity: closing.activity.clone(),
+        dropped_records: closing.dropped,
+        limit_reached: closing.limit_reached,
+        write_error: None,
     }
 }
 

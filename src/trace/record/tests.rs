@@ -4,8 +4,8 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use super::*;
-use crate::trace::schema::{Cost, GraphKey, GraphKind, NodeInfo, Op, Phase, Place};
-use crate::trace::session::{ClockAnchor, ExpectedGraph, SessionDevice};
+use crate::trace::schema::{Cost, GraphKey, GraphKind, NodeInfo, NodeSources, Op, Phase, Place};
+use crate::trace::session::{ClockAnchor, ExpectedGraph, SessionDevice, SessionSources, TraceSource};
 
 const NODES: usize = 100;
 
@@ -16,6 +16,7 @@ fn table() -> GraphTable {
         barriers: 1,
         place: Place { layer: 0, op: Op::MlpUp },
         cost: Cost::default(),
+        launch: None,
     };
     GraphTable { id: 1, key: GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 }, nodes: vec![node; NODES] }
 }
@@ -29,6 +30,7 @@ fn header() -> SpoolHeader {
         pid: 1,
         engine_tid: 1,
         clock: ClockAnchor { unix_ns: 0, monotonic_ns: 0 },
+        sources: SessionSources::default(),
     };
     SpoolHeader { id: "1".into(), toggle_seed: None, session, graphs: vec![table()] }
 }
@@ -40,13 +42,22 @@ fn launch(file: File, max_bytes: u64) -> Recorder {
 }
 
 fn replay(recorder: &mut Recorder, replay: u64) {
-    let record = ReplayRecord { replay, step: replay, graph: 1, traced: true, launch_start_ns: 1, launch_end_ns: 2 };
+    let record = ReplayRecord {
+        replay,
+        step: replay,
+        graph: 1,
+        sources: NodeSources::STAMPS,
+        launch_start_ns: 1,
+        launch_end_ns: 2,
+    };
     recorder.replay(&record, &[NodeStamp { start_ns: 3, end_ns: 4, wait_ns: 0 }; NODES]);
 }
 
 fn expected(replays: u64) -> Expected {
     let nodes = replays * NODES as u64;
-    Expected { graphs: vec![ExpectedGraph { graph: 1, replays, traced_replays: replays, nodes }] }
+    Expected {
+        graphs: vec![ExpectedGraph { graph: 1, replays, traced_replays: replays, nodes, ..ExpectedGraph::default() }],
+    }
 }
 
 /// A file whose writes wait for someone to read them.
@@ -94,7 +105,14 @@ fn a_full_disk_ends_the_recording_and_is_said() {
     let failed = Arc::new(AtomicBool::new(false));
     let writer = Writer::new(full, 0, give_back, Arc::clone(&failed));
     let mut block = Block::new();
-    let record = ReplayRecord { replay: 1, step: 1, graph: 1, traced: true, launch_start_ns: 1, launch_end_ns: 2 };
+    let record = ReplayRecord {
+        replay: 1,
+        step: 1,
+        graph: 1,
+        sources: NodeSources::STAMPS,
+        launch_start_ns: 1,
+        launch_end_ns: 2,
+    };
     assert!(block.push(&record));
     sender.try_send(Message::Block(block)).expect("room");
     sender.try_send(Message::Close(Box::default())).expect("room");

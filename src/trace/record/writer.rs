@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use super::sink::Room;
 use crate::trace::schema::GraphTable;
 use crate::trace::session::{Closing, Counts};
 use crate::trace::spool::{self, Block};
@@ -13,8 +13,8 @@ use crate::trace::spool::{self, Block};
 /// What the engine's thread sends.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Records.
-    Block(Block),
+    /// Records, and where their block is given back.
+    Block(Block, SyncSender<Block>),
     /// A graph captured while recording.
     Graph(Box<GraphTable>),
     /// The end.
@@ -37,29 +37,28 @@ pub(super) struct Writer {
     /// Length of the file up to its last whole block.
     bytes: u64,
     sequence: u32,
-    empty: SyncSender<Block>,
-    failed: Arc<AtomicBool>,
+    room: Arc<Room>,
     lost: Counts,
     error: Option<io::Error>,
 }
 
 impl Writer {
-    pub(super) fn new(file: File, bytes: u64, empty: SyncSender<Block>, failed: Arc<AtomicBool>) -> Writer {
-        Writer { file, bytes, sequence: 0, empty, failed, lost: Counts::default(), error: None }
+    pub(super) fn new(file: File, bytes: u64, room: Arc<Room>) -> Writer {
+        Writer { file, bytes, sequence: 0, room, lost: Counts::default(), error: None }
     }
 
     /// Writes until the recording is closed, or its recorder is gone.
     pub(super) fn run(mut self, messages: &Receiver<Message>) -> WriterEnd {
         while let Ok(message) = messages.recv() {
             match message {
-                Message::Block(mut block) => {
+                Message::Block(mut block, home) => {
                     let counts = block.counts();
                     if !self.append(block.seal(self.sequence)) {
                         self.lost += counts;
                     }
                     block.clear();
-                    // Fails only when the recorder is gone, and with it the need for blocks.
-                    let _ = self.empty.try_send(block);
+                    // Fails only when the sink is gone, and with it the need for blocks.
+                    let _ = home.try_send(block);
                 }
                 Message::Graph(table) => {
                     let block = spool::graph_block(self.sequence, &table);
@@ -99,7 +98,7 @@ impl Writer {
 
     /// Ends the file after its last whole block and tells the engine's thread to send no more.
     fn fail(&mut self, error: io::Error) {
-        self.failed.store(true, Ordering::Relaxed);
+        self.room.fail();
         self.error = Some(error);
         // If this fails too, the file ends in part of a block, which its reader takes for its end.
         let _ = self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));

@@ -33,7 +33,7 @@ use super::session::SessionHeader;
 pub const MAGIC: [u8; 8] = *b"VITRUM\r\n";
 
 /// The format that this build writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Size of a block of records, its header included.
 pub const BLOCK_BYTES: usize = 64 << 10;

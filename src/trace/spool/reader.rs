@@ -9,6 +9,7 @@ use super::{
     BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, Damage, FILE_PREFIX_BYTES, JSON_BYTES_MAX, MAGIC, SpoolError,
     SpoolHeader, VERSION, crc32,
 };
+use crate::trace::activity::{Activity, CallActivity, CopyActivity, NodeActivity, OverheadActivity};
 use crate::trace::schema::{GraphTable, HostSpan, MemberRecord, NodeStamp, ReplayRecord, RequestRecord, StepRecord};
 use crate::trace::session::Closing;
 
@@ -36,6 +37,8 @@ pub enum Record<'a> {
         /// One entry per node.
         stamps: &'a [NodeStamp],
     },
+    /// The driver's profiling library saw this.
+    Activity(Activity),
     /// The counts; nothing comes after.
     Closing(Closing),
 }
@@ -222,6 +225,10 @@ fn take_record(from: &mut Decoder<'_>, stamps: &mut Vec<NodeStamp>) -> Option<Ta
         HostSpan::TAG => Record::Span(HostSpan::take(from)?),
         RequestRecord::TAG => Record::Request(RequestRecord::take(from)?),
         ReplayRecord::TAG => Record::Replay(ReplayRecord::take(from)?),
+        NodeActivity::TAG => Record::Activity(Activity::Node(NodeActivity::take(from)?)),
+        CopyActivity::TAG => Record::Activity(Activity::Copy(CopyActivity::take(from)?)),
+        CallActivity::TAG => Record::Activity(Activity::Call(CallActivity::take(from)?)),
+        OverheadActivity::TAG => Record::Activity(Activity::Overhead(OverheadActivity::take(from)?)),
         RUN_TAG => {
             let (replay, first, count) = (from.take_u64()?, from.take_u32()?, from.take_u32()?);
             first.checked_add(count)?;

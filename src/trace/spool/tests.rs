@@ -7,7 +7,7 @@ use crate::trace::schema::{
     CopyStamp, Cost, GraphKey, GraphKind, HostSpan, MemberRecord, NodeInfo, NodeStamp, Op, Phase, Place, ReplayRecord,
     RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
-use crate::trace::session::{ClockAnchor, Closing, SessionDevice};
+use crate::trace::session::{ClockAnchor, Closing, SessionDevice, SessionSources};
 
 fn table(id: u32, nodes: usize) -> GraphTable {
     let node = |layer| NodeInfo {
@@ -16,6 +16,7 @@ fn table(id: u32, nodes: usize) -> GraphTable {
         barriers: 1,
         place: Place { layer, op: Op::MlpUp },
         cost: Cost::default(),
+        launch: None,
     };
     let nodes = (0..nodes as i32).map(node).collect();
     GraphTable { id, key: GraphKey { kind: GraphKind::ForwardDecode, bucket: 8 }, nodes }
@@ -30,6 +31,7 @@ fn header() -> SpoolHeader {
         pid: 7,
         engine_tid: 8,
         clock: ClockAnchor { unix_ns: 1_700_000_000_000_000_000, monotonic_ns: 5 },
+        sources: SessionSources::default(),
     };
     SpoolHeader { id: "17".into(), toggle_seed: Some(3), session, graphs: vec![table(1, 2)] }
 }
@@ -58,7 +60,7 @@ fn fill(block: &mut Block, base: u64) {
         replay: base,
         step: base,
         graph: 1,
-        traced: true,
+        sources: NodeSources::STAMPS,
         launch_start_ns: base,
         launch_end_ns: times.0,
     };

@@ -1,8 +1,11 @@
 //! Each record's bytes: what is put and what is taken, side by side.
 
+use crate::trace::activity::{
+    CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind,
+};
 use crate::trace::schema::{
-    CopyStamp, HostSpan, MemberRecord, NodeStamp, Phase, ReplayRecord, RequestMoment, RequestRecord, StepCopies,
-    StepRecord, StepSizes,
+    CopyStamp, HostSpan, MemberRecord, NodeSources, NodeStamp, Phase, ReplayRecord, RequestMoment, RequestRecord,
+    StepCopies, StepRecord, StepSizes,
 };
 use crate::trace::session::Counts;
 
@@ -21,7 +24,7 @@ pub trait Wire: Sized {
     fn take(from: &mut Decoder<'_>) -> Option<Self>;
 }
 
-const NONE: Counts = Counts { steps: 0, members: 0, spans: 0, requests: 0, replays: 0, nodes: 0 };
+const NONE: Counts = Counts { steps: 0, members: 0, spans: 0, requests: 0, replays: 0, nodes: 0, activity: 0 };
 
 impl Wire for StepRecord {
     const TAG: u8 = 1;
@@ -144,7 +147,7 @@ impl Wire for ReplayRecord {
         out.put_u64(self.replay);
         out.put_u64(self.step);
         out.put_u32(self.graph);
-        out.put_u8(self.traced.into());
+        out.put_u8(u8::from(self.sources.stamps) | u8::from(self.sources.activity) << 1);
         out.put_u64(self.launch_start_ns);
         out.put_u64(self.launch_end_ns);
     }
@@ -154,9 +157,109 @@ impl Wire for ReplayRecord {
             replay: from.take_u64()?,
             step: from.take_u64()?,
             graph: from.take_u32()?,
-            traced: from.take_bool()?,
+            sources: match from.take_u8()? {
+                bits @ 0..4 => NodeSources { stamps: bits & 1 != 0, activity: bits & 2 != 0 },
+                _ => return None,
+            },
             launch_start_ns: from.take_u64()?,
             launch_end_ns: from.take_u64()?,
+        })
+    }
+}
+
+const ACTIVITY: Counts = Counts { activity: 1, ..NONE };
+
+impl Wire for NodeActivity {
+    const TAG: u8 = 7;
+    const BYTES: usize = 3 * 4 + 2 * 8;
+    const ONE: Counts = ACTIVITY;
+
+    #[inline]
+    fn put(&self, out: &mut Encoder<'_>) {
+        out.put_u32(self.correlation);
+        out.put_u32(self.graph);
+        out.put_u32(self.ordinal);
+        out.put_u64(self.start_ns);
+        out.put_u64(self.end_ns);
+    }
+
+    fn take(from: &mut Decoder<'_>) -> Option<NodeActivity> {
+        Some(NodeActivity {
+            correlation: from.take_u32()?,
+            graph: from.take_u32()?,
+            ordinal: from.take_u32()?,
+            start_ns: from.take_u64()?,
+            end_ns: from.take_u64()?,
+        })
+    }
+}
+
+impl Wire for CopyActivity {
+    const TAG: u8 = 8;
+    const BYTES: usize = 1 + 4 + 3 * 8;
+    const ONE: Counts = ACTIVITY;
+
+    fn put(&self, out: &mut Encoder<'_>) {
+        out.put_u8(self.kind as u8);
+        out.put_u32(self.correlation);
+        out.put_u64(self.start_ns);
+        out.put_u64(self.end_ns);
+        out.put_u64(self.bytes);
+    }
+
+    fn take(from: &mut Decoder<'_>) -> Option<CopyActivity> {
+        Some(CopyActivity {
+            kind: *CopyKind::ALL.get(usize::from(from.take_u8()?))?,
+            correlation: from.take_u32()?,
+            start_ns: from.take_u64()?,
+            end_ns: from.take_u64()?,
+            bytes: from.take_u64()?,
+        })
+    }
+}
+
+impl Wire for CallActivity {
+    const TAG: u8 = 9;
+    const BYTES: usize = 1 + 3 * 4 + 2 * 8;
+    const ONE: Counts = ACTIVITY;
+
+    fn put(&self, out: &mut Encoder<'_>) {
+        out.put_u8(self.call as u8);
+        out.put_u32(self.correlation);
+        out.put_u32(self.thread);
+        out.put_u32(self.status);
+        out.put_u64(self.start_ns);
+        out.put_u64(self.end_ns);
+    }
+
+    fn take(from: &mut Decoder<'_>) -> Option<CallActivity> {
+        Some(CallActivity {
+            call: *DriverCall::ALL.get(usize::from(from.take_u8()?))?,
+            correlation: from.take_u32()?,
+            thread: from.take_u32()?,
+            status: from.take_u32()?,
+            start_ns: from.take_u64()?,
+            end_ns: from.take_u64()?,
+        })
+    }
+}
+
+impl Wire for OverheadActivity {
+    const TAG: u8 = 10;
+    const BYTES: usize = 1 + 2 * 8;
+    const ONE: Counts = ACTIVITY;
+
+    fn put(&self, out: &mut Encoder<'_>) {
+        out.put_u8(self.kind as u8);
+        out.put_u64(self.start_ns);
+        out.put_u64(self.end_ns);
+    }
+
+    fn take(from: &mut Decoder<'_>) -> Option<OverheadActivity> {
+        Some(OverheadActivity {
+            kind: *OverheadKind::ALL.get(usize::from(from.take_u8()?))?,
+            start_ns: from.take_u64()?,
+            end_ns: from.take_u64()?,
         })
     }
 }

@@ -1,0 +1,145 @@
+//! The thread that decodes: buffers of CUPTI become records of the recording, and are given back.
+
+use std::sync::PoisonError;
+use std::sync::mpsc::Receiver;
+
+use super::IDENTITY;
+use super::buffers::{self, FullBuffer};
+use super::identity::Identity;
+use super::records::{Records, Seen};
+use super::session::Switch;
+use crate::trace::activity::{Activity, ActivityCounts};
+use crate::trace::record::sink::Sink;
+use crate::trace::session::{Counts, RecordedGraph};
+
+/// So many nodes without times, and CUPTI is given up: a known failure after some 25 million records, which does not
+/// end by itself.
+const INVALID_MAX: u64 = 64;
+
+/// The most errors that are kept, in words.
+const ERRORS_MAX: usize = 16;
+
+pub(super) struct Decoder {
+    switch: Switch,
+    sink: Sink,
+    counts: ActivityCounts,
+    /// Nodes with and without times, by graph.
+    graphs: Vec<[u64; 2]>,
+}
+
+/// What came of a session.
+#[derive(Debug, Default)]
+pub(in crate::trace::record) struct Decoded {
+    pub(in crate::trace::record) counts: ActivityCounts,
+    pub(in crate::trace::record) written: Counts,
+    pub(in crate::trace::record) dropped: Counts,
+    graphs: Vec<[u64; 2]>,
+}
+
+impl Decoded {
+    pub(super) fn failed(why: &str) -> Decoded {
+        Decoded {
+            counts: ActivityCounts { errors: vec![why.into()], ..ActivityCounts::default() },
+            ..Decoded::default()
+        }
+    }
+
+    /// Adds the nodes that were seen to the counts of their graphs.
+    pub(in crate::trace::record) fn add_to(&self, graphs: &mut [RecordedGraph]) {
+        for graph in graphs {
+            if let Some([valid, invalid]) = self.graphs.get(graph.graph as usize) {
+                graph.activity += valid;
+                graph.activity_invalid += invalid;
+            }
+        }
+    }
+}
+
+impl Decoder {
+    pub(super) fn new(switch: Switch, sink: Sink) -> Decoder {
+        Decoder { switch, sink, counts: ActivityCounts::default(), graphs: Vec::new() }
+    }
+
+    /// Decodes until the session is over, and every buffer of it that has come back.
+    pub(super) fn run(mut self, buffers: &Receiver<FullBuffer>) -> Decoded {
+        let none = Identity::default();
+        while let Ok(mut full) = buffers.recv() {
+            let identity = IDENTITY.read().unwrap_or_else(PoisonError::into_inner);
+            self.decode(&mut full, identity.as_ref().unwrap_or(&none));
+            drop(identity);
+            buffers::give_back(full);
+            if self.counts.invalid > INVALID_MAX && self.counts.given_up.is_none() {
+                self.give_up();
+            }
+        }
+        self.sink.hand_over();
+        let Decoder { sink, mut counts, graphs, .. } = self;
+        counts.lost = sink.dropped.activity;
+        Decoded { counts, written: sink.written, dropped: sink.dropped, graphs }
+    }
+
+    fn decode(&mut self, full: &mut FullBuffer, identity: &Identity) {
+        self.counts.buffers += 1;
+        let cupti = &self.switch.cupti;
+        let (next, has_source_nodes) = (cupti.next_record(), cupti.has_source_nodes());
+        // SAFETY: CUPTI handed the buffer over with so many bytes, and it is this thread's now.
+        let mut records = unsafe { Records::new(next, full.buffer.as_mut_ptr(), full.bytes) };
+        loop {
+            match records.next(identity, has_source_nodes) {
+                Ok(Some(seen)) => self.take(seen),
+                Ok(None) => break,
+                Err(status) => {
+                    let error = self.switch.cupti.next_record_error(status);
+                    self.note(error.map_or_else(String::new, |error| error.to_string()));
+                    break;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, seen: Seen) {
+        let counts = &mut self.counts;
+        match seen {
+            Seen::Kept(Activity::Node(node)) => {
+                let graph = node.graph as usize;
+                if self.graphs.len() <= graph {
+                    self.graphs.resize(graph + 1, [0; 2]);
+                }
+                let is_valid = node.is_valid();
+                *(if is_valid { &mut counts.nodes } else { &mut counts.invalid }) += 1;
+                self.graphs[graph][usize::from(!is_valid)] += 1;
+                self.sink.push(&node);
+            }
+            Seen::Kept(Activity::Copy(copy)) => {
+                counts.copies += 1;
+                self.sink.push(&copy);
+            }
+            Seen::Kept(Activity::Call(call)) => {
+                counts.calls += 1;
+                self.sink.push(&call);
+            }
+            Seen::Kept(Activity::Overhead(overhead)) => {
+                counts.overheads += 1;
+                self.sink.push(&overhead);
+            }
+            Seen::UnknownNode => counts.unknown += 1,
+            Seen::OtherKernel => counts.other_kernels += 1,
+            Seen::OtherCall | Seen::Other => counts.calls_left_out += 1,
+        }
+    }
+
+    fn give_up(&mut self) {
+        let ActivityCounts { nodes, invalid, .. } = self.counts;
+        let reason = format!("{invalid} of {} nodes had no times", nodes + invalid);
+        tracing::warn!("{} is given up, this recording goes on with stamps alone: {reason}", self.switch.cupti.name());
+        self.counts.given_up = Some(reason);
+        self.switch.give_up().into_iter().for_each(|error| self.note(error));
+    }
+
+    fn note(&mut self, error: String) {
+        if self.counts.errors.len() < ERRORS_MAX && !self.counts.errors.contains(&error) {
+            self.counts.errors.push(error);
+        }
+    }
+}

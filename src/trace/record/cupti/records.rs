@@ -1,0 +1,248 @@
+//! Records as CUPTI lays them out, and what is kept of each.
+//!
+//! Each kind of record has grown at its end from version to version, so one struct of its first fields reads all of
+//! them: of kernels `CUpti_ActivityKernel9` to `13`. Enums of C are numbers here: a newer library may have values that
+//! these bindings do not know.
+
+use std::ffi::c_int;
+use std::mem::offset_of;
+
+use cudarc::cupti::sys;
+
+use super::identity::Identity;
+use super::library::NextRecord;
+use crate::trace::activity::{
+    Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind,
+};
+
+/// Of `CUpti_ActivityKernel9` and later.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Kernel {
+    kind: u32,
+    cache: [u8; 2],
+    registers: u16,
+    cache_global: [u32; 2],
+    start_ns: u64,
+    end_ns: u64,
+    completed_ns: u64,
+    device: u32,
+    context: u32,
+    stream: u32,
+    grid: [i32; 3],
+    block: [i32; 3],
+    static_shared_bytes: i32,
+    dynamic_shared_bytes: i32,
+    local_bytes: [u32; 2],
+    correlation: u32,
+    grid_id: i64,
+    name: u64,
+    reserved: u64,
+    queued_ns: u64,
+    submitted_ns: u64,
+    launch_type: u8,
+    carveout: [u8; 3],
+    shared_executed_bytes: u32,
+    graph_node: u64,
+    shared_limit: u32,
+    graph: u32,
+}
+
+/// Where `CUpti_ActivityKernel13` has the node that a node was instantiated from.
+const KERNEL13_SOURCE_NODE: usize = 240;
+
+/// Of `CUpti_ActivityMemcpy6`, `CUpti_ActivityMemset4` and later.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Copy {
+    kind: u32,
+    /// Of a copy, its direction; of a fill, part of the value.
+    direction: u8,
+    places: [u8; 3],
+    bytes: u64,
+    start_ns: u64,
+    end_ns: u64,
+    device: u32,
+    context: u32,
+    stream: u32,
+    correlation: u32,
+}
+
+/// `CUpti_ActivityAPI`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Call {
+    kind: u32,
+    function: u32,
+    start_ns: u64,
+    end_ns: u64,
+    process: u32,
+    thread: u32,
+    correlation: u32,
+    status: u32,
+}
+
+/// Of `CUpti_ActivityOverhead2` and later.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Overhead {
+    kind: u32,
+    overhead: u32,
+    object_kind: u32,
+    object: [u32; 3],
+    start_ns: u64,
+    end_ns: u64,
+}
+
+const _: () = {
+    assert!(offset_of!(Kernel, start_ns) == offset_of!(sys::CUpti_ActivityKernel10, start));
+    assert!(offset_of!(Kernel, end_ns) == offset_of!(sys::CUpti_ActivityKernel9, end));
+    assert!(offset_of!(Kernel, correlation) == offset_of!(sys::CUpti_ActivityKernel9, correlationId));
+    assert!(offset_of!(Kernel, correlation) == offset_of!(sys::CUpti_ActivityKernel10, correlationId));
+    assert!(offset_of!(Kernel, graph_node) == offset_of!(sys::CUpti_ActivityKernel9, graphNodeId));
+    assert!(offset_of!(Kernel, graph_node) == offset_of!(sys::CUpti_ActivityKernel10, graphNodeId));
+    assert!(offset_of!(Kernel, graph) == offset_of!(sys::CUpti_ActivityKernel10, graphId));
+    assert!(size_of::<sys::CUpti_ActivityKernel9>() == 208 && size_of::<sys::CUpti_ActivityKernel10>() == 216);
+    assert!(offset_of!(Copy, direction) == offset_of!(sys::CUpti_ActivityMemcpy6, copyKind));
+    assert!(offset_of!(Copy, bytes) == offset_of!(sys::CUpti_ActivityMemcpy6, bytes));
+    assert!(offset_of!(Copy, start_ns) == offset_of!(sys::CUpti_ActivityMemcpy6, start));
+    assert!(offset_of!(Copy, end_ns) == offset_of!(sys::CUpti_ActivityMemcpy6, end));
+    assert!(offset_of!(Copy, correlation) == offset_of!(sys::CUpti_ActivityMemcpy6, correlationId));
+    assert!(offset_of!(Copy, bytes) == offset_of!(sys::CUpti_ActivityMemset4, bytes));
+    assert!(offset_of!(Copy, start_ns) == offset_of!(sys::CUpti_ActivityMemset4, start));
+    assert!(offset_of!(Copy, end_ns) == offset_of!(sys::CUpti_ActivityMemset4, end));
+    assert!(offset_of!(Copy, correlation) == offset_of!(sys::CUpti_ActivityMemset4, correlationId));
+    assert!(offset_of!(Call, function) == offset_of!(sys::CUpti_ActivityAPI, cbid));
+    assert!(offset_of!(Call, start_ns) == offset_of!(sys::CUpti_ActivityAPI, start));
+    assert!(offset_of!(Call, end_ns) == offset_of!(sys::CUpti_ActivityAPI, end));
+    assert!(offset_of!(Call, thread) == offset_of!(sys::CUpti_ActivityAPI, threadId));
+    assert!(offset_of!(Call, correlation) == offset_of!(sys::CUpti_ActivityAPI, correlationId));
+    assert!(offset_of!(Call, status) == offset_of!(sys::CUpti_ActivityAPI, returnValue));
+    assert!(offset_of!(Overhead, overhead) == offset_of!(sys::CUpti_ActivityOverhead2, overheadKind));
+    assert!(offset_of!(Overhead, start_ns) == offset_of!(sys::CUpti_ActivityOverhead2, start));
+    assert!(offset_of!(Overhead, end_ns) == offset_of!(sys::CUpti_ActivityOverhead3, end));
+};
+
+/// What a record of CUPTI says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Something that is kept.
+    Kept(Activity),
+    /// A node of a graph that nobody captured here.
+    UnknownNode,
+    /// A kernel outside of graphs.
+    OtherKernel,
+    /// A call that neither launches nor waits.
+    OtherCall,
+    /// A kind that was not asked for.
+    Other,
+}
+
+/// The records of one buffer, in order.
+pub(super) struct Records {
+    next: NextRecord,
+    buffer: *mut u8,
+    bytes: usize,
+    record: *mut sys::CUpti_Activity,
+}
+
+impl Records {
+    /// # Safety
+    /// `next` is cuptiActivityGetNextRecord, and so many bytes at `buffer`, which nobody writes, are what CUPTI handed
+    /// over.
+    pub(super) unsafe fn new(next: NextRecord, buffer: *mut u8, bytes: usize) -> Records {
+        Records { next, buffer, bytes, record: std::ptr::null_mut() }
+    }
+
+    /// What the next record says; an error is a status with which the walk ends before the buffer does.
+    pub(super) fn next(&mut self, identity: &Identity, has_source_nodes: bool) -> Result<Option<Seen>, c_int> {
+        const END: c_int = sys::CUptiResult::CUPTI_ERROR_MAX_LIMIT_REACHED as c_int;
+        if self.bytes == 0 {
+            return Ok(None);
+        }
+        // SAFETY: by the contract of `new`; the record is null or the one before.
+        match unsafe { (self.next)(self.buffer, self.bytes, &mut self.record) } {
+            // SAFETY: CUPTI gave the address of a whole record of its version.
+            0 => Ok(Some(unsafe { read(self.record.cast(), identity, has_source_nodes) })),
+            END => Ok(None),
+            status => Err(status),
+        }
+    }
+}
+
+/// # Safety
+/// A whole record of CUPTI lies there: with `has_source_nodes`, of a kernel one of version 13 at least.
+unsafe fn read(record: *const u8, identity: &Identity, has_source_nodes: bool) -> Seen {
+    const KERNEL: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL as u32;
+    const MEMCPY: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_MEMCPY as u32;
+    const MEMSET: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_MEMSET as u32;
+    const DRIVER: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_DRIVER as u32;
+    const OVERHEAD: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_OVERHEAD as u32;
+    // SAFETY: by this function's contract a record begins there with its kind, and is as long as the struct of its
+    // first fields; these are plain numbers.
+    unsafe {
+        match record.cast::<u32>().read_unaligned() {
+            KERNEL => {
+                let kernel = record.cast::<Kernel>().read_unaligned();
+                let source = has_source_nodes.then(|| record.add(KERNEL13_SOURCE_NODE).cast::<u64>().read_unaligned());
+                node(&kernel, source, identity)
+            }
+            kind @ (MEMCPY | MEMSET) => Seen::Kept(copy(&record.cast::<Copy>().read_unaligned(), kind == MEMSET)),
+            DRIVER => call(&record.cast::<Call>().read_unaligned()),
+            OVERHEAD => Seen::Kept(overhead(&record.cast::<Overhead>().read_unaligned())),
+            _ => Seen::Other,
+        }
+    }
+}
+
+fn node(kernel: &Kernel, source: Option<u64>, identity: &Identity) -> Seen {
+    if kernel.graph_node == 0 {
+        return Seen::OtherKernel;
+    }
+    let found = source.and_then(|node| identity.find(node)).or_else(|| identity.find(kernel.graph_node));
+    let Some((graph, ordinal)) = found else { return Seen::UnknownNode };
+    let Kernel { correlation, start_ns, end_ns, .. } = *kernel;
+    Seen::Kept(Activity::Node(NodeActivity { correlation, graph, ordinal, start_ns, end_ns }))
+}
+
+fn copy(copy: &Copy, is_fill: bool) -> Activity {
+    let kind = match copy.direction {
+        _ if is_fill => CopyKind::Fill,
+        1 => CopyKind::HtoD,
+        2 => CopyKind::DtoH,
+        8 => CopyKind::DtoD,
+        _ => CopyKind::Other,
+    };
+    let Copy { correlation, start_ns, end_ns, bytes, .. } = *copy;
+    Activity::Copy(CopyActivity { kind, correlation, start_ns, end_ns, bytes })
+}
+
+/// The functions by their numbers in cupti_driver_cbid.h, those for per-thread default streams too.
+fn call(call: &Call) -> Seen {
+    let function = match call.function {
+        514 | 515 => DriverCall::GraphLaunch,
+        652 | 653 => DriverCall::LaunchKernelEx,
+        277 | 421 => DriverCall::MemcpyHtoDAsync,
+        279 | 422 => DriverCall::MemcpyDtoHAsync,
+        216 | 428 => DriverCall::MemsetD8Async,
+        126 | 440 => DriverCall::StreamSynchronize,
+        121 => DriverCall::EventSynchronize,
+        _ => return Seen::OtherCall,
+    };
+    let Call { correlation, thread, status, start_ns, end_ns, .. } = *call;
+    Seen::Kept(Activity::Call(CallActivity { call: function, correlation, thread, status, start_ns, end_ns }))
+}
+
+fn overhead(overhead: &Overhead) -> Activity {
+    let kind = match overhead.overhead {
+        0x1_0000 => OverheadKind::BufferFlush,
+        0x2_0000 => OverheadKind::Instrumentation,
+        0x3_0000 => OverheadKind::Resource,
+        0x4_0000 | 0x5_0000 => OverheadKind::LazyLoading,
+        0x6_0000 => OverheadKind::CommandBufferFull,
+        0x7_0000 => OverheadKind::BufferRequest,
+        _ => OverheadKind::Other,
+    };
+    let Overhead { start_ns, end_ns, .. } = *overhead;
+    Activity::Overhead(OverheadActivity { kind, start_ns, end_ns })
+}

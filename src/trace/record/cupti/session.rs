@@ -1,0 +1,156 @@
+//! A session: from the enabling of kinds of records to the last buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+
+use cudarc::cupti::sys::CUpti_ActivityKind as Kind;
+
+use super::buffers::{self, FullBuffer};
+use super::decoder::{Decoded, Decoder};
+use super::library::{Cupti, CuptiError};
+use super::{Activity, TROUBLE, lock};
+use crate::trace::record::sink::Sink;
+
+/// What is recorded: kernels as they run beside each other, and never the kinds that serialise them or put whole graphs
+/// in place of their nodes.
+const KINDS: [Kind; 5] = [
+    Kind::CUPTI_ACTIVITY_KIND_DRIVER,
+    Kind::CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,
+    Kind::CUPTI_ACTIVITY_KIND_MEMCPY,
+    Kind::CUPTI_ACTIVITY_KIND_MEMSET,
+    Kind::CUPTI_ACTIVITY_KIND_OVERHEAD,
+];
+
+/// Hands over buffers with incomplete records, too: CUPTI_ACTIVITY_FLAG_FLUSH_FORCED.
+const FLUSH_FORCED: u32 = 1;
+
+/// CUPTI at work.
+#[derive(Debug)]
+pub(in crate::trace::record) struct Session {
+    library: String,
+    switch: Switch,
+    buffers: Option<Receiver<FullBuffer>>,
+    decoder: Option<JoinHandle<Decoded>>,
+}
+
+impl Session {
+    /// Begins to record, with nothing under way. The error is a sentence, and nothing is recorded then.
+    pub(in crate::trace::record) fn begin() -> Result<Session, String> {
+        let Activity { cupti } = Activity::get()?;
+        if let Some(trouble) = &*lock(&TROUBLE) {
+            return Err(trouble.clone());
+        }
+        let buffers = buffers::open().ok_or("another recording of this process uses CUPTI")?;
+        let switch = Switch { cupti, given_up: Arc::new(AtomicBool::new(false)) };
+        // From here on dropping ends it again.
+        let session = Session { library: cupti.name(), switch, buffers: Some(buffers), decoder: None };
+        session.switch.on().map_err(|error| error.to_string())?;
+        Ok(session)
+    }
+
+    /// The library's name and version.
+    pub(in crate::trace::record) fn library(&self) -> &str {
+        &self.library
+    }
+
+    /// Starts the thread that decodes.
+    pub(in crate::trace::record) fn decode_into(&mut self, sink: Sink) -> std::io::Result<()> {
+        let Some(buffers) = self.buffers.take() else { return Ok(()) };
+        let decoder = Decoder::new(self.switch.clone(), sink);
+        let thread = std::thread::Builder::new().name("vitrum-cupti".into());
+        self.decoder = Some(thread.spawn(move || decoder.run(&buffers))?);
+        Ok(())
+    }
+
+    /// Whether the library's times are no times any more, and it was switched off.
+    pub(in crate::trace::record) fn is_given_up(&self) -> bool {
+        self.switch.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Ends it, with nothing under way: every record is there then, or counted.
+    pub(in crate::trace::record) fn stop(mut self) -> Decoded {
+        let mut errors = self.switch.off();
+        let dropped = self.switch.flush(&mut errors);
+        buffers::close();
+        let mut decoded = match self.decoder.take().map(JoinHandle::join) {
+            Some(Ok(decoded)) => decoded,
+            Some(Err(_)) => Decoded::failed("the thread that decodes records ended before its time"),
+            None => Decoded::default(),
+        };
+        decoded.counts.dropped += dropped;
+        decoded.counts.errors.extend(errors);
+        decoded
+    }
+}
+
+/// A session that is not stopped is of a recording that failed: nobody counts its records.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.buffers.is_some() || self.decoder.is_some() {
+            let mut errors = self.switch.off();
+            self.switch.flush(&mut errors);
+            buffers::close();
+            for error in errors {
+                tracing::warn!("ending a recording: {error}");
+            }
+        }
+    }
+}
+
+/// Switches CUPTI on and off.
+#[derive(Clone)]
+pub(super) struct Switch {
+    pub(super) cupti: Cupti,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Switch {
+    fn on(&self) -> Result<(), CuptiError> {
+        let mut dropped = 0;
+        // SAFETY: CUPTI writes one number; it counts from here on. The kinds are known to every version.
+        unsafe {
+            self.cupti.cuptiActivityGetNumDroppedRecords(std::ptr::null_mut(), 0, &mut dropped)?;
+            KINDS.into_iter().try_for_each(|kind| self.cupti.cuptiActivityEnable(kind))
+        }
+    }
+
+    /// What went wrong with it.
+    fn off(&self) -> Vec<String> {
+        if self.given_up.load(Ordering::Acquire) {
+            return Vec::new(); // it is off
+        }
+        // SAFETY: the kinds are known to every version. Those that are off stay so.
+        let failed = KINDS.into_iter().filter_map(|kind| unsafe { self.cupti.cuptiActivityDisable(kind) }.err());
+        failed.map(|error| error.to_string()).collect()
+    }
+
+    /// Switches it off before the session's end.
+    pub(super) fn give_up(&self) -> Vec<String> {
+        let errors = self.off();
+        self.given_up.store(true, Ordering::Release);
+        errors
+    }
+
+    /// Has all buffers handed over; how many records CUPTI had no room for.
+    fn flush(&self, errors: &mut Vec<String>) -> u64 {
+        let mut dropped = 0;
+        // SAFETY: the callbacks are registered, and this is none of them; CUPTI writes one number.
+        let calls = unsafe {
+            [
+                self.cupti.cuptiActivityFlushAll(0),
+                self.cupti.cuptiActivityFlushAll(FLUSH_FORCED),
+                self.cupti.cuptiActivityGetNumDroppedRecords(std::ptr::null_mut(), 0, &mut dropped),
+            ]
+        };
+        errors.extend(calls.into_iter().filter_map(|call| Some(call.err()?.to_string())));
+        dropped as u64
+    }
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.cupti.name())
+    }
+}
