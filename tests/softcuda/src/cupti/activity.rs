@@ -196,3 +196,26 @@ fn fill_record(origin: Origin, value: u8, bytes: u64) -> MemsetRecord {
         ..MemsetRecord::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_s_resources_are_in_its_record() {
+        let kernel = Kernel {
+            name: "k",
+            registers: 231,
+            grid: [2, 3, 4],
+            block: [5, 6, 7],
+            static_shared_bytes: 1000,
+            dynamic_shared_bytes: 24,
+        };
+        let record = kernel_record(Origin { correlation: 9, stream: 8, ..Origin::default() }, &kernel).bytes();
+        let number = |at: usize| u32::from_ne_bytes(record[at..at + 4].try_into().expect("4 bytes"));
+        assert_eq!(number(4) >> 16, 231, "registers");
+        assert_eq!([52, 56, 60, 64, 68, 72].map(number), [2, 3, 4, 5, 6, 7], "grid and block");
+        assert_eq!([76, 80, 140].map(number), [1000, 24, 1024], "shared memory: static, dynamic, both");
+        assert_eq!([92, 48].map(number), [9, 8], "correlation and stream");
+    }
+}

@@ -141,16 +141,13 @@ pub(super) fn write(id: QueueId, record: &[u8], is_complete: bool) -> Option<Slo
     let mut requests = Vec::new();
     let slot = write_asking(id, record, is_complete, &mut requests);
     // Room that is needed for what is said of a request here gives no record again.
-    if kinds::is_enabled(kinds::OVERHEAD) {
-        for times in requests {
-            let overhead = flush::overhead(flush::BUFFER_REQUEST, times);
-            write_asking(id, &overhead, true, &mut Vec::new());
-        }
+    for times in requests {
+        write_asking(id, &flush::overhead(flush::BUFFER_REQUEST, times), true, &mut Vec::new());
     }
     slot
 }
 
-/// The same; when the program was asked for buffers.
+/// The same, with when the program was asked for buffers, if that is to be recorded.
 fn write_asking(id: QueueId, record: &[u8], is_complete: bool, requests: &mut Vec<(u64, u64)>) -> Option<Slot> {
     loop {
         let full = {
@@ -173,9 +170,9 @@ fn write_asking(id: QueueId, record: &[u8], is_complete: bool, requests: &mut Ve
             deliver(full);
             continue;
         }
-        let start = now();
+        let start = kinds::is_enabled(kinds::OVERHEAD).then(now);
         let buffer = callbacks::request(record.len());
-        requests.push((start, now()));
+        requests.extend(start.map(|start| (start, now())));
         let Some(buffer) = buffer else {
             drop_record();
             return None;

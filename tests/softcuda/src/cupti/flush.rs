@@ -29,21 +29,20 @@ pub(super) fn overhead(overhead_kind: u32, (start, end): (u64, u64)) -> Vec<u8> 
 
 /// Gives back the buffers with records, all of which are complete; if it is forced, all buffers.
 pub(super) fn flush_all(is_forced: bool) {
-    let start = buffers::now();
+    let start = kinds::is_enabled(kinds::OVERHEAD).then(buffers::now);
     let mut taken = take(is_forced, |_| true);
-    // The flush's own record is in the buffer that is given back last.
-    let last = taken.pop();
+    let Some(mut last) = taken.pop() else {
+        return buffers::wait_for_deliveries();
+    };
     taken.into_iter().for_each(buffers::deliver);
-    if let Some(mut last) = last {
-        let is_recorded = kinds::is_enabled(kinds::OVERHEAD);
-        let record = overhead(BUFFER_FLUSH, (start, buffers::now()));
-        let has_room = !is_recorded || last.put(&record, true).is_some();
-        buffers::deliver(last);
-        if !has_room {
-            buffers::write(QueueId::of_thread(), &record, true);
-            if is_forced {
-                take(true, |id| id == QueueId::of_thread()).into_iter().for_each(buffers::deliver);
-            }
+    // The flush's own record is in the buffer that is given back last, if there is room.
+    let record = start.map(|start| overhead(BUFFER_FLUSH, (start, buffers::now())));
+    let record = record.filter(|record| last.put(record, true).is_none());
+    buffers::deliver(last);
+    if let Some(record) = record {
+        buffers::write(QueueId::of_thread(), &record, true);
+        if is_forced {
+            take(true, |id| id == QueueId::of_thread()).into_iter().for_each(buffers::deliver);
         }
     }
     buffers::wait_for_deliveries();

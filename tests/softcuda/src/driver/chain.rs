@@ -19,7 +19,8 @@ struct Held {
     thread: JoinHandle<Answer>,
 }
 
-/// Runs kernels, each but the first chained to the one ahead of it. In records each begins when the one ahead has ended.
+/// Runs kernels, each but the first chained to the one ahead of it. In records each begins when the one ahead of it has
+/// ended.
 pub(super) fn run(calls: &[(Arc<Call>, Origin)]) -> Answer {
     let mut current: Option<Held> = None;
     let mut answer = Ok(());

@@ -3,7 +3,8 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::thread::ThreadId;
 
 use crate::process::Cuda;
 
@@ -55,7 +56,7 @@ pub(crate) struct Returned {
     pub(crate) records: Vec<Record>,
     /// With what the walk ended.
     pub(crate) status: i32,
-    pub(crate) thread: std::thread::ThreadId,
+    pub(crate) thread: ThreadId,
 }
 
 /// How buffers are handed in.
@@ -134,36 +135,38 @@ unsafe extern "C" fn completed(context: *mut c_void, stream: u32, buffer: *mut u
 }
 
 static TIME: AtomicU64 = AtomicU64::new(1_000);
-/// The time at which other threads than the one that closed it wait.
-static CLOSED: Mutex<Option<std::thread::ThreadId>> = Mutex::new(None);
+static GATE: Mutex<Gate> = Mutex::new(Gate { owner: None, stopped: None });
 static OPENED: Condvar = Condvar::new();
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Who closed the clock, and whom it stops: the first other thread that asks.
+struct Gate {
+    owner: Option<ThreadId>,
+    stopped: Option<ThreadId>,
+}
 
 /// Goes on by 10 each time.
-pub(crate) unsafe extern "C" fn clock() -> u64 {
+unsafe extern "C" fn clock() -> u64 {
     let mine = std::thread::current().id();
-    let closed = CLOSED.lock().expect("not poisoned");
-    if closed.is_some_and(|owner| owner != mine) {
-        WAITING.fetch_add(1, SeqCst);
-        drop(OPENED.wait_while(closed, |closed| closed.is_some()).expect("not poisoned"));
-        WAITING.fetch_sub(1, SeqCst);
+    let mut gate = GATE.lock().expect("not poisoned");
+    if gate.owner.is_some_and(|owner| owner != mine) && *gate.stopped.get_or_insert(mine) == mine {
+        drop(OPENED.wait_while(gate, |gate| gate.owner.is_some()).expect("not poisoned"));
     }
     10 + TIME.fetch_add(10, SeqCst)
 }
 
-/// From here on, other threads wait for the time.
+/// From here on, the first other thread that asks for the time waits.
 pub(crate) fn close_clock() {
-    *CLOSED.lock().expect("not poisoned") = Some(std::thread::current().id());
+    *GATE.lock().expect("not poisoned") = Gate { owner: Some(std::thread::current().id()), stopped: None };
 }
 
 pub(crate) fn open_clock() {
-    *CLOSED.lock().expect("not poisoned") = None;
+    GATE.lock().expect("not poisoned").owner = None;
     OPENED.notify_all();
 }
 
 /// Waits until another thread waits for the time.
 pub(crate) fn wait_for_clock() {
-    while WAITING.load(SeqCst) == 0 {
+    while GATE.lock().expect("not poisoned").stopped.is_none() {
         std::thread::yield_now();
     }
 }
@@ -174,8 +177,8 @@ pub(crate) struct Cupti<'a>(pub(crate) &'a Cuda);
 impl<'a> Cupti<'a> {
     pub(crate) fn begin(cuda: &'a Cuda, kinds: &[u64]) -> Cupti<'a> {
         let cupti = Cupti(cuda);
-        cupti.register();
-        assert_eq!(cuda.status("cuptiActivityRegisterTimestampCallback", &[clock as *const () as u64]), 0);
+        assert_eq!(cupti.register(), 0);
+        assert_eq!(cupti.register_clock(), 0);
         kinds.iter().for_each(|&kind| cupti.enable(kind));
         cupti
     }
@@ -184,6 +187,10 @@ impl<'a> Cupti<'a> {
         *NEXT_RECORD.lock().expect("not poisoned") = Some(self.0.symbol("cuptiActivityGetNextRecord"));
         let functions = [requested as *const () as u64, completed as *const () as u64];
         self.0.status("cuptiActivityRegisterCallbacks", &functions)
+    }
+
+    pub(crate) fn register_clock(&self) -> i32 {
+        self.0.status("cuptiActivityRegisterTimestampCallback", &[clock as *const () as u64])
     }
 
     pub(crate) fn enable(&self, kind: u64) {
@@ -232,6 +239,11 @@ impl<'a> Cupti<'a> {
         assert_eq!(self.0.status(name, &[handle, &raw mut id as u64]), 0, "{name}");
         id
     }
+}
+
+/// While it is held, functions for buffers wait.
+pub(crate) fn hold_requests() -> MutexGuard<'static, Handing> {
+    HANDING.lock().expect("not poisoned")
 }
 
 /// How often buffers were asked for.
