@@ -123,8 +123,8 @@ proptest! {
         toggled: bool,
         counts in prop::collection::vec(number(), 3),
     ) {
-        let expected =
-            ExpectedGraph { graph: 1, replays: counts[0], traced_replays: counts[1], nodes: counts[2], ..ExpectedGraph::default() };
+        let (replays, traced_replays, nodes) = (counts[0], counts[1], counts[2]);
+        let expected = ExpectedGraph { graph: 1, replays, traced_replays, nodes, ..ExpectedGraph::default() };
         let bytes = spool(&records, toggled, expected);
         let mut reader = Reader::new(&bytes[..]).expect("a spool");
         let report = Report::new(Recording::read(&mut reader).expect("records"));
