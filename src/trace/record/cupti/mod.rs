@@ -14,6 +14,7 @@ mod identity;
 mod library;
 mod records;
 mod session;
+pub mod synthetic;
 
 use std::ffi::c_void;
 use std::path::PathBuf;

@@ -10,10 +10,12 @@ use std::mem::offset_of;
 use cudarc::cupti::sys;
 
 use super::identity::Identity;
-use super::library::NextRecord;
+use super::library::{Cupti, NextRecord};
 use crate::trace::activity::{
     Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind,
 };
+
+const KERNEL: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL as u32;
 
 /// Of `CUpti_ActivityKernel9` and later.
 #[repr(C)]
@@ -50,6 +52,27 @@ struct Kernel {
 
 /// Where `CUpti_ActivityKernel13` has the node that a node was instantiated from.
 const KERNEL13_SOURCE_NODE: usize = 240;
+
+/// Bytes of a record of a kernel, by the library's version.
+pub(super) fn kernel_bytes(cupti: &Cupti) -> usize {
+    match cupti.version() {
+        ..130_000 => 208,
+        130_000..130_100 => 216,
+        130_100..130_300 => 224,
+        130_300..130_400 => 232,
+        130_400.. => 248,
+    }
+}
+
+/// Writes a record of a kernel into as many bytes as it has, which are 0.
+pub(super) fn put_kernel(record: &mut [u8], correlation: u32, node: u64, (start_ns, end_ns): (u64, u64)) {
+    let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
+    put(offset_of!(Kernel, kind), &KERNEL.to_ne_bytes());
+    put(offset_of!(Kernel, start_ns), &start_ns.to_ne_bytes());
+    put(offset_of!(Kernel, end_ns), &end_ns.to_ne_bytes());
+    put(offset_of!(Kernel, correlation), &correlation.to_ne_bytes());
+    put(offset_of!(Kernel, graph_node), &node.to_ne_bytes());
+}
 
 /// Of `CUpti_ActivityMemcpy6`, `CUpti_ActivityMemset4` and later.
 #[repr(C)]
@@ -173,7 +196,6 @@ impl Records {
 /// # Safety
 /// A whole record of CUPTI lies there: with `has_source_nodes`, of a kernel one of version 13 at least.
 unsafe fn read(record: *const u8, identity: &Identity, has_source_nodes: bool) -> Seen {
-    const KERNEL: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL as u32;
     const MEMCPY: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_MEMCPY as u32;
     const MEMSET: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_MEMSET as u32;
     const DRIVER: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_DRIVER as u32;
