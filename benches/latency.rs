@@ -13,6 +13,7 @@ use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFor
 use vitrum::model::KvFormat;
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
+use vitrum::trace::schema::NodeSources;
 use vitrum::weights::Weights;
 
 const CONTEXT: usize = 128;

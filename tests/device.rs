@@ -13,7 +13,7 @@ const KEY: GraphKey = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
 
 fn open(choice: DeviceChoice, threads: usize, delay: Option<NodeDelay>) -> Device {
     let threads = (choice == DeviceChoice::Cpu).then_some(threads);
-    Device::open(&DeviceOptions { choice, threads, isa: None, delay }).unwrap()
+    Device::open(&DeviceOptions { choice, threads, isa: None, delay, activity: false }).unwrap()
 }
 
 fn cpu(threads: usize) -> Device {

@@ -9,10 +9,11 @@ use clap::{Args, Subcommand};
 use self::batch::Batch;
 use super::CommandResult;
 use super::engine_args::EngineArgs;
+use super::trace_args::TraceArgs;
 use crate::bench::{latency, serve};
 use crate::engine;
 use crate::step::StepLimits;
-use crate::trace::session::RecordError;
+use crate::trace::session::{RecordError, TraceSource};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -29,19 +30,32 @@ pub(super) struct LatencyCommand {
     engine: EngineArgs,
     #[command(flatten)]
     latency: latency::LatencyArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
-pub(super) fn run(command: &BenchCommand, cache_dir: &Path, profile_dir: Option<PathBuf>) -> CommandResult {
+pub(super) fn run(
+    command: &BenchCommand,
+    cache_dir: &Path,
+    profile_dir: Option<PathBuf>,
+    toolkits: &[PathBuf],
+) -> CommandResult {
     match command {
         BenchCommand::Serve(args) => Ok(serve::run(args)?),
         BenchCommand::Latency(args) => {
             check_recorder(&args.latency)?;
+            if args.trace.is_given() && !(args.latency.profile || args.latency.node_table) {
+                return Err("--trace-source is for --profile or --node-table only".into());
+            }
+            let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
             let model = args.engine.load(cache_dir)?;
-            let options = args.engine.options(&model, &args.engine.model)?;
+            let mut options = args.engine.options(&model, &args.engine.model)?;
+            options.device.activity = source.names_nodes();
+            let source = source.on(model.device)?;
             check_sizes(&args.latency, &options.limits)?;
             let engine = engine::start(&model.weights, &options)?;
             let profile_dir = profile_dir.unwrap_or_else(|| PathBuf::from("."));
-            let mut batch = Batch::new(engine, args.latency.clone(), profile_dir);
+            let mut batch = Batch::new(engine, args.latency.clone(), profile_dir, source);
             let result = latency::run(&args.latency, &mut batch, &mut std::io::stdout().lock());
             batch.shutdown();
             Ok(result?)

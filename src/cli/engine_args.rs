@@ -140,6 +140,8 @@ pub(super) enum FlagError {
     Range { flag: &'static str, value: usize, expected: String },
     #[error("--gpu-memory-utilization is {0}, and has to be above 0 and at most 1")]
     Fraction(f64),
+    #[error("--trace-source: only a GPU has a profiling library besides its stamps: use --device cuda, or stamps")]
+    SourceNeedsGpu,
     #[error("{flag} is for {needs} only")]
     Unused { flag: &'static str, needs: &'static str },
     #[error(transparent)]
@@ -157,7 +159,7 @@ pub(super) struct LoadedModel {
     /// Where it came from: the file or folder.
     pub(super) root: PathBuf,
     /// The device that it is for.
-    device: DeviceChoice,
+    pub(super) device: DeviceChoice,
 }
 
 impl EngineArgs {
@@ -182,6 +184,15 @@ impl EngineArgs {
             None => Tokenizer::numeric(weights.config().vocab),
         };
         Ok(LoadedModel { weights, tokenizer: Arc::new(tokenizer), root, device })
+    }
+
+    /// Whether the device may be a GPU, as far as is known before one is looked for.
+    pub(super) fn may_use_gpu(&self) -> bool {
+        match self.device {
+            DeviceArg::Auto => self.threads.is_none() && self.isa.is_none(),
+            DeviceArg::Cuda => true,
+            DeviceArg::Cpu | DeviceArg::Null => false,
+        }
     }
 
     /// The device that will be opened.

@@ -7,6 +7,7 @@ mod generate;
 mod graph;
 mod profile;
 mod serve;
+mod trace_args;
 
 use std::error::Error;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -56,11 +57,11 @@ pub fn run(config: Config) -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
     lines.with_writer(std::io::stderr).init();
-    let Config { args, cache_dir, profile_dir, .. } = config;
+    let Config { args, cache_dir, profile_dir, toolkits, .. } = config;
     let result = match Args::parse_from(args).command {
-        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir),
+        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits),
         Command::Generate(args) => generate::run(&args, &cache_dir),
-        Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir),
+        Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
         Command::Graph(args) => graph::run(&args, &cache_dir),
         Command::Doctor(args) => doctor::run(&args, &cache_dir),
         Command::Profile(command) => profile::run(&command),

@@ -7,16 +7,20 @@ use clap::Args;
 
 use super::CommandResult;
 use super::engine_args::EngineArgs;
+use super::trace_args::TraceArgs;
 use crate::engine;
 use crate::http::{self, ProfileOptions, ServeOptions};
 use crate::report;
 use crate::text::ChatTemplate;
+use crate::trace::session::TraceSource;
 
 /// Serves a model over the OpenAI API.
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// The address or name to listen on
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -43,8 +47,14 @@ pub(super) struct ServeArgs {
     profile_max_bytes: u64,
 }
 
-pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBuf>) -> CommandResult {
+pub(super) fn run(
+    args: &ServeArgs,
+    cache_dir: &Path,
+    profile_dir: Option<PathBuf>,
+    toolkits: &[PathBuf],
+) -> CommandResult {
     let start = Instant::now();
+    let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Both)?;
     let model = args.engine.load(cache_dir)?;
     let names = match args.served_model_name.as_slice() {
         [] => vec![args.engine.model.clone()],
@@ -57,6 +67,7 @@ pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBu
     let profile = ProfileOptions {
         dir: args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")),
         bytes_max: args.profile_max_bytes,
+        source: source.on(model.device)?,
         render: |spool| Ok(report::render(spool)?.files),
     };
     if !profile.dir.is_dir() {
@@ -71,7 +82,9 @@ pub(super) fn run(args: &ServeArgs, cache_dir: &Path, profile_dir: Option<PathBu
         ..ServeOptions::new(names, model.root.display().to_string(), profile)
     };
     let served_name = &options.served_model_names[0];
-    let engine = engine::start(&model.weights, &args.engine.options(&model, served_name)?)?;
+    let mut engine_options = args.engine.options(&model, served_name)?;
+    engine_options.device.activity = source.names_nodes();
+    let engine = engine::start(&model.weights, &engine_options)?;
     let info = engine.info();
     tracing::info!(
         "{} on {} ({}, {} workers), {} KV pages, max_model_len {}, ready after {:.2} s",

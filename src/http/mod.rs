@@ -36,6 +36,7 @@ pub use self::signals::termination;
 use self::state::State;
 use crate::engine::Engine;
 use crate::text::{ChatTemplate, Tokenizer};
+use crate::trace::session::TraceSource;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -69,6 +70,8 @@ pub struct ProfileOptions {
     pub dir: PathBuf,
     /// The most bytes of a spool.
     pub bytes_max: u64,
+    /// What times the nodes.
+    pub source: TraceSource,
     /// Makes a spool's files, on the calling thread, and returns their paths.
     pub render: fn(&Path) -> Result<Vec<PathBuf>, RenderError>,
 }

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::parse::profile::{StartProfileRequest, check_stop};
 use super::state::{State, blocking};
 use crate::engine::ProfileError;
-use crate::trace::session::{SessionOptions, SpoolSummary, TraceSource};
+use crate::trace::session::{SessionOptions, SessionSources, SpoolSummary};
 
 /// The prefix of file names unless the client gives one.
 const PREFIX_DEFAULT: &str = "vitrum";
@@ -26,13 +26,13 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
         prefix: request.prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
         max_bytes: state.options.profile.bytes_max,
         toggle: request.toggle,
-        source: TraceSource::Stamps,
+        source: state.options.profile.source,
     };
     let dir = options.dir.clone();
     let engine = state.engine.clone();
     let session = blocking(move || engine.start_profile(options)).await?;
     tracing::info!(id = session.id, spool = %session.path.display(), "recording");
-    Ok(json(to_json(&Started { id: session.id, dir, spool: session.path })))
+    Ok(json(to_json(&Started { id: session.id, dir, spool: session.path, sources: session.sources })))
 }
 
 /// Stops recording and renders the spool; answers when the files are complete. A client that leaves before that does
@@ -87,6 +87,8 @@ struct Started {
     id: String,
     dir: PathBuf,
     spool: PathBuf,
+    /// `asked`, `used`, `library`, and in `absent` why what was asked for is not what is used.
+    sources: SessionSources,
 }
 
 #[derive(Serialize)]

@@ -17,7 +17,9 @@ async fn a_recording_starts_once_and_stops_once() {
     // `vllm bench serve --profile` sends nothing.
     let reply = post(server.address, "/start_profile", "").await;
     assert_eq!(reply.status, 200);
-    assert_eq!(reply.json(), json!({"id": "17", "dir": "profiles", "spool": "profiles/vitrum.17.vtr"}));
+    let sources = json!({"asked": "stamps", "used": "stamps", "library": null, "absent": null});
+    let expected = json!({"id": "17", "dir": "profiles", "spool": "profiles/vitrum.17.vtr", "sources": sources});
+    assert_eq!(reply.json(), expected);
     let reply = post(server.address, "/start_profile", "").await;
     assert_eq!((reply.status, &reply.json()["id"]), (409, &json!("17")));
     let reply = post(server.address, "/stop_profile", "").await;

@@ -15,7 +15,7 @@ use vitrum::http::{ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatTemplate, Tokenizer};
-use vitrum::trace::session::{Counts, RecordError, SpoolSummary};
+use vitrum::trace::session::{Counts, RecordError, SessionSources, SpoolSummary, TraceSource};
 use vitrum::weights::{Architecture, ModelConfig, TokenKind, TokenizerSpec};
 
 pub(crate) const VOCAB: usize = 1000;
@@ -129,7 +129,7 @@ impl Harness {
 }
 
 pub(crate) fn options() -> ServeOptions {
-    let profile = ProfileOptions { dir: "profiles".into(), bytes_max: 1 << 20, render };
+    let profile = ProfileOptions { dir: "profiles".into(), bytes_max: 1 << 20, source: TraceSource::Stamps, render };
     let names = vec![MODEL.into(), "alias".into()];
     ServeOptions { port: 0, ..ServeOptions::new(names, "/models/counting.gguf".into(), profile) }
 }
@@ -201,7 +201,7 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     (_, Some(_)) => Err(ProfileError::Running { id: "17".into() }),
                     (_, None) => {
                         session = Some(path.clone());
-                        Ok(SessionStarted { id: "17".into(), path })
+                        Ok(SessionStarted { id: "17".into(), path, sources: SessionSources::default() })
                     }
                 });
             }
@@ -215,6 +215,9 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     received,
                     dropped: 10 - received,
                     invalid: 0,
+                    sources: SessionSources::default(),
+                    activity_expected: 0,
+                    activity: None,
                     bytes: 4096,
                     replays: 4,
                     dropped_records: Counts { nodes: 10 - received, ..Counts::default() },

@@ -7,6 +7,7 @@ use vitrum::device::{Device, DeviceChoice, DeviceOptions};
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
 use vitrum::text::Tokenizer;
+use vitrum::trace::schema::NodeSources;
 use vitrum::weights::Weights;
 
 use super::smollm2;

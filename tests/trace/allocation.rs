@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use vitrum::trace::record::Recorder;
-use vitrum::trace::schema::{HostSpan, NodeStamp, Phase, ReplayRecord};
+use vitrum::trace::schema::{HostSpan, NodeSources, NodeStamp, Phase, ReplayRecord};
 use vitrum::trace::session::Expected;
 
 use super::folder;
@@ -48,8 +48,14 @@ fn recording_allocates_nothing() {
     // More than all blocks hold, so blocks come back from the writer, or are missing: neither allocates.
     for replay in 1..=5000 {
         recorder.span(&HostSpan { phase: Phase::Emit, step: replay, start_ns: 1, end_ns: 2 });
-        let record =
-            ReplayRecord { replay, step: replay, graph: 1, traced: true, launch_start_ns: 1, launch_end_ns: 2 };
+        let record = ReplayRecord {
+            replay,
+            step: replay,
+            graph: 1,
+            sources: NodeSources::STAMPS,
+            launch_start_ns: 1,
+            launch_end_ns: 2,
+        };
         recorder.replay(&record, &stamps);
     }
     let allocations = ALLOCATIONS.take();

@@ -6,11 +6,12 @@ use std::time::Duration;
 use vitrum::request::StepId;
 use vitrum::trace::record::Recorder;
 use vitrum::trace::schema::{
-    CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeStamp, Op,
-    Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
+    CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeSources,
+    NodeStamp, Op, Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
 use vitrum::trace::session::{
-    ClockAnchor, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionOptions, SessionPeaks,
+    ClockAnchor, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionOptions, SessionPeaks, SessionSources,
+    TraceSource,
 };
 
 /// Where the simulated clock starts. Nothing may depend on it being small.
@@ -189,7 +190,7 @@ impl Play<'_> {
     }
 
     fn step(&mut self, recorder: &mut Recorder, step: u64) {
-        let traced = recorder.wants_step(StepId(step));
+        let traced = recorder.wants_step(StepId(step)).any();
         let start_ns = self.now_ns;
         let mut launch = HostSpan { phase: Phase::Replay, step, start_ns, end_ns: start_ns };
         for (phase, ns) in PHASES_NS {

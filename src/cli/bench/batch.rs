@@ -21,6 +21,7 @@ pub(super) struct Batch {
     engine: Engine,
     args: LatencyArgs,
     profile_dir: PathBuf,
+    source: TraceSource,
     steps: mpsc::Receiver<StepDone>,
 }
 
@@ -37,11 +38,11 @@ pub(super) enum BatchError {
 }
 
 impl Batch {
-    /// Recordings will be in `profile_dir`.
-    pub(super) fn new(engine: Engine, args: LatencyArgs, profile_dir: PathBuf) -> Batch {
+    /// Recordings will be in `profile_dir`, their nodes timed by `source`.
+    pub(super) fn new(engine: Engine, args: LatencyArgs, profile_dir: PathBuf, source: TraceSource) -> Batch {
         let tokens = args.requests().saturating_mul((args.input_len as u64).saturating_add(args.output_len.into()));
         let steps = engine.watch_steps(tokens.min(STEPS_MAX as u64) as usize);
-        Batch { engine, args, profile_dir, steps }
+        Batch { engine, args, profile_dir, source, steps }
     }
 
     pub(super) fn shutdown(self) {
@@ -103,7 +104,7 @@ impl Workload for Batch {
             prefix: "latency".into(),
             max_bytes: 4 << 30,
             toggle: false,
-            source: TraceSource::Stamps,
+            source: self.source,
         };
         self.engine.start_profile(options)?;
         Ok(())

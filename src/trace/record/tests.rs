@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::trace::schema::{Cost, GraphKey, GraphKind, NodeInfo, NodeSources, Op, Phase, Place};
-use crate::trace::session::{ClockAnchor, ExpectedGraph, SessionDevice, SessionSources, TraceSource};
+use crate::trace::session::{ClockAnchor, ExpectedGraph, SessionDevice, SessionSources};
+use crate::trace::spool::Block;
 
 const NODES: usize = 100;
 
@@ -38,7 +39,7 @@ fn header() -> SpoolHeader {
 fn launch(file: File, max_bytes: u64) -> Recorder {
     let header = header();
     let bytes = spool::file_header(&header).expect("a header");
-    Recorder::launch(&header, PathBuf::from("unused"), file, &bytes, max_bytes).expect("a recorder")
+    Recorder::launch(&header, None, PathBuf::from("unused"), file, &bytes, max_bytes).expect("a recorder")
 }
 
 fn replay(recorder: &mut Recorder, replay: u64) {
@@ -73,7 +74,7 @@ fn a_slow_disk_drops_whole_records_and_counts_them() {
     let replays = 2 * (BLOCKS * BLOCK_BYTES / (24 * NODES)) as u64;
     (1..=replays).for_each(|number| replay(&mut recorder, number));
     recorder.span(&HostSpan { phase: Phase::Emit, step: 1, start_ns: 1, end_ns: 2 });
-    assert_eq!(recorder.dropped.spans, 1, "the queue is full");
+    assert_eq!(recorder.sink.dropped.spans, 1, "the queue is full");
     let drain = std::thread::spawn(move || {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map(|_| bytes)
@@ -100,10 +101,10 @@ fn a_slow_disk_drops_whole_records_and_counts_them() {
 fn a_full_disk_ends_the_recording_and_is_said() {
     // /dev/full takes an open and refuses every write, the header's too: so the header goes elsewhere.
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
-    let (give_back, empty) = sync_channel(BLOCKS);
+    let (home, empty) = sync_channel(BLOCKS);
     let (sender, messages) = sync_channel(BLOCKS);
-    let failed = Arc::new(AtomicBool::new(false));
-    let writer = Writer::new(full, 0, give_back, Arc::clone(&failed));
+    let room = Arc::new(Room::new(0, u64::MAX));
+    let writer = Writer::new(full, 0, Arc::clone(&room));
     let mut block = Block::new();
     let record = ReplayRecord {
         replay: 1,
@@ -114,10 +115,10 @@ fn a_full_disk_ends_the_recording_and_is_said() {
         launch_end_ns: 2,
     };
     assert!(block.push(&record));
-    sender.try_send(Message::Block(block)).expect("room");
+    sender.try_send(Message::Block(block, home)).expect("room");
     sender.try_send(Message::Close(Box::default())).expect("room");
     let end = writer.run(&messages);
-    assert!(failed.load(Ordering::Relaxed), "the engine's thread is told");
+    assert!(!room.take(1), "the engine's thread is told");
     assert_eq!(end.lost.replays, 1);
     assert_eq!(end.error.and_then(|error| error.raw_os_error()), Some(libc::ENOSPC));
     assert!(empty.try_recv().is_ok(), "the block comes back all the same");
@@ -142,10 +143,10 @@ fn a_disk_that_fails_later_is_in_the_summary() {
 fn the_coin_is_fair_and_the_step_decides_it() {
     let (file, _reader) = blocked_file();
     let mut recorder = launch(file, u64::MAX);
-    assert!((0..100).all(|step| recorder.wants_step(StepId(step))), "untoggled: every step");
+    assert!((0..100).all(|step| recorder.wants_step(StepId(step)) == NodeSources::STAMPS), "untoggled: every step");
     recorder.toggle_seed = Some(42);
-    let tosses: Vec<bool> = (0..4000).map(|step| recorder.wants_step(StepId(step))).collect();
-    let again: Vec<bool> = (0..4000).map(|step| recorder.wants_step(StepId(step))).collect();
+    let tosses: Vec<bool> = (0..4000).map(|step| recorder.wants_step(StepId(step)).any()).collect();
+    let again: Vec<bool> = (0..4000).map(|step| recorder.wants_step(StepId(step)).any()).collect();
     assert_eq!(tosses, again);
     // Six standard deviations of 4000 fair tosses are 190.
     let heads = tosses.iter().filter(|toss| **toss).count();

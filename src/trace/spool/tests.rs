@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::trace::schema::{
-    CopyStamp, Cost, GraphKey, GraphKind, HostSpan, MemberRecord, NodeInfo, NodeStamp, Op, Phase, Place, ReplayRecord,
-    RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
+    CopyStamp, Cost, GraphKey, GraphKind, HostSpan, MemberRecord, NodeInfo, NodeSources, NodeStamp, Op, Phase, Place,
+    ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
 use crate::trace::session::{ClockAnchor, Closing, SessionDevice, SessionSources};
 

@@ -1,8 +1,10 @@
 //! Captures: what is put on a stream becomes nodes of a graph, and what cannot be a node invalidates the capture.
 
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::ThreadId;
 
+use super::graphs::{EdgeData, Graph};
 use super::status::{self, Answer, Refusal};
 use super::streams::Work;
 
@@ -18,19 +20,46 @@ pub(super) struct Capture {
     /// Its own among all of the process.
     pub(super) number: u64,
     pub(super) mode: CaptureMode,
+    /// What is being captured, and the handle that it will have.
+    pub(super) graph: Graph,
+    pub(super) handle: *mut c_void,
+    /// What a program was last told of the nodes that the next one will depend on.
+    frontier: Box<Frontier>,
     thread: ThreadId,
-    nodes: Vec<Work>,
     is_invalid: bool,
 }
 
+/// The node that the next one will depend on, where a program may read it until the next call on the stream.
+pub(super) struct Frontier {
+    pub(super) node: *mut c_void,
+    pub(super) edge: EdgeData,
+}
+
+/// What stands there after that call.
+const STALE: usize = 0x5a5a_5a5a_5a5a_5a5a;
+
 impl Capture {
-    pub(super) fn new(mode: CaptureMode) -> Capture {
+    pub(super) fn new(mode: CaptureMode, handle: *mut c_void) -> Capture {
         static BEGUN: AtomicU64 = AtomicU64::new(0);
         let number = 1 + BEGUN.fetch_add(1, Relaxed);
-        Capture { number, mode, thread: std::thread::current().id(), nodes: Vec::new(), is_invalid: false }
+        let frontier = Box::new(Frontier { node: STALE as *mut c_void, edge: EdgeData::default() });
+        let thread = std::thread::current().id();
+        Capture { number, mode, graph: Graph::new(), handle, frontier, thread, is_invalid: false }
+    }
+
+    pub(super) fn is_invalid(&self) -> bool {
+        self.is_invalid
+    }
+
+    /// The node that the next one will depend on; none before the first.
+    pub(super) fn frontier(&mut self) -> Option<&Frontier> {
+        let last = self.graph.last()?;
+        *self.frontier = Frontier { node: last.handle(), edge: last.edge() };
+        Some(&self.frontier)
     }
 
     pub(super) fn add(&mut self, node: Work) -> Answer {
+        self.frontier.node = STALE as *mut c_void;
         if self.is_invalid {
             return Err(Refusal::new(status::CAPTURE_INVALIDATED, "the capture is invalid since an earlier call"));
         }
@@ -39,7 +68,7 @@ impl Capture {
             // The order on one stream is the order of nodes: an event of the same capture adds nothing.
             Work::Record(..) | Work::WaitFor(..) => Ok(()),
             node => {
-                self.nodes.push(node);
+                self.graph.add(node);
                 Ok(())
             }
         }
@@ -59,12 +88,12 @@ impl Capture {
         }
     }
 
-    /// The nodes, if the capture may end here and is valid.
-    pub(super) fn end(self) -> Answer<Vec<Work>> {
+    /// The graph, if the capture is valid.
+    pub(super) fn end(self) -> Answer<Graph> {
         if self.is_invalid {
             return Err(Refusal::new(status::CAPTURE_INVALIDATED, "the capture is invalid since an earlier call"));
         }
-        Ok(self.nodes)
+        Ok(self.graph)
     }
 
     /// Refuses threads that may not end the capture.

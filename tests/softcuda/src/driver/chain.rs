@@ -10,6 +10,7 @@ use super::arena::DEVICE;
 use super::modules::Call;
 use super::settings::settings;
 use super::status::{self, Answer, Refusal};
+use crate::cupti::{self, Origin};
 use crate::emulate::Launch;
 
 /// A kernel of which the first block waits for the kernel ahead.
@@ -18,16 +19,17 @@ struct Held {
     thread: JoinHandle<Answer>,
 }
 
-/// Runs kernels, each but the first chained to the one ahead of it.
-pub(super) fn run(calls: &[Arc<Call>]) -> Answer {
+/// Runs kernels, each but the first chained to the one ahead of it. In records each begins when the one ahead of it has
+/// ended.
+pub(super) fn run(calls: &[(Arc<Call>, Origin)]) -> Answer {
     let mut current: Option<Held> = None;
     let mut answer = Ok(());
-    for (index, call) in calls.iter().enumerate() {
-        let next = calls.get(index + 1).filter(|_| answer.is_ok()).map(|next| hold(next.clone()));
-        let ran = match current.take() {
+    for (index, (call, origin)) in calls.iter().enumerate() {
+        let next = calls.get(index + 1).filter(|_| answer.is_ok()).map(|(next, _)| hold(next.clone()));
+        let ran = cupti::traced(*origin, call.activity(), || match current.take() {
             Some(held) => finish(held),
             None => launch(call, None),
-        };
+        });
         answer = answer.and(ran);
         current = next;
         if answer.is_err() {

@@ -215,6 +215,34 @@ pub(super) unsafe extern "C" fn cuFuncSetAttribute(function: *mut c_void, attrib
 }
 
 #[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn cuFuncGetAttribute(
+    value: *mut c_int,
+    attribute: c_int,
+    function: *mut c_void,
+) -> c_int {
+    call("cuFuncGetAttribute", Needs::Context, |driver| {
+        let function = driver.functions.get(function)?;
+        let KernelInfo { threads_max, static_shared_bytes, registers, .. } = function.info;
+        let number = match attribute {
+            0 => {
+                if threads_max == 0 {
+                    1024
+                } else {
+                    threads_max
+                }
+            }
+            1 => static_shared_bytes,
+            3 => 0, // local memory of a thread
+            4 => registers,
+            8 => function.dynamic_shared_bytes_max,
+            _ => return Err(Refusal::new(status::INVALID_VALUE, format!("attribute {attribute} is not modelled"))),
+        };
+        // SAFETY: by this function's contract.
+        unsafe { give(value, number as c_int) }
+    })
+}
+
+#[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     blocks: *mut c_int,
     function: *mut c_void,

@@ -57,6 +57,8 @@ pub(super) unsafe extern "C" fn cuLaunchKernelEx(
             shared_bytes: config.shared_bytes,
             params,
             chained,
+            registers: function.info.registers,
+            static_shared_bytes: function.info.static_shared_bytes,
         };
         stream.submit(Work::Kernel(Arc::new(launch)))
     })
@@ -180,12 +182,13 @@ pub(super) unsafe extern "C" fn cuGraphInstantiateWithFlags(
     flags: c_ulonglong,
 ) -> c_int {
     call("cuGraphInstantiateWithFlags", Needs::Context, |driver| {
-        let nodes = driver.graphs.get(graph)?.clone();
+        let graph = driver.graphs.get(graph)?;
         if flags != 0 {
             return Err(Refusal::new(status::NOT_SUPPORTED, format!("flags {flags} are not modelled")));
         }
+        let made = Arc::new(graph.instantiate());
         // SAFETY: by this function's contract.
-        unsafe { give(executable, driver.executables.insert(Arc::new(nodes))) }
+        unsafe { give(executable, driver.executables.insert(made)) }
     })
 }
 
@@ -203,15 +206,15 @@ pub(super) unsafe extern "C" fn cuGraphUpload(executable: *mut c_void, stream: *
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn cuGraphLaunch(executable: *mut c_void, stream: *mut c_void) -> c_int {
     call("cuGraphLaunch", Needs::Context, |driver| {
-        let nodes = driver.executables.get(executable)?.clone();
-        for node in nodes.iter() {
-            if let Work::Kernel(call) = node {
+        let executable = driver.executables.get(executable)?.clone();
+        for step in &executable.steps {
+            if let Work::Kernel(call) = &step.work {
                 let gone =
                     |_| Refusal::new(status::INVALID_HANDLE, format!("the module of {} is unloaded", call.kernel));
                 driver.modules.get(call.module as *mut c_void).map_err(gone)?;
             }
         }
-        driver.streams.get(stream)?.submit(Work::Graph(nodes))
+        driver.streams.get(stream)?.submit(Work::Graph(executable))
     })
 }
 

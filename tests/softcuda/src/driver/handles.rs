@@ -22,10 +22,21 @@ impl<T> Handles<T> {
     }
 
     pub(super) fn insert(&mut self, value: T) -> *mut c_void {
+        let handle = self.reserve();
+        self.put(handle, value);
+        handle
+    }
+
+    /// A handle of something that is yet to be.
+    pub(super) fn reserve(&mut self) -> *mut c_void {
         let handle = self.next;
         self.next += 16;
-        self.live.insert(handle, value);
         handle as *mut c_void
+    }
+
+    /// What a reserved handle is of.
+    pub(super) fn put(&mut self, handle: *mut c_void, value: T) {
+        self.live.insert(handle as usize, value);
     }
 
     pub(super) fn get(&mut self, handle: *mut c_void) -> Answer<&mut T> {

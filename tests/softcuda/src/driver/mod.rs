@@ -32,9 +32,11 @@
 
 mod arena;
 mod capture;
+mod capture_info;
 mod chain;
 mod context_calls;
 mod graph_calls;
+mod graphs;
 mod handles;
 mod memory_calls;
 mod modules;
@@ -50,13 +52,18 @@ mod streams;
 use std::ffi::c_int;
 use std::panic::AssertUnwindSafe;
 
+pub(crate) use self::graphs::{Unknown, executable_id, graph_id, node_id};
 use self::state::Driver;
+pub(crate) use self::status::say;
 use self::status::{Answer, Refusal};
+use crate::cupti;
 
 /// One call of the driver: counted, failed on request, and refused with a word on standard error.
 ///
-/// The driver's state is locked for the whole call, waits included: threads of streams never take it.
+/// The driver's state is locked for the whole call, waits included: threads of streams never take it. The call's own
+/// record is written before and after that, since it may call the program back.
 fn call(name: &'static str, needs: Needs, body: impl FnOnce(&mut Driver) -> Answer) -> c_int {
+    let traced = cupti::begin_call(name);
     let answered = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut driver = state::lock();
         settings::count_call(name)?;
@@ -64,13 +71,17 @@ fn call(name: &'static str, needs: Needs, body: impl FnOnce(&mut Driver) -> Answ
         body(&mut driver)
     }));
     let answer = answered.unwrap_or_else(|_| Err(Refusal::new(status::UNKNOWN, "softcuda panicked")));
-    match answer {
+    let status = match answer {
         Ok(()) => status::SUCCESS,
         Err(refusal) => {
             refusal.report(name);
             refusal.status
         }
+    };
+    if let Some(traced) = traced {
+        traced.end(status);
     }
+    status
 }
 
 /// What has to be there before a call.

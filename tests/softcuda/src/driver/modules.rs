@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::status::{self, Answer, Refusal};
+use crate::cupti::{Activity, Kernel};
 use crate::emulate::Library;
 
 /// Shared memory that a block may have without asking for more, and with.
@@ -45,6 +46,22 @@ pub(super) struct Call {
     pub(super) shared_bytes: u32,
     pub(super) params: Vec<Vec<u8>>,
     pub(super) chained: bool,
+    pub(super) registers: u32,
+    pub(super) static_shared_bytes: u32,
+}
+
+impl Call {
+    /// As a record shows it.
+    pub(super) fn activity(&self) -> Activity<'_> {
+        Activity::Kernel(Kernel {
+            name: &self.kernel,
+            registers: self.registers,
+            grid: self.grid,
+            block: self.block,
+            static_shared_bytes: self.static_shared_bytes,
+            dynamic_shared_bytes: self.shared_bytes,
+        })
+    }
 }
 
 impl Module {

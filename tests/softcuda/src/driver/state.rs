@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Needs;
 use super::arena::{DEVICE, PINNED};
+use super::graphs::{Executable, Graph};
 use super::handles::Handles;
 use super::modules::{Function, Module};
 use super::settings;
 use super::status::{self, Answer, Refusal};
-use super::streams::{self, Event, Stream, Work};
+use super::streams::{self, Event, Stream};
+use crate::cupti;
 
 pub(super) struct Driver {
     pub(super) is_initialised: bool,
@@ -23,8 +25,8 @@ pub(super) struct Driver {
     pub(super) events: Handles<Arc<Event>>,
     pub(super) modules: Handles<Module>,
     pub(super) functions: Handles<Function>,
-    pub(super) graphs: Handles<Vec<Work>>,
-    pub(super) executables: Handles<Arc<Vec<Work>>>,
+    pub(super) graphs: Handles<Graph>,
+    pub(super) executables: Handles<Arc<Executable>>,
 }
 
 // SAFETY: the handle that it holds is a number.
@@ -99,6 +101,7 @@ impl Driver {
     /// Destroys the context and what is left in it, and says what that was.
     pub(super) fn destroy_context(&mut self) {
         self.wait_for_all();
+        cupti::report_enabled();
         self.report_leaks();
         self.streams.clear();
         self.events.clear();

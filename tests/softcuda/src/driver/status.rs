@@ -12,6 +12,7 @@ pub(super) const INVALID_IMAGE: c_int = 200;
 pub(super) const INVALID_CONTEXT: c_int = 201;
 pub(super) const INVALID_HANDLE: c_int = 400;
 pub(super) const ILLEGAL_STATE: c_int = 401;
+pub(super) const LOSSY_QUERY: c_int = 402;
 pub(super) const NOT_FOUND: c_int = 500;
 pub(super) const ILLEGAL_ADDRESS: c_int = 700;
 pub(super) const LAUNCH_FAILED: c_int = 719;
@@ -33,6 +34,7 @@ const WORDS: &[(c_int, &CStr, &CStr)] = &[
     (INVALID_CONTEXT, c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
     (INVALID_HANDLE, c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
     (ILLEGAL_STATE, c"CUDA_ERROR_ILLEGAL_STATE", c"the operation cannot be performed in the present state"),
+    (LOSSY_QUERY, c"CUDA_ERROR_LOSSY_QUERY", c"attempted introspection would be semantically lossy"),
     (NOT_FOUND, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
     (ILLEGAL_ADDRESS, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
     (LAUNCH_FAILED, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
@@ -100,7 +102,7 @@ impl Refusal {
 }
 
 /// A line on standard error.
-pub(super) fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // In one piece: others write there, too.
     let _ = std::io::stderr().write_all(format!("softcuda: {text}\n").as_bytes());
 }

@@ -122,6 +122,7 @@ pub(super) unsafe extern "C" fn cuEventSynchronize(event: *mut c_void) -> c_int 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: c_uint) -> c_int {
     call("cuStreamBeginCapture_v2", Needs::Context, |driver| {
+        let handle = driver.graphs.reserve();
         let stream = driver.streams.get(stream)?;
         let mode = match mode {
             0 => CaptureMode::Global,
@@ -132,7 +133,7 @@ pub(super) unsafe extern "C" fn cuStreamBeginCapture_v2(stream: *mut c_void, mod
         if stream.capture.is_some() {
             return Err(Refusal::new(status::ILLEGAL_STATE, "the stream is capturing already"));
         }
-        stream.capture = Some(Capture::new(mode));
+        stream.capture = Some(Capture::new(mode, handle));
         Ok(())
     })
 }
@@ -145,8 +146,10 @@ pub(super) unsafe extern "C" fn cuStreamEndCapture(stream: *mut c_void, graph: *
         let stream = driver.streams.get(stream)?;
         let none = || Refusal::new(status::ILLEGAL_STATE, "the stream is not capturing");
         stream.capture.as_ref().ok_or_else(none)?.check_thread()?;
-        let nodes = stream.capture.take().ok_or_else(none)?.end()?;
+        let capture = stream.capture.take().ok_or_else(none)?;
+        let handle = capture.handle;
+        driver.graphs.put(handle, capture.end()?);
         // SAFETY: as above.
-        unsafe { give(graph, driver.graphs.insert(nodes)) }
+        unsafe { give(graph, handle) }
     })
 }

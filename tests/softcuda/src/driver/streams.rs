@@ -1,6 +1,6 @@
 //! Streams: what is put on one is done by a thread of its own, in order, some time later.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::arena::{self, DEVICE, PINNED};
 use super::capture::Capture;
 use super::chain;
+use super::graphs::{Executable, Step};
 use super::modules::Call;
 use super::status::{self, Answer, Refusal};
+use crate::cupti::{self, Activity, Copied, HostMemory, Origin};
 
 /// How long a thread sleeps before it takes up work: what the host does too early, it does before the work.
 const DELAY: Duration = Duration::from_micros(100);
@@ -37,7 +39,7 @@ pub(super) enum Work {
     /// The event's n-th record.
     Record(Arc<Event>, u64),
     WaitFor(Arc<Event>, u64),
-    Graph(Arc<Vec<Work>>),
+    Graph(Arc<Executable>),
 }
 
 /// What an upload copies.
@@ -94,19 +96,23 @@ pub(super) struct Event {
 
 pub(super) struct Stream {
     pub(super) capture: Option<Capture>,
+    /// Its own among all of the process; records have it.
+    number: u32,
     progress: Arc<Progress>,
-    sender: Option<Sender<Work>>,
+    sender: Option<Sender<(Work, Origin)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Stream {
     pub(super) fn new() -> Stream {
+        static NUMBER: AtomicU32 = AtomicU32::new(7);
         let progress = Arc::new(Progress::default());
         let (sender, receiver) = channel();
         let of_thread = progress.clone();
         let thread = std::thread::Builder::new().name("softcuda".into()).spawn(move || run(&receiver, &of_thread));
         let thread = thread.expect("a thread for the stream");
-        Stream { capture: None, progress, sender: Some(sender), thread: Some(thread) }
+        let number = NUMBER.fetch_add(1, Relaxed);
+        Stream { capture: None, number, progress, sender: Some(sender), thread: Some(thread) }
     }
 
     /// Puts work on the stream, or into the graph that it captures.
@@ -115,6 +121,7 @@ impl Stream {
             return capture.add(work);
         }
         self.progress.ask();
+        let work = (work, cupti::origin(self.number));
         self.sender.as_ref().expect("open until it is dropped").send(work).expect("the thread runs");
         Ok(())
     }
@@ -150,12 +157,12 @@ pub(super) fn forget_failure() {
     *FAILURE.lock().expect("not poisoned") = None;
 }
 
-fn run(receiver: &Receiver<Work>, progress: &Progress) {
+fn run(receiver: &Receiver<(Work, Origin)>, progress: &Progress) {
     let mut number = 0;
     while let Ok(work) = receiver.recv() {
         std::thread::sleep(DELAY);
-        for work in std::iter::once(work).chain(receiver.try_iter()) {
-            if let Err(refusal) = execute(work) {
+        for (work, origin) in std::iter::once(work).chain(receiver.try_iter()) {
+            if let Err(refusal) = execute(work, origin) {
                 refusal.report("on a stream");
                 fail(refusal);
             }
@@ -166,7 +173,7 @@ fn run(receiver: &Receiver<Work>, progress: &Progress) {
 }
 
 /// Does one thing. After a failure only what others wait for.
-fn execute(work: Work) -> Answer {
+fn execute(work: Work, origin: Origin) -> Answer {
     match work {
         Work::Record(event, number) => {
             event.progress.reach(number);
@@ -180,27 +187,48 @@ fn execute(work: Work) -> Answer {
         _ => {}
     }
     match work {
-        Work::Graph(nodes) => nodes
-            .chunk_by(|a, b| matches!((a, b), (Work::Kernel(_), Work::Kernel(next)) if next.chained))
-            .try_for_each(execute_chain),
-        Work::Kernel(call) => chain::run(&[call]),
-        Work::Upload { to, from: HostBytes::Taken(bytes) } => copy(to, bytes.as_ptr() as u64, bytes.len() as u64),
-        Work::Upload { to, from: HostBytes::At { addr, bytes } } => copy(to, addr, bytes),
-        Work::Download { to, from, bytes } => copy(to, from, bytes),
-        Work::Fill { to, value, bytes } => {
+        Work::Graph(executable) => executable
+            .steps
+            .chunk_by(|a, b| matches!((&a.work, &b.work), (Work::Kernel(_), Work::Kernel(next)) if next.chained))
+            .try_for_each(|steps| execute_chain(steps, |step| origin.in_graph(executable.place(step)))),
+        Work::Kernel(call) => chain::run(&[(call, origin)]),
+        Work::Upload { to, from: HostBytes::Taken(bytes) } => {
+            let copied = Copied { to_device: true, host: HostMemory::Pageable, bytes: bytes.len() as u64 };
+            let (from, bytes) = (bytes.as_ptr() as u64, bytes.len() as u64);
+            cupti::traced(origin, Activity::Copy(copied), || copy(to, from, bytes))
+        }
+        Work::Upload { to, from: HostBytes::At { addr, bytes } } => {
+            let copied = Copied { to_device: true, host: host_memory(addr), bytes };
+            cupti::traced(origin, Activity::Copy(copied), || copy(to, addr, bytes))
+        }
+        Work::Download { to, from, bytes } => {
+            let copied = Copied { to_device: false, host: host_memory(to), bytes };
+            cupti::traced(origin, Activity::Copy(copied), || copy(to, from, bytes))
+        }
+        Work::Fill { to, value, bytes } => cupti::traced(origin, Activity::Fill { value, bytes }, || {
             still_there(to, bytes)?;
             arena::fill(to, value, bytes);
             Ok(())
-        }
+        }),
         Work::Record(..) | Work::WaitFor(..) => Ok(()),
     }
 }
 
-/// Kernels of a graph that are chained to each other, or one node of another kind.
-fn execute_chain(nodes: &[Work]) -> Answer {
-    let calls: Vec<Arc<Call>> =
-        nodes.iter().filter_map(|node| if let Work::Kernel(call) = node { Some(call.clone()) } else { None }).collect();
-    if calls.is_empty() { nodes.iter().cloned().try_for_each(execute) } else { chain::run(&calls) }
+fn host_memory(addr: u64) -> HostMemory {
+    if PINNED.is_range_of(addr) { HostMemory::Pinned } else { HostMemory::Pageable }
+}
+
+/// Kernels of a graph that are chained to each other, or one step of another kind.
+fn execute_chain(steps: &[Step], origin: impl Fn(&Step) -> Origin) -> Answer {
+    let call = |step: &Step| match &step.work {
+        Work::Kernel(call) => Some((call.clone(), origin(step))),
+        _ => None,
+    };
+    let calls: Vec<(Arc<Call>, Origin)> = steps.iter().filter_map(call).collect();
+    if calls.is_empty() {
+        return steps.iter().try_for_each(|step| execute(step.work.clone(), origin(step)));
+    }
+    chain::run(&calls)
 }
 
 /// Memory of the device or pinned memory that a call has found may be gone when a graph is replayed.

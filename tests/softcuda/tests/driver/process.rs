@@ -1,4 +1,5 @@
 //! Programs that use the driver, each in a process of its own: what one does wrong stays there.
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::process::Command;
@@ -34,12 +35,20 @@ impl Cuda {
     /// A call and its status. All arguments are integers or addresses.
     pub(crate) fn status(&self, name: &str, arguments: &[u64]) -> i32 {
         let symbol = CString::new(name).expect("a name");
-        let mut six = [0u64; 6];
-        six[..arguments.len()].copy_from_slice(arguments);
-        let [a, b, c, d, e, f] = six;
-        type Function = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64) -> i32;
-        // SAFETY: integers and addresses travel in registers, of which a function reads as many as it takes.
-        unsafe { self.0.get::<Function>(symbol.as_bytes_with_nul()).expect(name)(a, b, c, d, e, f) }
+        let mut seven = [0u64; 7];
+        seven[..arguments.len()].copy_from_slice(arguments);
+        let [a, b, c, d, e, f, g] = seven;
+        type Function = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64) -> i32;
+        // SAFETY: integers and addresses travel in registers, the seventh where a function that takes fewer does not
+        // look.
+        unsafe { self.0.get::<Function>(symbol.as_bytes_with_nul()).expect(name)(a, b, c, d, e, f, g) }
+    }
+
+    /// A function of the library, as a pointer.
+    pub(crate) fn symbol<T: Copy>(&self, name: &str) -> T {
+        let symbol = CString::new(name).expect("a name");
+        // SAFETY: the caller says the type.
+        unsafe { *self.0.get::<T>(symbol.as_bytes_with_nul()).expect(name) }
     }
 
     /// A call that succeeds.

@@ -1,0 +1,79 @@
+//! The flag of every command that records: what times the nodes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::engine_args::{EngineArgs, FlagError};
+use crate::device::{DeviceChoice, cuda};
+use crate::trace::record::{ENABLED, SOURCE_HELP, parse_source};
+use crate::trace::session::TraceSource;
+
+/// What times the nodes of recordings.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct TraceArgs {
+    #[arg(long, value_name = "SOURCE", value_parser = parse_source, help = SOURCE_HELP)]
+    trace_source: Option<TraceSource>,
+}
+
+/// A source, with the driver's profiling library prepared if it may be one.
+#[derive(Debug)]
+pub(super) struct PreparedSource {
+    asked: Option<TraceSource>,
+    usual: TraceSource,
+    /// The library's name, or why there is none; `None`: it was not looked for.
+    library: Option<Result<String, String>>,
+}
+
+impl TraceArgs {
+    /// Whether the flag was given.
+    pub(super) fn is_given(self) -> bool {
+        self.trace_source.is_some()
+    }
+
+    /// Looks for the driver's profiling library, if it may be a source: before anything initialises the driver. On a
+    /// GPU, and where the flag is not given, the source is `usual`.
+    pub(super) fn prepare(
+        self,
+        engine: &EngineArgs,
+        toolkits: &[PathBuf],
+        usual: TraceSource,
+    ) -> Result<PreparedSource, FlagError> {
+        let asked = self.trace_source;
+        if asked.is_some_and(TraceSource::has_activity) && !engine.may_use_gpu() {
+            return Err(FlagError::SourceNeedsGpu);
+        }
+        let is_wanted = ENABLED && engine.may_use_gpu() && asked.unwrap_or(usual).has_activity();
+        Ok(PreparedSource { asked, usual, library: is_wanted.then(|| cuda::prepare_activity(toolkits)) })
+    }
+}
+
+impl PreparedSource {
+    /// The source of recordings on a device: what was asked for, else both on a GPU. What will be missing is said in
+    /// the log.
+    pub(super) fn on(&self, device: DeviceChoice) -> Result<TraceSource, FlagError> {
+        match (self.asked, device, &self.library) {
+            (Some(asked), DeviceChoice::Cuda, Some(Err(reason))) => {
+                tracing::warn!("recordings will have stamps alone: {reason}");
+                Ok(asked)
+            }
+            (asked, DeviceChoice::Cuda, Some(Ok(library))) => {
+                tracing::info!("recordings: {library}");
+                Ok(asked.unwrap_or(self.usual))
+            }
+            (None, DeviceChoice::Cuda, Some(Err(reason))) => {
+                tracing::info!("recordings will have stamps alone: {reason}");
+                Ok(self.usual)
+            }
+            (Some(asked), _, _) if asked.has_activity() && device != DeviceChoice::Cuda => {
+                Err(FlagError::SourceNeedsGpu)
+            }
+            (asked, _, _) => Ok(asked.unwrap_or_default()),
+        }
+    }
+
+    /// Whether the nodes of graphs are to be named to the library.
+    pub(super) fn names_nodes(&self) -> bool {
+        matches!(self.library, Some(Ok(_)))
+    }
+}
