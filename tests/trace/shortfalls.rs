@@ -8,8 +8,10 @@ use super::library::{Library, Said, correlation, record_seen};
 use super::sources::{ALONE, BOTH};
 use super::synthetic::Plan;
 
+type Edit = fn(&mut Said);
+
 /// A plan of few steps as the library sees it and `edit` leaves it: the counts, and the table's words.
-fn seen(name: &str, library: Library, edit: fn(&mut Said)) -> (Completeness, ActivityCompleteness, String) {
+fn seen(name: &str, library: Library, edit: Edit) -> (Completeness, ActivityCompleteness, String) {
     let plan = Plan { steps: 5, ..Plan::default() };
     let report = Report::load(&record_seen(name, &plan, library, edit)).expect("a report");
     let text = stats(&report, Some(Table::Completeness), Format::Text);
@@ -76,7 +78,7 @@ fn a_second_time_of_a_node_is_surplus() {
 
 #[test]
 fn a_node_of_no_launch_is_unresolved() {
-    let edits: [(&str, fn(&mut Said)); 3] = [
+    let edits: [(&str, Edit); 3] = [
         ("correlation", |said| node(said, 2).correlation = 99),
         ("graph", |said| node(said, 2).graph = 2),
         ("ordinal", |said| node(said, 2).ordinal = 21),

@@ -69,8 +69,8 @@ fn completeness_notes(report: &Report) -> Vec<String> {
     let dropped = &all.dropped_records;
     if dropped.total() > 0 {
         notes.push(format!(
-            "INCOMPLETE: left out: {} node times, {} replays, {} steps, {} batch rows, {} spans, {} request moments, {} \
-             records of the driver's profiling library.",
+            "INCOMPLETE: left out: {} node times, {} replays, {} steps, {} batch rows, {} spans, {} request moments, \
+             {} records of the driver's profiling library.",
             dropped.nodes,
             dropped.replays,
             dropped.steps,
