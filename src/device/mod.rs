@@ -246,7 +246,7 @@ pub struct Completion<'a> {
     pub stamps: &'a [NodeStamp],
     /// When its bytes were copied; zero unless stamped.
     pub copies: StepCopies,
-    /// The calls that launched its replays, in order; empty where the device has no such calls, and unless its nodes are
+    /// The calls that launched its replays, in order; empty where the device has no such calls, or its nodes are not
     /// timed.
     pub launches: &'a [CallTimes],
 }

@@ -1,5 +1,5 @@
-//! Recording: the words ([`schema`], [`activity`], [`session`]), their bytes ([`spool`]), all always compiled, and the recorder
-//! ([`record`]), which without feature `profiling` is a type with no values.
+//! Recording: the words ([`schema`], [`activity`], [`session`]), their bytes ([`spool`]), all always compiled, and the
+//! recorder ([`record`]), which without feature `profiling` is a type with no values.
 
 pub mod activity;
 pub mod schema;

@@ -31,7 +31,11 @@ async fn a_recording_starts_once_and_stops_once() {
         json!({
             "id": "17", "path": "profiles/vitrum.17.vtr", "steps": 2, "expected": 10, "received": 10, "dropped": 0,
             "invalid": 0, "bytes": 4096, "complete": true, "replays": 4, "limit_reached": false, "write_error": null,
-            "dropped_records": {"steps": 0, "members": 0, "spans": 0, "requests": 0, "replays": 0, "nodes": 0},
+            "dropped_records": {
+                "steps": 0, "members": 0, "spans": 0, "requests": 0, "replays": 0, "nodes": 0, "activity": 0,
+            },
+            "sources": {"asked": "stamps", "used": "stamps", "library": null, "absent": null},
+            "activity_expected": 0, "activity": null,
             "stop_ms": null, "render_ms": null,
             "files": ["profiles/vitrum.17.vtr", "profiles/vitrum.17.pt.trace.json.gz", "profiles/vitrum.17.html"],
         })

@@ -138,8 +138,8 @@ mod tests {
         let peaks = device.measure_peaks().unwrap();
         let took = start.elapsed();
         println!("{peaks:.1?} in {took:?} on {:?}", device.info());
-        // About 0.6 s alone; other tests share the cores.
-        assert!(took < Duration::from_secs(6), "{took:?}");
+        // About 0.6 s alone, 2 s where the last-level cache has hundreds of MiB; other tests share the cores.
+        assert!(took < Duration::from_secs(20), "{took:?}");
         // No machine is slower by memory than a tenth of the slowest one in use, or faster than a rack of them.
         assert!((0.5..10_000.0).contains(&peaks.memory_gb_s), "{peaks:?}");
         assert!((0.5..10_000.0).contains(&peaks.copy_gb_s), "{peaks:?}");

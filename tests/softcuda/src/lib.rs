@@ -40,6 +40,10 @@ fn link_library(folder: &str, names: &[&str]) -> PathBuf {
     let library = library.unwrap_or_else(|| panic!("no libsoftcuda.so in {folders:?}"));
     let folder = library.with_file_name(folder);
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    // Others that an earlier build may have left there.
+    for other in [DRIVER, CUPTI].as_flattened().iter().filter(|name| !names.contains(name)) {
+        let _ = std::fs::remove_file(folder.join(other));
+    }
     for name in names {
         let link = folder.join(name);
         if std::fs::read_link(&link).is_ok_and(|target| target == library) {

@@ -1,7 +1,8 @@
 //! The thread that decodes: buffers of CUPTI become records of the recording, and are given back.
 
 use std::sync::PoisonError;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use super::IDENTITY;
 use super::buffers::{self, FullBuffer};
@@ -15,6 +16,9 @@ use crate::trace::session::{Counts, RecordedGraph};
 /// So many nodes without times, and CUPTI is given up: a known failure after some 25 million records, which does not
 /// end by itself.
 const INVALID_MAX: u64 = 64;
+
+/// How often buffers are asked for that are not full.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// The most errors that are kept, in words.
 const ERRORS_MAX: usize = 16;
@@ -60,10 +64,22 @@ impl Decoder {
         Decoder { switch, sink, counts: ActivityCounts::default(), graphs: Vec::new() }
     }
 
-    /// Decodes until the session is over, and every buffer of it that has come back.
+    /// Decodes until the session is over, and every buffer of it that has come back. From time to time it has CUPTI
+    /// hand over those that are not full: so little is lost with the process, and trouble is seen soon.
     pub(super) fn run(mut self, buffers: &Receiver<FullBuffer>) -> Decoded {
         let none = Identity::default();
-        while let Ok(mut full) = buffers.recv() {
+        let mut flushed = Instant::now();
+        loop {
+            let mut full = match buffers.recv_timeout(FLUSH_EVERY.saturating_sub(flushed.elapsed())) {
+                Ok(full) => full,
+                Err(RecvTimeoutError::Timeout) => {
+                    let asked = self.switch.flush_complete();
+                    asked.into_iter().for_each(|error| self.note(error));
+                    flushed = Instant::now();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let identity = IDENTITY.read().unwrap_or_else(PoisonError::into_inner);
             self.decode(&mut full, identity.as_ref().unwrap_or(&none));
             drop(identity);

@@ -21,9 +21,9 @@ impl Identity {
         self.nodes.get(&id).copied()
     }
 
-    /// Adds the nodes of a captured graph, by their ids at capture and in the executable.
+    /// Adds the nodes of a captured graph, by their ids at capture and in the executable. 0 is no id.
     pub(super) fn add(&mut self, graph: u32, exec: u32, captured: &[u64]) {
-        for (ordinal, id) in (0..).zip(captured) {
+        for (ordinal, id) in (0..).zip(captured).filter(|(_, id)| **id != 0) {
             self.nodes.insert(*id, (graph, ordinal));
             self.nodes.insert(in_executable(exec, *id), (graph, ordinal));
         }

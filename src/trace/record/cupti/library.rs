@@ -34,10 +34,28 @@ pub(super) enum CuptiError {
     NoSymbol { path: String, symbol: &'static str, reason: String },
     #[error("{name} is older than CUPTI 12.6")]
     Old { name: String },
-    #[error("{call}: {text} ({status})")]
-    Call { call: &'static str, status: c_int, text: String },
+    #[error("{library}{call}: {text} ({status})")]
+    Call {
+        /// Its name and a colon, or nothing.
+        library: String,
+        call: &'static str,
+        status: c_int,
+        text: String,
+    },
     #[error("another tool holds CUPTI, as profilers do that started this process ({call}: {status})")]
     Taken { call: &'static str, status: c_int },
+}
+
+impl CuptiError {
+    /// The same error, saying of which library.
+    pub(super) fn of(self, name: &str) -> CuptiError {
+        match self {
+            CuptiError::Call { call, status, text, .. } => {
+                CuptiError::Call { library: format!("{name}: "), call, status, text }
+            }
+            other => other,
+        }
+    }
 }
 
 macro_rules! functions {
@@ -155,7 +173,7 @@ impl Cupti {
         match status {
             0 => Ok(()),
             TAKEN => Err(CuptiError::Taken { call, status }),
-            _ => Err(CuptiError::Call { call, status, text: self.word(status) }),
+            _ => Err(CuptiError::Call { library: String::new(), call, status, text: self.word(status) }),
         }
     }
 

@@ -28,8 +28,8 @@ pub(super) use self::session::Session;
 use crate::trace::session::TraceSource;
 
 /// What `--trace-source` says of itself.
-pub const SOURCE_HELP: &str = "What times the nodes of recordings: `stamps` of the graphs themselves, `cupti`, NVIDIA's profiling library, or \
-     `both`, compared with each other [default: for a server on a GPU both, else stamps]";
+pub const SOURCE_HELP: &str = "What times the nodes of recordings: `stamps` of the graphs themselves, `cupti`, \
+     NVIDIA's profiling library, or `both`, compared with each other [default: both for a server on a GPU, else stamps]";
 
 /// The source that a word names.
 pub fn parse_source(word: &str) -> Result<TraceSource, String> {
@@ -79,7 +79,7 @@ impl Activity {
             // Not beside a session of another device of this process: the library is ready then.
             if !buffers::is_open() {
                 cupti.check_version()?;
-                prepare(&cupti)?;
+                prepare(&cupti).map_err(|error| error.of(&cupti.name()))?;
             }
             Ok(Activity { cupti })
         });

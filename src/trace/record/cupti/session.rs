@@ -80,6 +80,8 @@ impl Session {
             None => Decoded::default(),
         };
         decoded.counts.dropped += dropped;
+        // Of graphs that were captured meanwhile.
+        decoded.counts.errors.extend(lock(&TROUBLE).clone());
         decoded.counts.errors.extend(errors);
         decoded
     }
@@ -131,6 +133,12 @@ impl Switch {
         let errors = self.off();
         self.given_up.store(true, Ordering::Release);
         errors
+    }
+
+    /// Has those buffers handed over whose records are all complete; what went wrong.
+    pub(super) fn flush_complete(&self) -> Option<String> {
+        // SAFETY: the callbacks are registered, and this is none of them.
+        unsafe { self.cupti.cuptiActivityFlushAll(0) }.err().map(|error| error.to_string())
     }
 
     /// Has all buffers handed over; how many records CUPTI had no room for.

@@ -27,7 +27,8 @@ pub(super) fn overhead(overhead_kind: u32, (start, end): (u64, u64)) -> Vec<u8> 
     record.bytes()
 }
 
-/// Gives back the buffers with records, all of which are complete; if it is forced, all buffers.
+/// Gives back the buffers with records, all of which are complete; if it is forced, all buffers. Returns when other
+/// threads have given back theirs, too.
 pub(super) fn flush_all(is_forced: bool) {
     let start = kinds::is_enabled(kinds::OVERHEAD).then(buffers::now);
     let mut taken = take(is_forced, |_| true);

@@ -8,10 +8,10 @@
 //!
 //! Modelled: handles of each kind and their lifetime; memory in a range of its own, each allocation ending where memory
 //! ends, not there any more once freed; streams that work on threads of their own, so that what is not waited for has
-//! not happened; pinned memory that copies read and write late; capture with what invalidates it; linear graphs of
-//! kernels, copies and fills; programmatic edges, where the first block of a kernel runs up to its wait before the
-//! kernel ahead of it has begun. Kernels: real cubins are read for names, parameters and limits; the code that runs is
-//! the one compiled for the host, which has to take the same parameters.
+//! not happened; pinned memory that copies read and write late; capture with what invalidates it, and how far it has
+//! come; linear graphs of kernels, copies and fills; programmatic edges, where the first block of a kernel runs up to
+//! its wait before the kernel ahead of it has begun. Kernels: real cubins are read for names, parameters and limits;
+//! the code that runs is the one compiled for the host, which has to take the same parameters.
 //!
 //! A call's contract, where it has one of memory that it reads or writes, is that of the driver's function of its name.
 //!

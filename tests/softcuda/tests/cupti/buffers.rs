@@ -1,10 +1,9 @@
 //! Buffers: when they are asked for and given back, and what becomes of records without room.
 
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::collect::{BIG, Cupti, DRIVER, Handing, KERNEL, MEMSET, Returned};
-use crate::collect::{close_clock, hold_requests, open_clock, requests, wait_for_clock};
+use crate::collect::{close_clock, hold_requests, open_clock, requests, wait_for_clock, wait_until};
 use crate::process::{Cuda, Program, in_process};
 use crate::told;
 
@@ -173,15 +172,17 @@ fn buffers_are_zeroed_as_agreed() {
     let lines = in_process("buffers::buffers_are_zeroed_as_agreed", &[], |cuda| {
         let f = Filling::begin(cuda);
         f.fill(1);
-        assert_eq!(counts(&f.cupti.flush(true)), [1], "dirty, but CUPTI zeroes");
+        let returned = f.cupti.flush(true);
+        assert_eq!((counts(&returned), returned[0].is_zeroed), (vec![1], true), "it was dirty");
         let (bytes, value) = (1usize, 1u8);
         cuda.call("cuptiActivitySetAttribute", &[5, &raw const bytes as u64, &raw const value as u64]);
         f.cupti.hand(Handing { dirt: 0, ..BIG });
         f.fill(1);
         f.cupti.hand(Handing { dirt: 1, ..BIG });
-        f.cupti.flush(true);
+        assert!(f.cupti.flush(true)[0].is_zeroed);
         f.fill(1);
-        assert_eq!(counts(&f.cupti.flush(true)), [1]);
+        let returned = f.cupti.flush(true);
+        assert_eq!((counts(&returned), returned[0].is_zeroed), (vec![1], false), "it is left as it is");
         f.end();
     });
     told(&lines, &["not all zeros"]);
@@ -200,51 +201,34 @@ fn functions_for_buffers_may_not_flush() {
     told(&lines, &["in a function for buffers"]);
 }
 
-/// Runs something that has to end soon.
-fn soon(what: &str, body: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let (ended, has_ended) = channel();
-        scope.spawn(move || {
-            body();
-            let _ = ended.send(());
-        });
-        if has_ended.recv_timeout(Duration::from_secs(20)).is_err() {
-            eprintln!("{what} does not end");
-            std::process::exit(1);
-        }
-    });
-}
-
 #[test]
 fn a_function_for_buffers_may_wait_for_other_threads() {
     let lines = in_process("buffers::a_function_for_buffers_may_wait_for_other_threads", &[], |cuda| {
         let f = Filling::begin(cuda);
         let held = hold_requests();
         f.ask(f.p.stream);
-        while requests() == 0 {
-            std::thread::yield_now();
-        }
-        // The stream's thread waits for this one, which goes on.
+        wait_until("the stream's thread asks for a buffer", || requests() == 1);
+        // It waits for this thread, which goes on.
         f.ask(f.p.stream);
         drop(held);
         f.wait(f.p.stream);
         f.cupti.enable(DRIVER);
         cuda.make("cuDriverGetVersion", &[]);
-        let (held, before) = (hold_requests(), requests());
+        let held = hold_requests();
+        let has_returned = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| cuda.make("cuDriverGetVersion", &[]));
-            while requests() == before {
-                std::thread::yield_now();
-            }
-            // The other thread waits, but not in the driver. This one has room for its record.
-            let version = cuda.make("cuDriverGetVersion", &[]);
-            assert_eq!(version, 13_000);
+            wait_until("the other thread asks for a buffer", || requests() == 3);
+            // It waits, but not in the driver: this call returns. It has a buffer, so that it need not ask.
+            scope.spawn(|| {
+                wait_until("the call returns", || has_returned.load(SeqCst));
+            });
+            cuda.make("cuDriverGetVersion", &[]);
+            has_returned.store(true, SeqCst);
             drop(held);
         });
         f.cupti.disable(DRIVER);
-        soon("a flush", || {
-            f.cupti.flush(true);
-        });
+        assert_eq!(counts(&f.cupti.flush(true)), [2, 2, 1], "the device's, this thread's, the other's");
         f.end();
     });
     told(&lines, &[]);

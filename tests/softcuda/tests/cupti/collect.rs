@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 use crate::process::Cuda;
 
@@ -54,6 +55,8 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(crate) struct Returned {
     pub(crate) records: Vec<Record>,
+    /// Whether what lies behind the records is zeros.
+    pub(crate) is_zeroed: bool,
     /// With what the walk ended.
     pub(crate) status: i32,
     pub(crate) thread: ThreadId,
@@ -124,14 +127,15 @@ unsafe extern "C" fn completed(context: *mut c_void, stream: u32, buffer: *mut u
     }
     let ends = begins.iter().copied().skip(1).chain([valid]);
     // SAFETY: the valid part of the buffer; and memory that `requested` allocated.
-    let records = unsafe {
-        let all = std::slice::from_raw_parts(buffer, valid);
+    let (records, is_zeroed) = unsafe {
+        let all = std::slice::from_raw_parts(buffer, bytes);
+        let is_zeroed = all[valid..].iter().all(|&byte| byte == 0);
         let records = begins.iter().zip(ends).map(|(&begin, end)| Record(all[begin..end].to_vec())).collect();
         dealloc((buffer as usize / 64 * 64) as *mut u8, layout(bytes));
-        records
+        (records, is_zeroed)
     };
     let thread = std::thread::current().id();
-    RETURNED.lock().expect("not poisoned").push(Returned { records, status, thread });
+    RETURNED.lock().expect("not poisoned").push(Returned { records, is_zeroed, status, thread });
 }
 
 static TIME: AtomicU64 = AtomicU64::new(1_000);
@@ -164,11 +168,22 @@ pub(crate) fn open_clock() {
     OPENED.notify_all();
 }
 
+/// Waits for something that has to happen soon.
+pub(crate) fn wait_until(what: &str, happened: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !happened() {
+        if begin.elapsed() > Duration::from_secs(20) {
+            // Other threads may wait for this one: there is no end to wait for.
+            eprintln!("in vain: {what}");
+            std::process::exit(1);
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
 /// Waits until another thread waits for the time.
 pub(crate) fn wait_for_clock() {
-    while GATE.lock().expect("not poisoned").stopped.is_none() {
-        std::thread::yield_now();
-    }
+    wait_until("another thread asks for the time", || GATE.lock().expect("not poisoned").stopped.is_some());
 }
 
 /// A program that has registered its functions.

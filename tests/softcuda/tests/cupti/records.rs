@@ -129,12 +129,22 @@ fn what_is_done_outside_of_a_session_is_not_recorded() {
         cupti.disable(KERNEL);
         open_clock();
         cuda.call("cuStreamSynchronize", &[p.stream]);
+        // Put on the stream between two sessions, done in the second.
+        close_clock();
+        cuda.call("cuMemsetD8Async", &[addr, 0, 1, p.stream]);
+        wait_for_clock();
+        cupti.enable(KERNEL);
+        cuda.call("cuEventRecord", &[event, other]);
+        cupti.disable(KERNEL);
+        cupti.disable(MEMSET);
         launch(6);
+        cupti.enable(KERNEL);
+        open_clock();
         cuda.call("cuStreamSynchronize", &[p.stream]);
         let records = cupti.records();
         let threads: Vec<u32> = of_kind(&records, KERNEL).iter().map(|kernel| kernel.u32(64)).collect();
         assert_eq!(threads, [3, 4], "4 had begun");
-        cupti.disable(MEMSET);
+        cupti.disable(KERNEL);
         cuda.call("cuStreamDestroy_v2", &[other]);
         cuda.call("cuEventDestroy_v2", &[event]);
         p.free(addr);
