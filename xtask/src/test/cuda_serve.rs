@@ -94,7 +94,10 @@ mod tests {
 
     #[test]
     fn a_source_is_judged() {
-        let recording = |used: &str, nodes: u64| json!({"sources": {"used": used}, "expected": 9, "activity": {"nodes": nodes, "dropped": 0}});
+        let recording = |used: &str, nodes: u64| {
+            let activity = json!({"nodes": nodes, "dropped": 0});
+            json!({"sources": {"used": used}, "expected": 9, "activity": activity})
+        };
         assert!(judge_source(&recording("activity", 9), "cupti").is_ok());
         assert!(judge_source(&recording("both", 9), "both").is_ok());
         assert!(judge_source(&recording("stamps", 0), "stamps").is_ok());
