@@ -123,6 +123,8 @@ impl Recording {
 
     /// Makes node times of the nodes of replays without stamps, and keeps the others.
     fn take_nodes(&mut self, mut found: Vec<SeenNode>) {
+        let is_alone = |node: &&SeenNode| self.replays[node.replay as usize].is_activity_alone();
+        self.nodes.reserve(found.iter().filter(is_alone).count());
         for nodes in found.chunk_by(|a, b| a.replay == b.replay) {
             let replay = &mut self.replays[nodes[0].replay as usize];
             if !replay.is_activity_alone() {
