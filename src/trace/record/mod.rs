@@ -77,8 +77,8 @@ impl Recorder {
         graphs: &[&GraphTable],
     ) -> Result<Recorder, RecordError> {
         check_prefix(&options.prefix)?;
-        let (sources, activity) = choose_sources(options);
         let (id, path, file) = create_file(options)?;
+        let (sources, activity) = choose_sources(options);
         let number: u64 = id.parse().unwrap_or_default();
         let toggle_seed = options.toggle.then(|| mix(number));
         let header = SpoolHeader {
