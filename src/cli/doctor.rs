@@ -28,6 +28,9 @@ pub(super) struct DoctorArgs {
     /// A .gguf file, or `smollm2`, whose tokens are compared; nothing is fetched [default: smollm2, if it was fetched]
     #[arg(long)]
     model: Option<String>,
+    /// Ask what using the GPU costs, and check no kernels and models
+    #[arg(long)]
+    questions: bool,
     /// Replay chains of nodes on the GPU, print what they take as one line of JSON, and do nothing else
     #[arg(long, hide = true)]
     measure_chains: bool,
@@ -54,8 +57,8 @@ pub(super) fn run(
         DeviceArg::Cpu => DeviceChoice::Cpu,
         DeviceArg::Cuda => DeviceChoice::Cuda,
     };
-    let model = model(args.model.as_deref(), cache_dir)?;
-    let report = doctor::examine(&DoctorOptions { choice, model, toolkits, program });
+    let (model, questions_only) = (model(args.model.as_deref(), cache_dir)?, args.questions);
+    let report = doctor::examine(&DoctorOptions { choice, model, questions_only, toolkits, program });
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { as_text(&report) };
     super::print(&text)?;
     let failed = report.failed();

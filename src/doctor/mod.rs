@@ -33,6 +33,8 @@ pub struct DoctorOptions {
     pub choice: DeviceChoice,
     /// A model whose tokens are compared.
     pub model: ModelChoice,
+    /// See what there is and ask the questions, but check no peaks, kernels and models.
+    pub questions_only: bool,
     /// CUDA toolkits, in which the driver's profiling library may lie.
     pub toolkits: Vec<PathBuf>,
     /// This program, which measures without that library in a process of its own.
@@ -155,7 +157,7 @@ pub fn examine(options: &DoctorOptions) -> Report {
     let mut reference = model::Reference::default();
     let cpu_wanted = options.choice != DeviceChoice::Cuda;
     let devices = [cpu_wanted.then_some(DeviceChoice::Cpu), gpu.is_some().then_some(DeviceChoice::Cuda)];
-    for choice in devices.into_iter().flatten() {
+    for choice in devices.into_iter().flatten().filter(|_| !options.questions_only) {
         doctor.check("peaks", choice, || machine::peaks(choice));
         kernels::check(&mut doctor, choice);
         model::check(&mut doctor, choice, &mut reference);

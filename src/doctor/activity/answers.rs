@@ -15,7 +15,7 @@ type Names = [&'static str; CHAIN_SPINS_NS.len()];
 /// The chain whose nodes overlap: the longest.
 const LONG: usize = CHAIN_SPINS_NS.len() - 1;
 
-const CHAINS: &str = "a node of 0 / 1 / 3 us takes";
+const CHAINS: &str = "a node of 0 / 1 / 3 us";
 
 const _: () = assert!(CHAIN_SPINS_NS[0] == 0 && CHAIN_SPINS_NS[1] == 1_000 && CHAIN_SPINS_NS[2] == 3_000);
 
@@ -59,7 +59,7 @@ pub(super) fn idle(before: &Sides) -> Found {
     };
     Finding::of(
         format!(
-            "{CHAINS} {} ns with {ACTIVITY_NAME} prepared and not recording, {} ns in a process without it: {} ns",
+            "{CHAINS}: {} ns with {ACTIVITY_NAME} prepared but not recording, {} ns in processes without it ({})",
             listed(own),
             listed(others),
             changes(added)
@@ -91,10 +91,10 @@ pub(super) fn cost(pairs: &Pairs) -> Found {
         (RECORDING_US, recording_us),
     ];
     let mut figures = figures(lists);
-    figures.extend([("nodes", CHAIN_NODES as f64), ("samples", pairs.idle.len() as f64)]);
+    figures.extend([("activity_nodes", CHAIN_NODES as f64), ("activity_samples", pairs.idle.len() as f64)]);
     let note = format!(
-        "{CHAINS} {} ns, and {} ns while {ACTIVITY_NAME} records: {} ns; a replay of {CHAIN_NODES} by the host's clock \
-         {} us, and {} us",
+        "{CHAINS}: {} ns idle, {} ns while {ACTIVITY_NAME} records ({}); a replay of {CHAIN_NODES}, by the host's \
+         clock: {} us idle, {} us",
         listed(idle_ns),
         listed(recording_ns),
         changes(added),
@@ -115,22 +115,19 @@ pub(super) fn overlap(pairs: &Pairs) -> Found {
         |value: fn(&RecordTimes) -> f64| median(pairs.recorded.iter().map(|run| value(&run.records[LONG])).collect());
     let (record_overlap_ns, record_ns) = (of_records(|times| times.overlap_ns), of_records(|times| times.node_ns));
     let note = format!(
-        "a node's first block begins {} the node ahead of it ends, and while {ACTIVITY_NAME} records {} that; by its \
-         records a node starts {} the end of the one ahead, and takes {record_ns:.0} ns (by stamps {:.0} ns); all with \
-         nodes of 3 us",
+        "nodes of 3 us: a node's first block begins {} the node ahead of it ends, and while {ACTIVITY_NAME} records {} \
+         that; by its records a node starts {} the end of the one ahead, and takes {record_ns:.0} ns",
         side_of(idle.overlap_ns),
         side_of(recording.overlap_ns),
         side_of(record_overlap_ns),
-        recording.node_ns
     );
     Finding::of(
         note,
         vec![
-            ("overlap_idle_ns", idle.overlap_ns),
-            ("overlap_recording_ns", recording.overlap_ns),
-            ("overlap_of_records_ns", record_overlap_ns),
-            ("node_of_records_ns", record_ns),
-            ("node_recording_ns", recording.node_ns),
+            ("activity_overlap_idle_ns", idle.overlap_ns),
+            ("activity_overlap_recording_ns", recording.overlap_ns),
+            ("activity_overlap_of_records_ns", record_overlap_ns),
+            ("activity_node_of_records_ns", record_ns),
         ],
     )
 }
@@ -151,18 +148,18 @@ pub(super) fn records(pairs: &Pairs) -> Found {
         note += &format!("; {count} {what}");
     }
     let figures = [
-        ("nodes", nodes),
-        ("records", records),
-        ("found_by_executable", by_executable),
-        ("found_by_captured", by_captured),
-        ("found_unchanged", unchanged),
-        ("not_found", unfound),
-        ("replays", replays),
-        ("replays_with_one_id", one_id_replays),
-        ("replays_with_id_of_launch", called_replays),
-        ("replays_whole", whole_replays),
-        ("untimed", untimed),
-        ("dropped", dropped),
+        ("activity_nodes", nodes),
+        ("activity_records", records),
+        ("activity_found_by_executable", by_executable),
+        ("activity_found_by_captured", by_captured),
+        ("activity_found_unchanged", unchanged),
+        ("activity_not_found", unfound),
+        ("activity_replays", replays),
+        ("activity_replays_with_one_id", one_id_replays),
+        ("activity_replays_with_id_of_launch", called_replays),
+        ("activity_replays_whole", whole_replays),
+        ("activity_untimed", untimed),
+        ("activity_dropped", dropped),
     ];
     Finding::of(note, figures.into_iter().map(|(name, count)| (name, count as f64)).collect())
 }
@@ -178,7 +175,7 @@ pub(super) fn afterwards(before: &Sides, after: &Sides) -> Found {
     let (own_before, own_after) = (nodes_ns(&middle(&before.own)), nodes_ns(&middle(&after.own)));
     let change = minus(own_after, own_before);
     let mut note = format!(
-        "{CHAINS} {} ns after {ACTIVITY_NAME} was switched off, and took {} ns before it was first switched on: {} ns",
+        "{CHAINS}: {} ns after {ACTIVITY_NAME} was switched off, {} ns before it was first switched on ({})",
         listed(own_after),
         listed(own_before),
         changes(change)
@@ -186,7 +183,7 @@ pub(super) fn afterwards(before: &Sides, after: &Sides) -> Found {
     let mut all = figures([(BEFORE_NS, own_before), (AFTER_NS, own_after), (CHANGE_NS, change)]);
     if let (Ok(others_before), Ok(others_after)) = (&before.others, &after.others) {
         let other = minus(nodes_ns(&middle(others_after)), nodes_ns(&middle(others_before)));
-        note += &format!("; meanwhile processes without it changed by {} ns", changes(other));
+        note += &format!("; processes without it changed by {} ns", changes(other));
         all.extend(figures([(OTHER_CHANGE_NS, other)]));
     }
     Finding::of(note, all)

@@ -176,3 +176,36 @@ impl Pairs {
         Ok(Ok(pairs))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(node_ns: f64) -> ChainRun {
+        [ChainTimes { node_ns, replay_ns: 2.0 * node_ns, overlap_ns: 1.0 }; CHAIN_SPINS_NS.len()]
+    }
+
+    #[test]
+    fn a_difference_is_that_of_pairs() {
+        let sides =
+            Sides { own: [100.0, 200.0, 300.0].map(run).to_vec(), others: Ok([90.0, 195.0, 250.0].map(run).to_vec()) };
+        assert_eq!(sides.difference_ns(), Ok([10.0; 3]), "of 10, 5 and 50");
+        assert_eq!(middle(&sides.own), run(200.0));
+        let alone = Sides { own: sides.own, others: Err("why".into()) };
+        assert_eq!(alone.difference_ns(), Err("why"));
+        let found = answers::idle(&alone).expect("an answer");
+        assert!(found.is_absent && found.note == "not answered: why", "{found:?}");
+        // What is left of it in this process is known all the same.
+        let found = answers::afterwards(&alone, &alone).expect("an answer");
+        assert!(!found.is_absent && found.note.ends_with("(+0 / +0 / +0)"), "{found:?}");
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_run_is_a_sentence() {
+        let cases = [(None, "not known"), (Some("no such program"), "no such program: ")];
+        for (program, words) in cases {
+            let reason = other_process(program.map(Path::new)).expect_err("no answer");
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+}
