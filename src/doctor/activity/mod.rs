@@ -1,7 +1,7 @@
 //! The driver's profiling library: whether it is there, and questions about what it costs and what its records say.
 //!
-//! Chains of nodes that take 0, 1 and 3 µs are replayed: before the library was ever switched on, in turn with processes
-//! that have none; idle and while it records, in turn; and after it was switched off, again in turn with others.
+//! Chains of nodes that take 0, 1 and 3 µs are replayed: before the library was ever switched on, in turn with
+//! processes that have none; idle and while it records, in turn; after it was switched off, in turn with others again.
 
 mod answers;
 

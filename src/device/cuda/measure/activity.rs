@@ -11,7 +11,7 @@ use super::{Bench, Temporary, median};
 use crate::device::DeviceError;
 use crate::trace::record::Activity;
 
-/// How long the nodes of each chain stay: with these lengths one sees what is added to a node, and what is hidden in it.
+/// How long the nodes of each chain stay: such lengths show what is added to a node, and what is hidden in it.
 pub const CHAIN_SPINS_NS: [u32; 3] = [0, 1_000, 3_000];
 
 /// Nodes of each chain.

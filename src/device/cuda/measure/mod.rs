@@ -1,5 +1,6 @@
-//! Measuring the GPU by kernels that belong to no model: what it can do ([`peaks`]), and what it costs to use it
-//! ([`overheads`]), and what it costs that the driver's profiling library records ([`activity`]). They are launched on the device's stream while no step is under way, and timed by their own stamps.
+//! Measuring the GPU by kernels that belong to no model: what it can do ([`peaks`]), what it costs to use it
+//! ([`overheads`]), and what it costs that the driver's profiling library records ([`activity`]). They are launched on
+//! the device's stream while no step is under way, and timed by their own stamps.
 
 mod activity;
 mod chains;

@@ -163,7 +163,7 @@ impl Records {
         Ok(self.walk()?.map(|record| unsafe { read(record, identity, has_source_nodes) }))
     }
 
-    /// Adds the next record as it came, if it is of a kernel in a graph, or of the launch of one; whether there was one.
+    /// Adds the next record as it came, if it is of a graph's kernel or of a graph's launch; whether there was one.
     pub(super) fn add_next(&mut self, to: &mut Watched, has_source_nodes: bool) -> Result<bool, c_int> {
         let Some(record) = self.walk()? else { return Ok(false) };
         // SAFETY: a whole record of the library's version.

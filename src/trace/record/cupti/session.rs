@@ -69,8 +69,8 @@ impl Session {
         self.switch.given_up.load(Ordering::Relaxed)
     }
 
-    /// Ends it, with nothing under way, if nobody decodes: the buffers that came, the library that filled them, how many
-    /// records it had no room for, and what went wrong.
+    /// Ends it, with nothing under way, if nobody decodes: the buffers that came, the library that filled them, how
+    /// many records it had no room for, and what went wrong.
     pub(super) fn stop_undecoded(mut self) -> (Receiver<FullBuffer>, Cupti, u64, Vec<String>) {
         let (dropped, errors) = self.switch_off();
         let buffers = self.buffers.take().expect("no thread was started that decodes");
