@@ -21,8 +21,8 @@ pub(super) enum ProfileCommand {
 pub(super) struct StatsArgs {
     /// The recording, a .vtr file
     file: PathBuf,
-    /// Print this table only: cuda_gpu_kern_sum, node_sum, op_sum, layer_sum, step_sum, account, completeness,
-    /// perturbation
+    /// Print this table only: cuda_gpu_kern_sum, cuda_api_sum, cuda_gpu_mem_time_sum, node_sum, op_sum, layer_sum,
+    /// step_sum, account, completeness, source_sum, perturbation
     #[arg(short, long)]
     report: Option<Table>,
     /// text, csv or json

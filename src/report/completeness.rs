@@ -1,11 +1,16 @@
 //! Is every node time there? Expected comes from the engine's own count in the closing block, received from counting
 //! what is in the file; the recorder only says what it left out, and why.
+//!
+//! A node's time is its stamp, or what the driver's profiling library saw of it where it has no stamp. What the library
+//! was to see beside stamps is counted apart: a shortfall there leaves the recording whole.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::model::Recording;
+use super::model::{Recording, Replay};
+use super::stats::sum;
 use crate::trace::schema::GraphKey;
 use crate::trace::session::{Closing, Counts};
 
@@ -34,8 +39,45 @@ pub struct Completeness {
     pub dropped_records: Counts,
     /// Records in the file that refer to something which is not in it.
     pub orphans: u64,
+    /// Whether what the driver's profiling library was to see is there, if it was to see something.
+    pub activity: Option<ActivityCompleteness>,
     /// Graph by graph.
     pub graphs: Vec<GraphCompleteness>,
+}
+
+/// The nodes that the driver's profiling library was to see, and what it did see.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ActivityCompleteness {
+    /// Its name and version.
+    pub library: Option<String>,
+    /// Whether it timed nodes that nothing else timed: its shortfall is the recording's then.
+    pub alone: bool,
+    /// Whether every node that it was to see is there once, with times, and no record was left out or names nothing.
+    pub complete: bool,
+    /// Nodes that the engine counted; `None` if the recording was cut off before its counts.
+    pub expected: Option<u64>,
+    /// Nodes with times.
+    pub received: u64,
+    /// Nodes without.
+    pub invalid: u64,
+    /// Expected, and neither received nor invalid.
+    pub missing: u64,
+    /// More than expected, or there twice.
+    pub surplus: u64,
+    /// Nodes whose launch is not in the recording, or is one of another graph.
+    pub unresolved: u64,
+    /// Nodes of graphs that nobody captured here; they are not in the recording.
+    pub unknown: u64,
+    /// Copies whose call is not in the recording.
+    pub unlaunched_copies: u64,
+    /// Records that the library had no room for.
+    pub dropped: u64,
+    /// Records that the recording had no room for.
+    pub lost: u64,
+    /// Why the library was given up before the recording's end, if it was.
+    pub given_up: Option<String>,
+    /// Calls of the library that failed.
+    pub errors: Vec<String>,
 }
 
 /// Node times of one graph, expected and found.
@@ -60,6 +102,9 @@ pub struct GraphCompleteness {
     pub dropped: u64,
     /// No times.
     pub invalid: u64,
+    /// Those among them that are of the activity.
+    #[serde(skip)]
+    invalid_activity: u64,
 }
 
 impl fmt::Display for Completeness {
@@ -86,6 +131,7 @@ impl Completeness {
         let dropped_records = closing.map(|closing| closing.dropped).unwrap_or_default();
         // Of graphs that the recording does not describe, the recorder's sum is all that is known.
         let dropped_elsewhere = dropped_records.nodes.saturating_sub(sum(|graph| graph.dropped));
+        let surplus_activity = recording.seen.surplus[1];
         let mut completeness = Completeness {
             complete: false,
             expected: closing.map(|_| sum(|graph| graph.expected.unwrap_or(0))),
@@ -93,11 +139,12 @@ impl Completeness {
             dropped: dropped_records.nodes,
             invalid: sum(|graph| graph.invalid),
             missing: sum(GraphCompleteness::missing).saturating_sub(dropped_elsewhere),
-            surplus: sum(GraphCompleteness::surplus),
+            surplus: sum(GraphCompleteness::surplus).saturating_add(surplus_activity),
             truncated: closing.is_none(),
             limit_reached: closing.is_some_and(|closing| closing.limit_reached),
             dropped_records,
             orphans: recording.orphans,
+            activity: ActivityCompleteness::of(recording),
             graphs,
         };
         completeness.complete = completeness.holds();
@@ -108,6 +155,7 @@ impl Completeness {
         !self.truncated
             && self.expected == Some(self.received)
             && [self.invalid, self.missing, self.surplus, self.orphans, self.dropped_records.total()] == [0; 5]
+            && self.activity.as_ref().is_none_or(|activity| !activity.alone || activity.unresolved == 0)
             && self.graphs.iter().all(|graph| graph.replays_expected == Some(graph.replays_received))
     }
 }
@@ -126,6 +174,66 @@ impl GraphCompleteness {
     }
 }
 
+impl ActivityCompleteness {
+    /// `None` if the library was no source.
+    fn of(recording: &Recording) -> Option<ActivityCompleteness> {
+        let (sources, seen) = (&recording.header.session.sources, &recording.seen);
+        let closing = recording.closing.as_ref();
+        let counts = closing.and_then(|closing| closing.activity.clone());
+        let replays = || recording.replays.iter().filter(|replay| replay.record.sources.activity);
+        let expected_alone = closing.is_some_and(|closing| closing.expected.graphs.iter().any(|g| g.activity_only > 0));
+        let alone = expected_alone || replays().any(Replay::is_activity_alone);
+        let is_source = sources.used.has_activity() || counts.is_some() || replays().next().is_some();
+        if !is_source && seen.unresolved == 0 {
+            return None;
+        }
+        let counts = counts.unwrap_or_default();
+        let mut activity = ActivityCompleteness {
+            library: sources.library.clone(),
+            alone,
+            expected: closing.map(|closing| sum(closing.expected.graphs.iter().map(|graph| graph.activity))),
+            received: sum(replays().map(Replay::seen_nodes)),
+            invalid: sum(replays().map(|replay| replay.seen_invalid)),
+            surplus: sum(seen.surplus),
+            unresolved: seen.unresolved,
+            unknown: counts.unknown,
+            unlaunched_copies: seen.unlaunched_copies,
+            dropped: counts.dropped,
+            lost: counts.lost,
+            given_up: counts.given_up,
+            errors: counts.errors,
+            ..ActivityCompleteness::default()
+        };
+        if let Some(closing) = closing {
+            activity.compare(recording, closing);
+        }
+        Some(activity)
+    }
+
+    /// What the engine counted, with what is there, graph by graph: one graph's surplus makes up for no other's
+    /// shortfall.
+    fn compare(&mut self, recording: &Recording, closing: &Closing) {
+        let mut found: BTreeMap<u32, u64> = BTreeMap::new();
+        for replay in recording.replays.iter().filter(|replay| replay.record.sources.activity) {
+            let nodes = replay.seen_nodes().saturating_add(replay.seen_invalid);
+            let sum = found.entry(replay.record.graph).or_default();
+            *sum = sum.saturating_add(nodes);
+        }
+        let mut expected: BTreeMap<u32, u64> = found.keys().map(|graph| (*graph, 0)).collect();
+        for graph in &closing.expected.graphs {
+            let sum = expected.entry(graph.graph).or_default();
+            *sum = sum.saturating_add(graph.activity);
+        }
+        for (graph, expected) in expected {
+            let found = found.get(&graph).copied().unwrap_or(0);
+            self.missing = self.missing.saturating_add(expected.saturating_sub(found));
+            self.surplus = self.surplus.saturating_add(found.saturating_sub(expected));
+        }
+        let amiss = [self.invalid, self.missing, self.surplus, self.unresolved, self.unknown, self.unlaunched_copies];
+        self.complete = self.expected == Some(self.received) && amiss == [0; 6] && [self.dropped, self.lost] == [0; 2];
+    }
+}
+
 fn count_received(recording: &Recording) -> Vec<GraphCompleteness> {
     let counted = |table: &crate::trace::schema::GraphTable| GraphCompleteness {
         graph: table.id,
@@ -137,6 +245,7 @@ fn count_received(recording: &Recording) -> Vec<GraphCompleteness> {
         received: 0,
         dropped: 0,
         invalid: 0,
+        invalid_activity: 0,
     };
     let mut graphs: Vec<GraphCompleteness> = recording.graphs.iter().map(counted).collect();
     for replay in &recording.replays {
@@ -144,6 +253,7 @@ fn count_received(recording: &Recording) -> Vec<GraphCompleteness> {
         graph.replays_received += 1;
         graph.received += replay.nodes.len() as u64;
         graph.invalid += replay.invalid;
+        graph.invalid_activity += if replay.is_activity_alone() { replay.invalid } else { 0 };
     }
     graphs
 }
@@ -161,6 +271,7 @@ fn merge_counts(graphs: &mut Vec<GraphCompleteness>, closing: &Closing) {
                 received: 0,
                 dropped: 0,
                 invalid: 0,
+                invalid_activity: 0,
             });
             graphs.len() - 1
         });
@@ -174,7 +285,7 @@ fn merge_counts(graphs: &mut Vec<GraphCompleteness>, closing: &Closing) {
         if let Some(recorded) = closing.graphs.iter().find(|recorded| recorded.graph == graph.graph) {
             graph.dropped = recorded.dropped;
             // Includes replays that came with a wrong number of times, which are not in the file.
-            graph.invalid = recorded.invalid;
+            graph.invalid = graph.invalid_activity.saturating_add(recorded.invalid);
         }
     }
 }

@@ -3,9 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::trace::activity::{
+    Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind,
+};
 use crate::trace::schema::{
-    CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LinearCost, MemberRecord, NodeInfo, NodeSources,
-    NodeStamp, Op, Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
+    CopyStamp, Cost, GraphKey, GraphKind, GraphTable, HostSpan, LaunchFacts, LinearCost, MemberRecord, NodeInfo,
+    NodeSources, NodeStamp, Op, Phase, Place, ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord,
+    StepSizes,
 };
 use crate::trace::session::{
     ClockAnchor, Closing, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionSources,
@@ -24,11 +28,14 @@ enum Any {
     Span(HostSpan),
     Request(RequestRecord),
     Replay(ReplayRecord, Vec<NodeStamp>),
+    Seen(Activity),
+    /// A replay with its call, and nodes of it.
+    Launch(ReplayRecord, CallActivity, Vec<NodeActivity>),
 }
 
 fn any_record() -> impl Strategy<Value = Any> {
     let numbers = prop::collection::vec(number(), 16);
-    (0..5, numbers, any::<bool>()).prop_map(|(kind, n, traced)| match kind {
+    (0..11, numbers, any::<bool>()).prop_map(|(kind, n, traced)| match kind {
         0 => Any::Step(StepRecord {
             step: n[0],
             start_ns: n[1],
@@ -56,12 +63,14 @@ fn any_record() -> impl Strategy<Value = Any> {
             at_ns: n[2],
             tokens: n[3] as u32,
         }),
+        5..=8 => Any::Seen(any_activity(kind, &n)),
+        9..=10 => any_launch(&n, traced),
         _ => {
             let replay = ReplayRecord {
                 replay: n[0],
                 step: n[1],
                 graph: (n[2] % 3) as u32,
-                sources: NodeSources { stamps: traced, activity: false },
+                sources: NodeSources { stamps: traced, activity: n[14] % 2 == 1 },
                 launch_start_ns: n[3],
                 launch_end_ns: n[4],
             };
@@ -71,7 +80,61 @@ fn any_record() -> impl Strategy<Value = Any> {
     })
 }
 
-fn header(toggled: bool) -> SpoolHeader {
+fn any_activity(kind: i32, n: &[u64]) -> Activity {
+    let (correlation, start_ns, end_ns) = ((n[0] % 4) as u32, n[1], n[2]);
+    match kind {
+        5 => {
+            let (graph, ordinal) = ((n[3] % 3) as u32, (n[4] % 5) as u32);
+            Activity::Node(NodeActivity { correlation, graph, ordinal, start_ns, end_ns })
+        }
+        6 => Activity::Copy(CopyActivity {
+            kind: CopyKind::ALL[(n[3] % 5) as usize],
+            correlation,
+            start_ns,
+            end_ns,
+            bytes: n[4],
+        }),
+        7 => Activity::Call(CallActivity {
+            // Mostly launches: nothing of a node is known without one.
+            call: DriverCall::ALL[(n[3] % 12 / 6 * (n[3] % 7)) as usize],
+            correlation,
+            thread: n[4] as u32,
+            status: (n[5] % 2) as u32,
+            start_ns,
+            end_ns,
+        }),
+        _ => Activity::Overhead(OverheadActivity { kind: OverheadKind::ALL[(n[3] % 7) as usize], start_ns, end_ns }),
+    }
+}
+
+fn any_launch(n: &[u64], stamps: bool) -> Any {
+    let replay = ReplayRecord {
+        replay: n[0],
+        step: n[1],
+        graph: 1,
+        sources: NodeSources { stamps, activity: true },
+        launch_start_ns: n[2],
+        launch_end_ns: n[2].saturating_add(n[3]),
+    };
+    let call = CallActivity {
+        call: DriverCall::GraphLaunch,
+        correlation: n[4] as u32,
+        thread: 0,
+        status: 0,
+        start_ns: n[2].max(1),
+        end_ns: n[2].max(1).saturating_add(n[3] / 2),
+    };
+    let node = |at: usize| NodeActivity {
+        correlation: call.correlation,
+        graph: 1,
+        ordinal: (n[at] % 4) as u32,
+        start_ns: n[at + 1],
+        end_ns: n[at + 1].saturating_add(n[at + 2]),
+    };
+    Any::Launch(replay, call, vec![node(5), node(8), node(11)])
+}
+
+fn header(toggled: bool, size: u32) -> SpoolHeader {
     let cost = LinearCost { constant: 1e300, kv_tokens: -1.0, ..LinearCost::default() };
     let node = |layer| NodeInfo {
         kernel: "k".into(),
@@ -79,7 +142,16 @@ fn header(toggled: bool) -> SpoolHeader {
         barriers: 1,
         place: Place { layer, op: Op::MlpUp },
         cost: Cost { bytes: cost, flops: cost },
-        launch: None,
+        launch: Some(LaunchFacts {
+            grid: [size; 3],
+            block: [size; 3],
+            registers: size,
+            static_shared_bytes: size,
+            dynamic_shared_bytes: size,
+            blocks_held: size,
+            multiprocessors: 0,
+            threads_max: 0,
+        }),
     };
     let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
     let session = SessionHeader {
@@ -96,8 +168,12 @@ fn header(toggled: bool) -> SpoolHeader {
     SpoolHeader { id: "1".into(), toggle_seed: toggled.then_some(1), session, graphs }
 }
 
-fn spool(records: &[Any], toggled: bool, expected: ExpectedGraph) -> Vec<u8> {
-    let mut bytes = file_header(&header(toggled)).expect("a header");
+fn stamp_of(node: &NodeActivity) -> NodeStamp {
+    NodeStamp { start_ns: node.start_ns, end_ns: node.end_ns, wait_ns: 0 }
+}
+
+fn spool(records: &[Any], header: &SpoolHeader, expected: ExpectedGraph) -> Vec<u8> {
+    let mut bytes = file_header(header).expect("a header");
     let mut block = Block::new();
     for record in records {
         assert!(match record {
@@ -105,6 +181,15 @@ fn spool(records: &[Any], toggled: bool, expected: ExpectedGraph) -> Vec<u8> {
             Any::Member(member) => block.push(member),
             Any::Span(span) => block.push(span),
             Any::Request(request) => block.push(request),
+            Any::Seen(Activity::Node(node)) => block.push(node),
+            Any::Seen(Activity::Copy(copy)) => block.push(copy),
+            Any::Seen(Activity::Call(call)) => block.push(call),
+            Any::Seen(Activity::Overhead(overhead)) => block.push(overhead),
+            Any::Launch(replay, call, nodes) => {
+                let stamps: Vec<NodeStamp> = nodes.iter().map(stamp_of).filter(|_| replay.sources.stamps).collect();
+                let pushed = block.push(replay) && block.push_stamps(replay.replay, 0, &stamps) == stamps.len();
+                pushed && block.push(call) && nodes.iter().all(|node| block.push(node))
+            }
             Any::Replay(replay, stamps) => {
                 block.push(replay) && block.push_stamps(replay.replay, 0, stamps) == stamps.len()
             }
@@ -121,11 +206,17 @@ proptest! {
     fn no_record_makes_a_report_panic(
         records in prop::collection::vec(any_record(), 1..60),
         toggled: bool,
-        counts in prop::collection::vec(number(), 3),
+        counts in prop::collection::vec(number(), 6),
     ) {
-        let (replays, traced_replays, nodes) = (counts[0], counts[1], counts[2]);
-        let expected = ExpectedGraph { graph: 1, replays, traced_replays, nodes, ..ExpectedGraph::default() };
-        let bytes = spool(&records, toggled, expected);
+        let expected = ExpectedGraph {
+            graph: 1,
+            replays: counts[0],
+            traced_replays: counts[1],
+            nodes: counts[2],
+            activity: counts[3],
+            activity_only: counts[4],
+        };
+        let bytes = spool(&records, &header(toggled, counts[5] as u32), expected);
         let mut reader = Reader::new(&bytes[..]).expect("a spool");
         let report = Report::new(Recording::read(&mut reader).expect("records"));
         for step in &report.account.steps {
@@ -136,6 +227,13 @@ proptest! {
             for format in [Format::Text, Format::Csv, Format::Json] {
                 prop_assert!(!sheet::print(&[table.of(&report)], format).is_empty());
             }
+        }
+        let (recording, seen) = (&report.recording, &report.recording.seen);
+        let launched: Vec<u32> = seen.calls.iter().filter_map(|call| call.replay).collect();
+        prop_assert!(launched.iter().all(|replay| recording.replays[*replay as usize].record.sources.activity));
+        prop_assert!((1..launched.len()).all(|at| !launched[..at].contains(&launched[at])), "a replay has one launch");
+        for node in &seen.nodes {
+            prop_assert_eq!(seen.node(&recording.replays[node.replay as usize], node.ordinal), Some(node));
         }
         prop_assert!(dominates(&report).ends_with('.'));
         let json = chrome::write_json(&report, "any", Vec::new()).expect("a trace");

@@ -14,6 +14,19 @@ from decimal import Decimal
 
 NODE_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 LAUNCH_CATEGORIES = ("cuda_runtime", "cuda_driver")
+# Kineto's names for the facts of a launch, in its order.
+LAUNCH_KEYS = (
+    "correlation",
+    "registers per thread",
+    "shared memory",
+    "blocks per SM",
+    "warps per SM",
+    "grid",
+    "block",
+    "est. achieved occupancy %",
+    "graph id",
+    "graph node id",
+)
 TOP_LEVEL_BEFORE = ("schemaVersion", "deviceProperties", "distributedInfo", "displayTimeUnit", "baseTimeNanoseconds")
 
 
@@ -100,6 +113,22 @@ def lint_nodes(trace, slices, error):
         error("a flow without its slice")
 
 
+def lint_calls(slices, error):
+    for event in slices:
+        args = event.get("args", {})
+        if event["cat"] in LAUNCH_CATEGORIES and ("graph" in args) != (args["correlation"] < 2**32):
+            error("a call that is no replay has a correlation that may be a replay's")
+        if event["cat"] == "kernel" and "grid" in args:
+            if [key for key in args if key in LAUNCH_KEYS] != list(LAUNCH_KEYS):
+                error("the facts of a launch are not all there, or not in Kineto's order")
+        if event["cat"] in ("gpu_memcpy", "gpu_memset") and event["dur"] > 0:
+            rate = args.get("memory bandwidth (GB/s)")
+            if rate is None or abs(float(rate) * float(event["dur"]) * 1000 - args["bytes"]) > 1e-6 * args["bytes"]:
+                error("HTA sums up memory bandwidth (GB/s), which is not bytes for each nanosecond")
+        if ("lib_start_us" in args) != ("lib_dur_us" in args) or min(args.get("lib_start_us", 0), args.get("lib_dur_us", 0)) < 0:
+            error("a node's second times are not both there, or negative")
+
+
 def lint(path):
     errors = Counter()
     error = lambda message: errors.update([message])
@@ -116,6 +145,7 @@ def lint(path):
     if not errors:
         lint_overlaps(slices, error)
         lint_nodes(trace, slices, error)
+        lint_calls(slices, error)
     return slices, errors
 
 

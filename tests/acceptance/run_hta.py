@@ -81,7 +81,7 @@ def main():
     # HTA leaves out the last step unless it is told not to.
     analysis = TraceAnalysis(trace_files={0: path}, trace_dir="/", include_last_profiler_step=True)
     failures = run_analyses(analysis)
-    ours = own_sums_ns(path, ("kernel", "gpu_memcpy"))
+    ours = own_sums_ns(path, ("kernel", "gpu_memcpy", "gpu_memset"))
     failures += compare(ours, hta_sums_ns(analysis), "HTA against the trace")
     if len(sys.argv) == 3:
         with open(sys.argv[2]) as file:

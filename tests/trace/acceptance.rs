@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use vitrum::report;
+use vitrum::trace::activity::Activity;
 use vitrum::trace::session::SessionOptions;
 
+use super::library::{Said, correlation, record_seen};
+use super::sources::{ALONE, BOTH};
 use super::synthetic::{Plan, options};
 use super::{folder, record, record_with};
 
@@ -36,9 +39,27 @@ fn traces_pass_the_lint() {
         let rendered = report::render(&record(name, &plan).path).expect("a trace");
         assert_passes("lint_trace.py", &[&rendered.files[0]]);
     }
+    for (name, library) in [("lint-alone", ALONE), ("lint-both", BOTH)] {
+        for (overlap_ns, edit) in [(0, keep as fn(&mut Said)), (500, keep), (500, leave_out)] {
+            let spool = record_seen(name, &Plan { overlap_ns, ..Plan::default() }, library, edit);
+            assert_passes("lint_trace.py", &[&report::render(&spool).expect("a trace").files[0]]);
+        }
+    }
     let toggled = SessionOptions { toggle: true, ..options(&folder("lint-toggled")) };
     let rendered = report::render(&record_with(&Plan::default(), &toggled).path).expect("a trace");
     assert_passes("lint_trace.py", &[&rendered.files[0]]);
+}
+
+fn keep(_: &mut Said) {}
+
+/// Leaves out the call of a launch and of a copy, and some nodes.
+fn leave_out(said: &mut Said) {
+    let calls = [correlation(3), correlation(4), correlation(4) + 1, correlation(8) + 3];
+    said.activity.retain(|record| match record {
+        Activity::Call(call) => !calls.contains(&call.correlation),
+        Activity::Node(node) => node.ordinal % 7 != 6,
+        _ => true,
+    });
 }
 
 /// What the server's graph command and its two scrapes would say of a plan.
@@ -77,4 +98,21 @@ fn an_independent_reader_finds_every_node() {
             text(&output)
         );
     }
+}
+
+#[test]
+fn an_independent_reader_finds_every_node_of_the_activity() {
+    for (name, library) in [("counted-alone", ALONE), ("counted-both", BOTH)] {
+        let plan = Plan::default();
+        let spool = record_seen(name, &plan, library, keep);
+        let trace = &report::render(&spool).expect("a trace").files[0];
+        let [graphs, before, after] = server_says(&plan, plan.steps, spool.parent().expect("a folder"));
+        assert_passes("check_completeness.py", &[trace, &graphs, &before, &after]);
+    }
+    let plan = Plan::default();
+    let spool = record_seen("counted-short", &plan, ALONE, leave_out);
+    let trace = &report::render(&spool).expect("a trace").files[0];
+    let [graphs, before, after] = server_says(&plan, plan.steps, spool.parent().expect("a folder"));
+    let output = script("check_completeness.py", &[trace, &graphs, &before, &after]);
+    assert!(!output.status.success() && text(&output).contains("nodes expected"), "{}", text(&output));
 }

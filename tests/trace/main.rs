@@ -3,7 +3,11 @@
 mod acceptance;
 mod account;
 mod allocation;
+mod library;
 mod recorder;
+mod shortfalls;
+mod sources;
+mod sources_json;
 mod synthetic;
 mod trace_json;
 

@@ -19,13 +19,13 @@ pub(crate) fn parse(path: &Path) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn events<'a>(trace: &'a Value, ph: &'a str, cat: &'a str) -> impl Iterator<Item = &'a Value> + Clone {
+pub(crate) fn events<'a>(trace: &'a Value, ph: &'a str, cat: &'a str) -> impl Iterator<Item = &'a Value> + Clone {
     let events = trace["traceEvents"].as_array().expect("events").iter();
     events.filter(move |event| event["ph"] == ph && event["cat"].as_str().unwrap_or("") == cat)
 }
 
 /// Microseconds with three decimals are exact to the nanosecond in a double of this size.
-fn ns(value: &Value) -> u64 {
+pub(crate) fn ns(value: &Value) -> u64 {
     (value.as_f64().expect("a number") * 1000.0).round() as u64
 }
 

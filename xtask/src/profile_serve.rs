@@ -44,8 +44,11 @@ pub(crate) struct Args {
     /// Serve on a GPU in software, which tests/softcuda is, in place of one: its times say nothing about a GPU
     #[arg(long, conflicts_with = "device")]
     software_gpu: bool,
+    /// What times the nodes: stamps, cupti or both, as `vitrum serve` takes it [default: what it takes by itself]
+    #[arg(long, value_name = "SOURCE")]
+    trace_source: Option<String>,
     /// A server that runs already (built with feature `profiling`, on this machine) in place of a new one
-    #[arg(long, conflicts_with_all = ["model", "server_args", "device", "software_gpu"])]
+    #[arg(long, conflicts_with_all = ["model", "server_args", "device", "software_gpu", "trace_source"])]
     url: Option<String>,
     /// More cargo features for the build
     #[arg(long, value_delimiter = ',')]
@@ -170,6 +173,9 @@ impl Session<'_> {
         command.arg(&self.out);
         if self.args.software_gpu {
             software_gpu::on(&mut command)?;
+        }
+        if let Some(source) = &self.args.trace_source {
+            command.args(["--trace-source", source]);
         }
         command.args(self.args.server_args.split_whitespace());
         let group = Group::spawn(command, file).map_err(|error| format!("{}: {error}", tree::vitrum().display()))?;

@@ -1,4 +1,4 @@
-//! The GPU in software, tests/softcuda: processes that get its libcuda by their LD_LIBRARY_PATH.
+//! The GPU in software, tests/softcuda: processes that get its libcuda and libcupti by their LD_LIBRARY_PATH.
 
 use std::env;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::{process, tree};
 /// The memory of the GPU in bytes: it is this machine's.
 const MEMORY_BYTES: u64 = 128 << 20;
 
-/// A folder with the library under the names of libcuda.
+/// A folder with the library under the names of libcuda and libcupti.
 fn folder() -> PathBuf {
     tree::target().join("debug").join("softcuda-library")
 }
@@ -24,7 +24,7 @@ pub(crate) fn build(log: impl Write + Send + 'static) -> Result<(), String> {
     let library = tree::target().join("debug").join("libsoftcuda.so");
     let failed = |error| format!("{}: {error}", folder().display());
     fs::create_dir_all(folder()).map_err(failed)?;
-    for name in ["libcuda.so", "libcuda.so.1"] {
+    for name in ["libcuda.so", "libcuda.so.1", "libcupti.so", "libcupti.so.13"] {
         let link = folder().join(name);
         fs::remove_file(&link).ok(); // it may be an old one
         symlink(&library, link).map_err(failed)?;

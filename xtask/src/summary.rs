@@ -75,7 +75,8 @@ impl Summary {
         text += &self.places();
         write!(text, "\nAccount of step time\n{}\n", tables.account_text).expect("a String takes all");
         write!(text, "Completeness\n{}\n", tables.completeness_text).expect("a String takes all");
-        for line in [tables.dominates.clone(), self.load_line(), self.recording_line(), self.perturbation_line()] {
+        let lines = [tables.dominates.clone(), self.load_line(), self.recording_line(), self.perturbation_line()];
+        for line in lines.into_iter().chain(self.sources_line()) {
             text += &format!("{line}\n");
         }
         if self.software_gpu {
@@ -133,11 +134,30 @@ impl Summary {
         )
     }
 
+    /// What timed the nodes, where that is not the stamps alone, as asked for.
+    fn sources_line(&self) -> Option<String> {
+        let (sources, activity) = (&self.recording["sources"], &self.recording["activity"]);
+        if let Some(reason) = sources["absent"].as_str() {
+            return Some(format!("Nodes were timed by stamps alone: {reason}."));
+        }
+        let library = sources["library"].as_str()?;
+        let seen = format!(
+            "{library} saw {} of {} nodes ({} without times, {} records dropped)",
+            activity["nodes"], self.recording["activity_expected"], activity["invalid"], activity["dropped"]
+        );
+        Some(match sources["used"].as_str() {
+            Some("both") => format!("Nodes were timed by stamps; {seen}: table source_sum compares them."),
+            _ => format!("Nodes were timed by the driver's profiling library: {seen}."),
+        })
+    }
+
     fn perturbation_line(&self) -> String {
         let Some(row) = &self.perturbation else { return "What recording costs was not measured.".into() };
         match (row["Ratio"].as_f64(), row["Low"].as_f64(), row["High"].as_f64()) {
             (Some(ratio), Some(low), Some(high)) => format!(
-                "Recording costs {:+.2} % of step time (95 % interval {:+.2} to {:+.2} %, {} pairs of steps).",
+                "Recording{} costs {:+.2} % of step time (95 % interval {:+.2} to {:+.2} %, {} pairs of steps).",
+                // A library cannot be switched from step to step.
+                if self.recording["sources"]["library"].is_null() { "" } else { " by stamps alone" },
                 100.0 * (ratio - 1.0),
                 100.0 * (low - 1.0),
                 100.0 * (high - 1.0),
@@ -213,6 +233,24 @@ mod tests {
         }
         assert_eq!(summary().json()["unattributed_percent"], json!(0.25));
         assert_eq!(summary().verdict(), Ok(()));
+    }
+
+    #[test]
+    fn what_timed_the_nodes_is_said() {
+        let mut summary = summary();
+        assert!(!summary.text().contains("timed by"), "{}", summary.text());
+        let activity = json!({"nodes": 9, "invalid": 1, "dropped": 0});
+        let sources = json!({"asked": "both", "used": "both", "library": "CUPTI 13.0 (130001)", "absent": null});
+        (summary.recording["activity"], summary.recording["activity_expected"]) = (activity, json!(10));
+        summary.recording["sources"] = sources;
+        let text = summary.text();
+        let fact = "timed by stamps; CUPTI 13.0 (130001) saw 9 of 10 nodes (1 without times, 0 records dropped)";
+        assert!(text.contains(fact) && text.contains("Recording by stamps alone costs +0.40 %"), "{text}");
+        summary.recording["sources"]["used"] = json!("activity");
+        assert!(summary.text().contains("timed by the driver's profiling library: CUPTI 13.0"));
+        summary.recording["sources"] =
+            json!({"asked": "both", "used": "stamps", "library": null, "absent": "a reason"});
+        assert!(summary.text().contains("timed by stamps alone: a reason."));
     }
 
     #[test]

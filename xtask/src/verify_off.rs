@@ -1,7 +1,8 @@
 //! `cargo xtask verify-off`: a build without feature `profiling` has no trace of the recorder.
 //!
 //! The release binary is built twice in one copy of the tree: with `src/trace/record` there, and with it removed. The
-//! two have to be equal, byte for byte, and hold none of the recorder's own words. That the comparison sees anything is
+//! two have to be equal, byte for byte, and hold none of the recorder's own words, nor the name of CUPTI in any symbol
+//! or string. That the comparison sees anything is
 //! shown by a build with the feature: it differs, it holds those words, and it fails without the folder.
 //!
 //! vitrum's own code is not optimised in these builds. So the optimiser is given the same in both, and nothing is equal
@@ -22,6 +23,8 @@ use crate::{process, tree};
 const RECORDER: &str = "src/trace/record";
 /// How vitrum itself is compiled here.
 const UNOPTIMISED: [&str; 2] = ["--config", "profile.release.package.vitrum.opt-level=0"];
+/// The profiling library: in small letters, as it is looked for in any.
+const LIBRARY: &str = "cupti";
 /// Pieces of the recorder's strings that are shorter could stand anywhere.
 const WORD_BYTES_MIN: usize = 12;
 
@@ -61,6 +64,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     if !off.is_empty() {
         return Err(format!("the build without the feature has words of {RECORDER}: {off:?}").into());
     }
+    if !names_library(&with_feature) {
+        return Err(format!("the build with the feature does not name {LIBRARY}: this comparison shows nothing").into());
+    }
+    if names_library(&with_folder) {
+        return Err(format!("the build without the feature names {LIBRARY}").into());
+    }
     println!(
         "equal with and without {RECORDER}: {} bytes, sha256 {}; none of {} recorder words that the other build has",
         with_folder.len(),
@@ -68,6 +77,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         on.len()
     );
     Ok(())
+}
+
+/// Whether a binary has the profiling library's name in it, in small or capital letters.
+fn names_library(binary: &[u8]) -> bool {
+    let name = LIBRARY.as_bytes();
+    binary.windows(name.len()).any(|bytes| bytes.eq_ignore_ascii_case(name))
 }
 
 fn sha(bytes: &[u8]) -> String {
@@ -169,6 +184,7 @@ mod tests {
                     fn f() { panic!(\"could not write {path}: x\"); g(\"short\") }\n\
                     #[cfg(test)]\nmod tests { const A: &str = \"only in the tests of it\"; }";
         assert_eq!(literals(Path::new("src/a.rs"), text), ["could not write ", "src/a.rs"]);
+        assert!(names_library(b"x CuPti y") && names_library(b"libcupti.so") && !names_library(b"cupt i"));
         assert!(holds(b"xxcould not write yy", "could not write ") && !holds(b"xxcould not", "could not write "));
     }
 }

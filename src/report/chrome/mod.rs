@@ -5,6 +5,9 @@
 //! (Perfetto drops the slice); `"rank": 0` with its space and on a line before the events (HTA looks for it by line);
 //! stream numbers above 0, and none on slices that are no node (HTA counts every slice with a stream as a kernel).
 
+mod calls;
+mod copies;
+mod engine;
 mod host;
 mod json;
 mod lanes;
@@ -26,6 +29,8 @@ use super::{Recording, Report, ReportError};
 const DEVICE: u64 = 0;
 /// The pid of the requests' lanes, above any pid of the operating system (at most 2²²).
 const REQUESTS_PID: u64 = 10_000_000;
+/// The pid of what the driver's profiling library took for itself.
+const OVERHEADS_PID: u64 = 11_000_000;
 /// Added to the device's pid if the engine's process has that pid.
 const PID_OFFSET: u64 = 20_000_000;
 /// The stream of all nodes, and the tid of its lane. HTA wants it above 0.
@@ -37,6 +42,9 @@ const LAYERS_TID: u64 = 1_001;
 const OVERLAP_TID: u64 = 2_000;
 /// The tid of the second lane of the engine's thread, above any of the operating system.
 const ENGINE_OVERLAP_TID: u64 = 10_000_000;
+/// The tid of the first lane of calls that have none of their own: on a thread whose number is none of the operating
+/// system's, or beside calls that they overlap.
+const CALL_LANES_TID: u64 = 20_000_000;
 
 /// Where things stand in the file.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +102,11 @@ pub fn write_json<W: Write>(report: &Report, trace_name: &str, out: W) -> io::Re
     head(report, &layout, &mut events)?;
     host::name_lanes(report, &layout, &mut events)?;
     host::node_tables(&report.recording, &layout, &mut events)?;
-    host::engine_thread(report, &layout, &mut events)?;
+    let has_copies = calls::has_copies(&report.recording);
+    engine::engine_thread(report, &has_copies, &layout, &mut events)?;
+    calls::other_threads(&report.recording, &has_copies, &layout, &mut events)?;
     nodes::write(report, &layout, &mut events)?;
+    calls::overheads(&report.recording, &layout, &mut events)?;
     requests::write(&report.recording, &layout, &mut events)?;
     tail::write(report, &layout, trace_name, &mut events)?;
     events.finish()

@@ -1,13 +1,13 @@
 //! The device's lanes: nodes, and above them layers and steps.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 
+use super::copies;
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
 use super::{DEVICE, LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
-use crate::report::{NodeTime, Recording, Replay, Report};
-use crate::trace::schema::{CopyStamp, Cost, GraphTable, NodeInfo, StepSizes};
+use crate::report::{NodeTime, Recording, Replay, Report, SeenNode};
+use crate::trace::schema::{Cost, GraphTable, LaunchFacts, NodeInfo, StepSizes};
 
 pub(super) fn write<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
     let recording = &report.recording;
@@ -35,11 +35,32 @@ fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a 
     head.raw(r#"{"ph":"X","cat":"kernel","name":"#).string(&info.kernel);
     head.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#);
     let mut place = Vec::new();
+    if let Some(facts) = &info.launch {
+        write_launch(facts, &mut place);
+    }
     place.raw(r#","graph id":"#).int(graph.id.into());
     place.raw(r#","graph node id":"#).int(graph_node_id(graph, ordinal));
     place.raw(r#","layer":"#).raw(&info.place.layer.to_string());
     place.raw(r#","op":"#).string(info.place.op.as_str());
     NodeText { head, place, cost: &info.cost }
+}
+
+/// How a GPU's driver launches the node, by Kineto's names and in its order.
+fn write_launch(facts: &LaunchFacts, out: &mut Vec<u8>) {
+    let shared = u64::from(facts.static_shared_bytes) + u64::from(facts.dynamic_shared_bytes);
+    out.raw(r#","registers per thread":"#).int(facts.registers.into()).raw(r#","shared memory":"#).int(shared);
+    // More threads than a number holds are no block's.
+    let is_block = facts.block.iter().try_fold(1_u32, |threads, size| threads.checked_mul(*size)).is_some();
+    if is_block {
+        out.raw(r#","blocks per SM":"#).raw(&(facts.blocks_per_multiprocessor() as f32).to_string());
+        out.raw(r#","warps per SM":"#).raw(&(facts.warps_per_multiprocessor() as f32).to_string());
+    }
+    for (name, [x, y, z]) in [("grid", facts.grid), ("block", facts.block)] {
+        out.raw(",").string(name).raw(":[").int(x.into()).raw(",").int(y.into()).raw(",").int(z.into()).raw("]");
+    }
+    if is_block {
+        out.raw(r#","est. achieved occupancy %":"#).int((100.0 * facts.occupancy()).round() as u64);
+    }
 }
 
 /// The parts that are the same for all nodes of a replay.
@@ -69,11 +90,11 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
         .collect();
     let mut lanes = Lanes::new(Nesting::Disjoint);
     let mut current: Option<(u32, ReplayText)> = None;
-    let mut copies = copies_by_start(recording).into_iter().peekable();
+    let mut copies = copies::by_start(recording).into_iter().peekable();
     for at in &recording.nodes_by_start {
         let node = &recording.nodes[*at as usize];
-        while let Some(copy) = copies.next_if(|copy| copy.stamp.start_ns <= node.start_ns) {
-            write_copy(&copy, layout, &mut lanes, events)?;
+        while let Some(copy) = copies.next_if(|copy| copy.start_ns <= node.start_ns) {
+            copies::write(&copy, layout, &mut lanes, events)?;
         }
         let replay = &recording.replays[node.replay as usize];
         if current.as_ref().is_none_or(|(of, _)| *of != node.replay) {
@@ -82,11 +103,16 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
         let Some((_, replay_text)) = &current else { continue };
         let tid = node_tid(&mut lanes, node.start_ns, node.end_ns);
         let start_ns = layout.at(node.start_ns);
-        write_node(node, &texts[replay.graph][node.ordinal as usize], replay_text, (tid, start_ns), events.event()?);
+        let out = events.event()?;
+        write_node(node, &texts[replay.graph][node.ordinal as usize], replay_text, (tid, start_ns), out);
+        if let Some(seen) = recording.seen.node(replay, node.ordinal) {
+            write_seen(seen, layout, out);
+        }
+        out.raw("}}");
         write_flow_end(replay.record.replay, (layout.device_pid, tid), start_ns, events.event()?);
     }
     for copy in copies {
-        write_copy(&copy, layout, &mut lanes, events)?;
+        copies::write(&copy, layout, &mut lanes, events)?;
     }
     for lane in 1..lanes.count() as u64 {
         let name = format!("stream {STREAM} (overlap {lane})");
@@ -96,54 +122,14 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
 }
 
 /// The lane of the next node or copy by begin.
-fn node_tid(lanes: &mut Lanes, start_ns: u64, end_ns: u64) -> u64 {
+pub(super) fn node_tid(lanes: &mut Lanes, start_ns: u64, end_ns: u64) -> u64 {
     let lane = lanes.place(start_ns, end_ns);
     if lane == 0 { STREAM } else { OVERLAP_TID + lane as u64 - 1 }
 }
 
-/// A step's upload or download: `gpu_memcpy` in the words of PyTorch's tools, launched with the nearest replay.
-struct Copy {
-    name: &'static str,
-    step: u64,
-    replay: u64,
-    stamp: CopyStamp,
-}
-
-/// The copies of all steps that have replays, without which nothing launched them.
-fn copies_by_start(recording: &Recording) -> Vec<Copy> {
-    let mut replays_of: HashMap<u64, (u64, u64)> = HashMap::new();
-    for replay in recording.replays.iter().filter(|replay| !replay.nodes.is_empty()) {
-        let number = replay.record.replay;
-        let (first, last) = replays_of.entry(replay.record.step).or_insert((number, number));
-        (*first, *last) = ((*first).min(number), (*last).max(number));
-    }
-    let copies = recording.steps.iter().filter_map(|step| {
-        let (first, last) = *replays_of.get(&step.step)?;
-        let copy = |name, replay, stamp| Copy { name, step: step.step, replay, stamp };
-        Some([copy("Memcpy HtoD", first, step.copies.upload), copy("Memcpy DtoH", last, step.copies.download)])
-    });
-    let mut copies: Vec<Copy> = copies.flatten().filter(|copy| copy.stamp.is_valid()).collect();
-    copies.sort_by_key(|copy| copy.stamp.start_ns);
-    copies
-}
-
-fn write_copy<W: Write>(copy: &Copy, layout: &Layout, lanes: &mut Lanes, events: &mut Events<W>) -> io::Result<()> {
-    let CopyStamp { start_ns, end_ns, bytes } = copy.stamp;
-    let tid = node_tid(lanes, start_ns, end_ns);
-    let out = events.event()?;
-    out.raw(r#"{"ph":"X","cat":"gpu_memcpy","name":"#).string(copy.name);
-    out.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#).int(tid);
-    out.raw(r#","ts":"#).us(layout.at(start_ns)).raw(r#","dur":"#).us(end_ns - start_ns);
-    out.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
-    out.raw(r#","correlation":"#).int(copy.replay).raw(r#","step":"#).int(copy.step);
-    out.raw(r#","bytes":"#).int(bytes).raw("}}");
-    write_flow_end(copy.replay, (layout.device_pid, tid), layout.at(start_ns), events.event()?);
-    Ok(())
-}
-
 /// The arrow from a launch to what it launched.
-fn write_flow_end(replay: u64, (pid, tid): (u64, u64), at_ns: u64, out: &mut Vec<u8>) {
-    out.raw(r#"{"ph":"f","id":"#).int(replay).raw(r#","cat":"ac2g","name":"ac2g","bp":"e","pid":"#);
+pub(super) fn write_flow_end(correlation: u64, (pid, tid): (u64, u64), at_ns: u64, out: &mut Vec<u8>) {
+    out.raw(r#"{"ph":"f","id":"#).int(correlation).raw(r#","cat":"ac2g","name":"ac2g","bp":"e","pid":"#);
     out.int(pid).raw(r#","tid":"#).int(tid).raw(r#","ts":"#).us(at_ns).raw("}");
 }
 
@@ -164,7 +150,13 @@ fn write_node(
         out.raw(r#","bytes":"#).int(text.cost.bytes.at(sizes).round() as u64);
         out.raw(r#","flops":"#).int(text.cost.flops.at(sizes).round() as u64);
     }
-    out.raw(r#","wait_us":"#).us(node.wait_ns).raw("}}");
+    out.raw(r#","wait_us":"#).us(node.wait_ns);
+}
+
+/// When the node ran by the driver's profiling library, where its slice is of its stamp: on the file's own time.
+fn write_seen(seen: &SeenNode, layout: &Layout, out: &mut Vec<u8>) {
+    out.raw(r#","lib_start_us":"#).us(layout.at(seen.start_ns));
+    out.raw(r#","lib_dur_us":"#).us(seen.end_ns - seen.start_ns);
 }
 
 /// A slice on a lane that carries no stream, device or correlation.

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::Layout;
 use super::json::{Events, Json};
+use crate::report::stats::SourceComparison;
 use crate::report::{Account, Completeness, Perturbation, Report};
 use crate::trace::schema::GraphTable;
-use crate::trace::session::{SessionDevice, SessionPeaks};
+use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
 #[derive(Serialize)]
 struct Vitrum<'a> {
@@ -22,6 +23,11 @@ struct Vitrum<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     device_pid: Option<u64>,
     toggled: bool,
+    /// What was asked to time the nodes, and what did.
+    sources: &'a SessionSources,
+    /// Set where two sources timed the same nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_comparison: Option<SourceComparison>,
     completeness: &'a Completeness,
     account: &'a Account,
     perturbation: Option<Perturbation>,
@@ -62,6 +68,8 @@ pub(super) fn write<W: Write>(
         peaks: session.peaks,
         device_pid: (layout.device_pid != super::DEVICE).then_some(layout.device_pid),
         toggled: recording.header.toggle_seed.is_some(),
+        sources: &session.sources,
+        source_comparison: SourceComparison::of(recording),
         completeness: &report.completeness,
         account: &report.account,
         perturbation: report.perturbation,

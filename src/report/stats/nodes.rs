@@ -1,4 +1,4 @@
-//! Tables of node times: by kernel, by layer and op, by op, by layer.
+//! Tables of node times against the device's roofs: by layer and op, by op, by layer.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,72 +6,6 @@ use super::{percent, sum};
 use crate::report::sheet::Cell;
 use crate::report::{NodeTime, Recording, Report, Sheet};
 use crate::trace::schema::Op;
-
-/// `cuda_gpu_kern_sum` as Nsight Systems prints it: durations, by kernel name.
-pub(super) fn kern_sum(name: &'static str, report: &Report) -> Sheet {
-    let recording = &report.recording;
-    let mut durations: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for node in &recording.nodes {
-        durations.entry(&recording.info(node).kernel).or_default().push(node.end_ns - node.start_ns);
-    }
-    let total_ns = sum(durations.values().flatten().copied());
-    let mut kernels: Vec<(u64, &str, Vec<u64>)> =
-        durations.into_iter().map(|(kernel, durations)| (sum(durations.iter().copied()), kernel, durations)).collect();
-    kernels.sort_by_key(|(sum_ns, kernel, _)| (std::cmp::Reverse(*sum_ns), *kernel));
-    let row = |(sum_ns, kernel, mut durations): (u64, &str, Vec<u64>)| {
-        durations.sort_unstable();
-        let spread = Spread::of(&durations);
-        vec![
-            Cell::real(percent(sum_ns as f64, total_ns as f64), 1),
-            Cell::Int(sum_ns),
-            Cell::Int(durations.len() as u64),
-            Cell::Real(spread.mean, 1),
-            Cell::Real(spread.median, 1),
-            Cell::Int(durations[0]),
-            Cell::Int(durations[durations.len() - 1]),
-            Cell::Real(spread.deviation, 1),
-            Cell::Text(kernel.into()),
-        ]
-    };
-    Sheet {
-        name,
-        columns: vec![
-            "Time (%)",
-            "Total Time (ns)",
-            "Instances",
-            "Avg (ns)",
-            "Med (ns)",
-            "Min (ns)",
-            "Max (ns)",
-            "StdDev (ns)",
-            "Name",
-        ],
-        rows: kernels.into_iter().map(row).collect(),
-        notes: Vec::new(),
-    }
-}
-
-/// What sorted values, at least one, have in common.
-pub(super) struct Spread {
-    pub(super) mean: f64,
-    pub(super) median: f64,
-    /// Of a sample: divided by n − 1; 0 for a single value.
-    pub(super) deviation: f64,
-}
-
-impl Spread {
-    pub(super) fn of(sorted: &[u64]) -> Spread {
-        let count = sorted.len() as f64;
-        let mean = sorted.iter().map(|value| *value as f64).sum::<f64>() / count;
-        let squares: f64 = sorted.iter().map(|value| (*value as f64 - mean).powi(2)).sum();
-        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        Spread {
-            mean,
-            median: (low as f64 + high as f64) / 2.0,
-            deviation: if sorted.len() < 2 { 0.0 } else { (squares / (count - 1.0)).sqrt() },
-        }
-    }
-}
 
 /// What the nodes of one place, or of several, add up to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -223,7 +157,7 @@ pub(super) fn merged<K: Ord>(report: &Report, key: impl Fn((i32, Op)) -> K) -> B
 }
 
 /// Outside the layers there is no number.
-fn layer_cell(layer: i32) -> Cell {
+pub(super) fn layer_cell(layer: i32) -> Cell {
     u64::try_from(layer).map_or(Cell::Missing, Cell::Int)
 }
 

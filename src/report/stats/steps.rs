@@ -1,8 +1,8 @@
-//! Tables of steps: what they did, where their time went, whether they are whole, what recording cost.
+//! Tables of steps: what they did, where their time went, what recording cost.
 
 use std::collections::BTreeMap;
 
-use super::nodes::Spread;
+use super::durations::Spread;
 use super::{percent, sum};
 use crate::report::sheet::Cell;
 use crate::report::{Report, Sheet};
@@ -114,86 +114,6 @@ pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
             ),
         ],
     }
-}
-
-/// Node times expected and found, graph by graph.
-pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
-    let all = &report.completeness;
-    let mut rows: Vec<Vec<Cell>> = all
-        .graphs
-        .iter()
-        .map(|graph| {
-            vec![
-                Cell::Text(graph.key.map_or_else(|| format!("graph {}", graph.graph), |key| key.to_string())),
-                Cell::Int(graph.nodes_per_replay),
-                Cell::int(graph.replays_expected),
-                Cell::Int(graph.replays_received),
-                Cell::int(graph.expected),
-                Cell::Int(graph.received),
-                Cell::Int(graph.dropped),
-                Cell::Int(graph.invalid),
-            ]
-        })
-        .collect();
-    rows.push(vec![
-        Cell::Text("all".into()),
-        Cell::Missing,
-        Cell::int(all.expected.map(|_| sum(all.graphs.iter().filter_map(|graph| graph.replays_expected)))),
-        Cell::Int(all.graphs.iter().map(|graph| graph.replays_received).sum()),
-        Cell::int(all.expected),
-        Cell::Int(all.received),
-        Cell::Int(all.dropped),
-        Cell::Int(all.invalid),
-    ]);
-    Sheet {
-        name,
-        columns: vec![
-            "Graph",
-            "Nodes",
-            "Replays expected",
-            "Replays received",
-            "Expected",
-            "Received",
-            "Dropped",
-            "Invalid",
-        ],
-        rows,
-        notes: completeness_notes(report),
-    }
-}
-
-fn completeness_notes(report: &Report) -> Vec<String> {
-    let all = &report.completeness;
-    let mut notes = Vec::new();
-    if all.complete {
-        notes.push("Complete: every node that the engine ran is here.".to_owned());
-    }
-    if all.truncated {
-        notes.push("TRUNCATED: the recording was cut off, so the engine's count is not in it.".to_owned());
-    }
-    if all.limit_reached {
-        notes.push("INCOMPLETE: the file's limit was reached, and what came later was left out.".to_owned());
-    }
-    if all.missing > 0 || all.surplus > 0 {
-        notes.push(format!("INCOMPLETE: {} node times missing, {} too many.", all.missing, all.surplus));
-    }
-    let dropped = &all.dropped_records;
-    if dropped.total() > 0 {
-        notes.push(format!(
-            "INCOMPLETE: left out: {} node times, {} replays, {} steps, {} batch rows, {} spans, {} request moments.",
-            dropped.nodes, dropped.replays, dropped.steps, dropped.members, dropped.spans, dropped.requests
-        ));
-    }
-    if all.invalid > 0 {
-        notes.push(format!("INCOMPLETE: {} node times were no times.", all.invalid));
-    }
-    if all.orphans > 0 {
-        notes.push(format!("DAMAGED: {} records refer to something that is not in the file.", all.orphans));
-    }
-    if notes.is_empty() {
-        notes.push("INCOMPLETE: the replays in the file are not those that the engine counted.".to_owned());
-    }
-    notes
 }
 
 /// What recording cost.

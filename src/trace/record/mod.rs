@@ -4,7 +4,7 @@
 //! the driver's profiling library is a source too, a third thread decodes its records into a sink of its own
 //! ([`cupti`]).
 
-mod cupti;
+pub mod cupti;
 mod sink;
 #[cfg(test)]
 mod tests;

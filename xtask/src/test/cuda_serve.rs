@@ -1,10 +1,13 @@
-//! A recording of a server on the CUDA device: complete, closed, every node named. The GPU is the one in software,
-//! which runs the kernels of csrc; the model is random and tiny.
+//! Recordings of a server on the CUDA device, by each source of node times: complete, closed, every node named. The GPU
+//! is the one in software, which runs the kernels of csrc; the model is random and tiny.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::acceptance::{complete_of, empty, judge_recording, lint_of, summary};
+use serde_json::Value;
+
+use super::acceptance::{complete_of, empty, hta_of, judge_recording, lint_of, perfetto_of, summary};
 use super::{Outcome, Part};
 use crate::{software_gpu, tree};
 
@@ -21,20 +24,84 @@ const MODEL_FLAGS: &str = "--load-format dummy --dummy-weights q4_1 --max-model-
 
 const LOAD: [&str; 8] = ["--num-prompts", "6", "--input-len", "24", "--output-len", "12", "--concurrency", "3"];
 
+/// What times the nodes, each in a run of its own.
+const SOURCES: [&str; 3] = ["stamps", "cupti", "both"];
+
+fn folder(source: &str) -> PathBuf {
+    tree::target().join("xtask-test").join("cuda-serve").join(source)
+}
+
 pub(super) fn cuda_serve(part: &Part) -> Result<Outcome, String> {
-    let folder = tree::target().join("xtask-test").join("cuda-serve");
+    let found = SOURCES.map(|source| serve(part, source).map_err(|error| format!("{source}: {error}")));
+    let found = found.into_iter().collect::<Result<Vec<String>, String>>()?;
+    Ok(Outcome::passed(format!("the GPU is software: {}", found.join("; "))))
+}
+
+fn serve(part: &Part, source: &str) -> Result<String, String> {
+    let folder = folder(source);
     empty(&folder)?;
     let config = folder.join("config.json");
     fs::write(&config, CONFIG).map_err(|error| format!("{}: {error}", config.display()))?;
     let mut profile = tree::this_program().map_err(|error| error.to_string())?;
-    profile.args(["profile-serve", "--software-gpu", "--no-perturbation", "--json", "--model"]).arg(&config);
-    profile.arg(format!("--server-args={MODEL_FLAGS}")).args(LOAD).arg("--out").arg(&folder);
+    profile.args(["profile-serve", "--software-gpu", "--no-perturbation", "--json", "--trace-source", source]);
+    profile.arg("--model").arg(&config).arg(format!("--server-args={MODEL_FLAGS}"));
+    profile.args(LOAD).arg("--out").arg(&folder);
     part.run("cargo xtask profile-serve", profile)?;
-    let found = judge_recording(&summary(&folder)?)?;
+    let summary = summary(&folder)?;
+    let found = judge_recording(&summary)?;
+    judge_source(&summary["recording"], source)?;
     let lint = lint_of(part, &folder)?;
     let mut graph = Command::new(tree::vitrum());
     graph.arg("graph").arg(&config).args(["--json", "--device", "cuda"]).args(MODEL_FLAGS.split(' '));
     software_gpu::on(&mut graph)?;
     let complete = complete_of(part, &folder, graph)?;
-    Ok(Outcome::passed(format!("the GPU is software: {found}; {lint}; {complete}")))
+    Ok(format!("{source}: {found}; {lint}; {complete}"))
+}
+
+/// The source is the one that was asked for, and CUPTI saw every node.
+fn judge_source(recording: &Value, source: &str) -> Result<(), String> {
+    let used = if source == "cupti" { "activity" } else { source };
+    if recording["sources"]["used"] != used {
+        return Err(format!("the nodes were timed by {}", recording["sources"]));
+    }
+    let (seen, expected) = (&recording["activity"]["nodes"], &recording["expected"]);
+    if source != "stamps" && (seen != expected || recording["activity"]["dropped"] != 0) {
+        return Err(format!("CUPTI saw {seen} of {expected} nodes: {}", recording["activity"]));
+    }
+    Ok(())
+}
+
+/// Perfetto takes the traces that have CUPTI's records in them.
+pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
+    each_by_cupti(|folder| perfetto_of(part, folder))
+}
+
+/// HolisticTraceAnalysis comes to the same sums of them.
+pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
+    each_by_cupti(|folder| hta_of(part, folder))
+}
+
+fn each_by_cupti(check: impl Fn(&Path) -> Result<String, String>) -> Result<Outcome, String> {
+    let of = |source: &str| check(&folder(source)).map(|found| format!("{source}: {found}"));
+    Ok(Outcome::passed([of(SOURCES[1])?, of(SOURCES[2])?].join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_source_is_judged() {
+        let recording = |used: &str, nodes: u64| {
+            let activity = json!({"nodes": nodes, "dropped": 0});
+            json!({"sources": {"used": used}, "expected": 9, "activity": activity})
+        };
+        assert!(judge_source(&recording("activity", 9), "cupti").is_ok());
+        assert!(judge_source(&recording("both", 9), "both").is_ok());
+        assert!(judge_source(&recording("stamps", 0), "stamps").is_ok());
+        assert!(judge_source(&recording("stamps", 9), "both").is_err(), "another source");
+        assert!(judge_source(&recording("both", 8), "both").is_err(), "a node is missing");
+    }
 }

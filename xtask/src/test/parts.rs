@@ -39,11 +39,13 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("trace-complete", acceptance::complete),
         ("trace-perfetto", acceptance::perfetto),
         ("cuda-serve", cuda_serve::cuda_serve),
+        ("cuda-perfetto", cuda_serve::perfetto),
         ("verify-off", |part| this(part, &["verify-off"])),
     ];
     if full {
         parts.extend([
             ("trace-hta", acceptance::hta as Check),
+            ("cuda-hta", cuda_serve::hta),
             ("aarch64", aarch64),
             ("emulate", emulate),
             ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),

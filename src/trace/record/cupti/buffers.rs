@@ -21,7 +21,7 @@ const BUFFERS_READY: usize = 8;
 pub(super) struct Buffer(Box<[u64]>);
 
 impl Buffer {
-    fn new() -> Buffer {
+    pub(super) fn new() -> Buffer {
         Buffer(vec![0; BUFFER_BYTES / size_of::<u64>()].into_boxed_slice())
     }
 
@@ -40,12 +40,26 @@ impl Buffer {
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
         self.0.as_mut_ptr().cast()
     }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the words are as many bytes, which may have any value.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), BUFFER_BYTES) }
+    }
 }
 
 /// A buffer that came back, and how many of its bytes are records.
 pub(super) struct FullBuffer {
     pub(super) buffer: Buffer,
     pub(super) bytes: usize,
+}
+
+impl FullBuffer {
+    /// Empties it.
+    pub(super) fn zero(&mut self) {
+        let words = self.bytes.div_ceil(size_of::<u64>()).min(self.buffer.0.len());
+        self.buffer.0[..words].fill(0);
+        self.bytes = 0;
+    }
 }
 
 struct Pool {
@@ -95,13 +109,11 @@ pub(super) fn close() {
 }
 
 /// Takes a buffer back whose records have been read.
-pub(super) fn give_back(full: FullBuffer) {
-    let FullBuffer { mut buffer, bytes } = full;
-    let words = bytes.div_ceil(size_of::<u64>()).min(buffer.0.len());
-    buffer.0[..words].fill(0);
+pub(super) fn give_back(mut full: FullBuffer) {
+    full.zero();
     let mut pool = pool();
     if pool.full.is_some() {
-        pool.free.push(buffer);
+        pool.free.push(full.buffer);
     } else {
         pool.count -= 1;
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::IDENTITY;
 use super::buffers::{self, FullBuffer};
 use super::identity::Identity;
+use super::library::Cupti;
 use super::records::{Records, Seen};
 use super::session::Switch;
 use crate::trace::activity::{Activity, ActivityCounts};
@@ -24,7 +25,9 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 const ERRORS_MAX: usize = 16;
 
 pub(super) struct Decoder {
-    switch: Switch,
+    cupti: Cupti,
+    /// Of the session; `None` if there is none.
+    switch: Option<Switch>,
     sink: Sink,
     counts: ActivityCounts,
     /// Nodes with and without times, by graph.
@@ -60,8 +63,8 @@ impl Decoded {
 }
 
 impl Decoder {
-    pub(super) fn new(switch: Switch, sink: Sink) -> Decoder {
-        Decoder { switch, sink, counts: ActivityCounts::default(), graphs: Vec::new() }
+    pub(super) fn new(cupti: &Cupti, switch: Option<Switch>, sink: Sink) -> Decoder {
+        Decoder { cupti: *cupti, switch, sink, counts: ActivityCounts::default(), graphs: Vec::new() }
     }
 
     /// Decodes until the session is over, and every buffer of it that has come back. From time to time it has CUPTI
@@ -73,8 +76,8 @@ impl Decoder {
             let mut full = match buffers.recv_timeout(FLUSH_EVERY.saturating_sub(flushed.elapsed())) {
                 Ok(full) => full,
                 Err(RecvTimeoutError::Timeout) => {
-                    let asked = self.switch.flush_complete();
-                    asked.into_iter().for_each(|error| self.note(error));
+                    let failed = self.switch.as_ref().and_then(Switch::flush_complete);
+                    failed.into_iter().for_each(|error| self.note(error));
                     flushed = Instant::now();
                     continue;
                 }
@@ -88,16 +91,20 @@ impl Decoder {
                 self.give_up();
             }
         }
+        self.end()
+    }
+
+    /// What came of it.
+    pub(super) fn end(mut self) -> Decoded {
         self.sink.hand_over();
         let Decoder { sink, mut counts, graphs, .. } = self;
         counts.lost = sink.dropped.activity;
         Decoded { counts, written: sink.written, dropped: sink.dropped, graphs }
     }
 
-    fn decode(&mut self, full: &mut FullBuffer, identity: &Identity) {
+    pub(super) fn decode(&mut self, full: &mut FullBuffer, identity: &Identity) {
         self.counts.buffers += 1;
-        let cupti = &self.switch.cupti;
-        let (next, has_source_nodes) = (cupti.next_record(), cupti.has_source_nodes());
+        let (next, has_source_nodes) = (self.cupti.next_record(), self.cupti.has_source_nodes());
         // SAFETY: CUPTI handed the buffer over with so many bytes, and it is this thread's now.
         let mut records = unsafe { Records::new(next, full.buffer.as_mut_ptr(), full.bytes) };
         loop {
@@ -105,7 +112,7 @@ impl Decoder {
                 Ok(Some(seen)) => self.take(seen),
                 Ok(None) => break,
                 Err(status) => {
-                    let error = self.switch.cupti.next_record_error(status);
+                    let error = self.cupti.next_record_error(status);
                     self.note(error.map_or_else(String::new, |error| error.to_string()));
                     break;
                 }
@@ -148,9 +155,10 @@ impl Decoder {
     fn give_up(&mut self) {
         let ActivityCounts { nodes, invalid, .. } = self.counts;
         let reason = format!("{invalid} of {} nodes had no times", nodes + invalid);
-        tracing::warn!("{} is given up, this recording goes on with stamps alone: {reason}", self.switch.cupti.name());
+        tracing::warn!("{} is given up, this recording goes on with stamps alone: {reason}", self.cupti.name());
         self.counts.given_up = Some(reason);
-        self.switch.give_up().into_iter().for_each(|error| self.note(error));
+        let failed = self.switch.as_ref().map(Switch::give_up).unwrap_or_default();
+        failed.into_iter().for_each(|error| self.note(error));
     }
 
     fn note(&mut self, error: String) {

@@ -200,6 +200,11 @@ impl Cupti {
         format!("CUPTI {cuda} ({version})")
     }
 
+    /// CUPTI's own number for its version.
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
     /// Whether records of kernels name the node that a node was instantiated from.
     pub(super) fn has_source_nodes(&self) -> bool {
         self.version >= VERSION_SOURCE_NODES

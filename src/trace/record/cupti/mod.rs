@@ -14,6 +14,7 @@ mod identity;
 mod library;
 mod records;
 mod session;
+pub mod synthetic;
 mod watch;
 
 use std::ffi::c_void;
@@ -34,7 +35,8 @@ pub const ACTIVITY_NAME: &str = "CUPTI";
 
 /// What `--trace-source` says of itself.
 pub const SOURCE_HELP: &str = "What times the nodes of recordings: `stamps` of the graphs themselves, `cupti`, \
-     NVIDIA's profiling library, or `both`, compared with each other [default: both for a server on a GPU, else stamps]";
+     NVIDIA's profiling library, or `both`, compared with each other [default: for a server on a GPU `both`, else \
+     `stamps`]";
 
 /// The source that a word names.
 pub fn parse_source(word: &str) -> Result<TraceSource, String> {

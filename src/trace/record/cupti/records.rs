@@ -10,7 +10,7 @@ use std::mem::offset_of;
 use cudarc::cupti::sys;
 
 use super::identity::Identity;
-use super::library::NextRecord;
+use super::library::{Cupti, NextRecord};
 use crate::trace::activity::{
     Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind, Watched,
     WatchedNode,
@@ -53,6 +53,27 @@ struct Kernel {
 
 /// Where `CUpti_ActivityKernel13` has the node that a node was instantiated from.
 const KERNEL13_SOURCE_NODE: usize = 240;
+
+/// Bytes of a record of a kernel, by the library's version.
+pub(super) fn kernel_bytes(cupti: &Cupti) -> usize {
+    match cupti.version() {
+        ..130_000 => 208,
+        130_000..130_100 => 216,
+        130_100..130_300 => 224,
+        130_300..130_400 => 232,
+        130_400.. => 248,
+    }
+}
+
+/// Writes a record of a kernel into as many bytes as it has, which are 0.
+pub(super) fn put_kernel(record: &mut [u8], correlation: u32, node: u64, (start_ns, end_ns): (u64, u64)) {
+    let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
+    put(offset_of!(Kernel, kind), &KERNEL.to_ne_bytes());
+    put(offset_of!(Kernel, start_ns), &start_ns.to_ne_bytes());
+    put(offset_of!(Kernel, end_ns), &end_ns.to_ne_bytes());
+    put(offset_of!(Kernel, correlation), &correlation.to_ne_bytes());
+    put(offset_of!(Kernel, graph_node), &node.to_ne_bytes());
+}
 
 /// Of `CUpti_ActivityMemcpy6`, `CUpti_ActivityMemset4` and later.
 #[repr(C)]

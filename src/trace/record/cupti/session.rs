@@ -58,7 +58,7 @@ impl Session {
     /// Starts the thread that decodes.
     pub(in crate::trace::record) fn decode_into(&mut self, sink: Sink) -> std::io::Result<()> {
         let Some(buffers) = self.buffers.take() else { return Ok(()) };
-        let decoder = Decoder::new(self.switch.clone(), sink);
+        let decoder = Decoder::new(&self.switch.cupti, Some(self.switch.clone()), sink);
         let thread = std::thread::Builder::new().name("vitrum-cupti".into());
         self.decoder = Some(thread.spawn(move || decoder.run(&buffers))?);
         Ok(())

@@ -1,0 +1,89 @@
+//! Calls of the driver that launch something or wait, and what the profiling library took for itself.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use super::engine::{HostSlice, write_slice};
+use super::host::{name_lane, name_process};
+use super::json::{Events, Json};
+use super::lanes::{Lanes, Nesting};
+use super::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Layout, OVERHEADS_PID};
+use crate::report::{Call, Recording};
+
+/// Added to the library's correlations where they are not a replay's: replays are numbered by the engine, from 1.
+const CORRELATION_OFFSET: u64 = 1 << 32;
+
+/// The correlation of a call and of what the device did for it.
+pub(super) fn correlation(recording: &Recording, call: &Call) -> u64 {
+    match call.replay {
+        Some(replay) => recording.replays[replay as usize].record.replay,
+        None => CORRELATION_OFFSET + u64::from(call.record.correlation),
+    }
+}
+
+/// For each call, whether a copy in the file is its.
+pub(super) fn has_copies(recording: &Recording) -> Vec<bool> {
+    let mut found = vec![false; recording.seen.calls.len()];
+    for call in recording.seen.copies.iter().filter_map(|copy| copy.call) {
+        found[call as usize] = true;
+    }
+    found
+}
+
+/// Calls on threads that are not the engine's, each thread on a lane of its own.
+pub(super) fn other_threads<W: Write>(
+    recording: &Recording,
+    has_copies: &[bool],
+    layout: &Layout,
+    events: &mut Events<W>,
+) -> io::Result<()> {
+    let mut threads: BTreeMap<u32, Vec<(&Call, bool)>> = BTreeMap::new();
+    for (call, has_copies) in recording.seen.calls.iter().zip(has_copies) {
+        // Launches stand on the engine's lane, whichever thread made them.
+        if !recording.seen.is_engine(call) && call.replay.is_none() {
+            threads.entry(call.record.thread).or_default().push((call, *has_copies));
+        }
+    }
+    let mut spare_tid = CALL_LANES_TID;
+    for (order, (thread, calls)) in threads.iter().enumerate() {
+        let mut lanes = Lanes::new(Nesting::Nested);
+        let mut tids: Vec<u64> = Vec::new();
+        for (call, has_copies) in calls {
+            let lane = lanes.place(call.record.start_ns, call.record.end_ns);
+            if lane == tids.len() {
+                let own = u64::from(*thread);
+                // A number above the operating system's names no thread of it, and may be another lane's.
+                let is_free = lane == 0 && own < ENGINE_OVERLAP_TID && own != layout.engine_tid;
+                tids.push(if is_free { own } else { spare_tid });
+                spare_tid += u64::from(!is_free);
+            }
+            write_slice(&HostSlice::Call(call, *has_copies), recording, layout, tids[lane], events)?;
+        }
+        for tid in tids {
+            name_lane(layout.host_pid, tid, &format!("thread {thread}"), 1000 + order as u64, events)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the library took for itself, beside everything else.
+pub(super) fn overheads<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let overheads = &recording.seen.overheads;
+    if overheads.is_empty() {
+        return Ok(());
+    }
+    name_process(OVERHEADS_PID, "profiling overhead", "overhead", 7_000_000, events)?;
+    let mut lanes = Lanes::new(Nesting::Nested);
+    for overhead in overheads {
+        let lane = lanes.place(overhead.start_ns, overhead.end_ns) as u64;
+        let out = events.event()?;
+        out.raw(r#"{"ph":"X","cat":"overhead","name":"#).string(overhead.kind.as_str());
+        out.raw(r#","pid":"#).int(OVERHEADS_PID).raw(r#","tid":"#).int(lane);
+        out.raw(r#","ts":"#).us(layout.at(overhead.start_ns));
+        out.raw(r#","dur":"#).us(overhead.end_ns - overhead.start_ns).raw(r#","args":{}}"#);
+    }
+    for lane in 0..lanes.count() as u64 {
+        name_lane(OVERHEADS_PID, lane, "overhead", lane, events)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Copies and fills on the device's lanes: those that the driver's profiling library saw; of steps that it was not to
+//! see, the upload and the download that the device stamped.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use super::calls::correlation;
+use super::json::{Events, Json};
+use super::lanes::Lanes;
+use super::nodes::{node_tid, write_flow_end};
+use super::{DEVICE, Layout, STREAM};
+use crate::report::{DeviceCopy, Recording};
+use crate::trace::activity::CopyKind;
+
+/// A copy or fill in the words of PyTorch's tools.
+pub(super) struct CopySlice {
+    kind: CopyKind,
+    /// Of the launch that asked for it, or of the replay that is next to it.
+    correlation: u64,
+    step: Option<u64>,
+    pub(super) start_ns: u64,
+    end_ns: u64,
+    bytes: u64,
+}
+
+/// Every copy that has a launch in the file, by begin.
+pub(super) fn by_start(recording: &Recording) -> Vec<CopySlice> {
+    let seen = recording.seen.copies.iter().filter_map(|copy| seen_copy(recording, copy));
+    let mut copies: Vec<CopySlice> = seen.chain(stamped_copies(recording)).collect();
+    copies.sort_by_key(|copy| copy.start_ns);
+    copies
+}
+
+fn seen_copy(recording: &Recording, copy: &DeviceCopy) -> Option<CopySlice> {
+    let record = &copy.record;
+    Some(CopySlice {
+        kind: record.kind,
+        correlation: correlation(recording, &recording.seen.calls[copy.call? as usize]),
+        step: None,
+        start_ns: record.start_ns,
+        end_ns: record.end_ns,
+        bytes: record.bytes,
+    })
+}
+
+/// The stamped copies of steps that have replays, without which nothing launched them.
+fn stamped_copies(recording: &Recording) -> impl Iterator<Item = CopySlice> {
+    let mut replays_of: HashMap<u64, (u64, u64)> = HashMap::new();
+    for replay in recording.replays.iter().filter(|replay| !replay.nodes.is_empty()) {
+        let number = replay.record.replay;
+        let (first, last) = replays_of.entry(replay.record.step).or_insert((number, number));
+        (*first, *last) = ((*first).min(number), (*last).max(number));
+    }
+    recording.stamped_copies().filter_map(move |(step, kind, stamp)| {
+        let (first, last) = *replays_of.get(&step.step)?;
+        Some(CopySlice {
+            kind,
+            correlation: if kind == CopyKind::HtoD { first } else { last },
+            step: Some(step.step),
+            start_ns: stamp.start_ns,
+            end_ns: stamp.end_ns,
+            bytes: stamp.bytes,
+        })
+    })
+}
+
+/// Writes a copy, and the end of the arrow from its launch.
+pub(super) fn write<W: Write>(
+    copy: &CopySlice,
+    layout: &Layout,
+    lanes: &mut Lanes,
+    events: &mut Events<W>,
+) -> io::Result<()> {
+    let (category, name) = match copy.kind {
+        CopyKind::HtoD => ("gpu_memcpy", "Memcpy HtoD"),
+        CopyKind::DtoH => ("gpu_memcpy", "Memcpy DtoH"),
+        CopyKind::DtoD => ("gpu_memcpy", "Memcpy DtoD"),
+        CopyKind::Other => ("gpu_memcpy", "Memcpy Unknown"),
+        CopyKind::Fill => ("gpu_memset", "Memset (Device)"),
+    };
+    let ns = copy.end_ns - copy.start_ns;
+    let tid = node_tid(lanes, copy.start_ns, copy.end_ns);
+    let out = events.event()?;
+    out.raw(r#"{"ph":"X","cat":"#).string(category).raw(r#","name":"#).string(name);
+    out.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#).int(tid);
+    out.raw(r#","ts":"#).us(layout.at(copy.start_ns)).raw(r#","dur":"#).us(ns);
+    out.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
+    out.raw(r#","correlation":"#).int(copy.correlation);
+    if let Some(step) = copy.step {
+        out.raw(r#","step":"#).int(step);
+    }
+    out.raw(r#","bytes":"#).int(copy.bytes);
+    if ns > 0 {
+        // Bytes for each nanosecond.
+        out.raw(r#","memory bandwidth (GB/s)":"#).raw(&(copy.bytes as f64 / ns as f64).to_string());
+    }
+    out.raw("}}");
+    write_flow_end(copy.correlation, (layout.device_pid, tid), layout.at(copy.start_ns), events.event()?);
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Which replay a launch was, and so which step a node belongs to; which call a copy was asked for by.
+
+use std::cmp::Reverse;
+
+use super::{Call, DeviceCopy, NodeTime, Recording, SeenNode};
+use crate::trace::activity::{
+    Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity,
+};
+use crate::trace::schema::{CopyStamp, NodeStamp, StepCopies, StepRecord};
+
+/// The profiling library's records as they come.
+#[derive(Default)]
+pub(super) struct RawActivity {
+    nodes: Vec<NodeActivity>,
+    copies: Vec<CopyActivity>,
+    calls: Vec<CallActivity>,
+    overheads: Vec<OverheadActivity>,
+}
+
+impl RawActivity {
+    pub(super) fn push(&mut self, activity: Activity) {
+        match activity {
+            Activity::Node(node) => self.nodes.push(node),
+            Activity::Copy(copy) => self.copies.push(copy),
+            Activity::Call(call) => self.calls.push(call),
+            Activity::Overhead(overhead) => self.overheads.push(overhead),
+        }
+    }
+
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+/// Whether a record ends before it begins, or was not timed.
+fn is_time(start_ns: u64, end_ns: u64) -> bool {
+    NodeStamp { start_ns, end_ns, wait_ns: 0 }.is_valid()
+}
+
+impl Recording {
+    /// Finds the replay of every node, and the call of every copy.
+    pub(super) fn resolve_activity(&mut self, raw: RawActivity) {
+        let RawActivity { nodes, copies, calls, mut overheads } = raw;
+        let steps = self.replays.iter().filter(|replay| replay.record.sources.activity);
+        self.seen.steps = steps.map(|replay| replay.record.step).collect();
+        self.seen.steps.sort_unstable();
+        self.seen.steps.dedup();
+        self.seen.calls = self.launched(calls);
+        let launch = self.seen.calls.iter().find(|call| call.replay.is_some());
+        self.seen.engine_thread = launch.map_or(self.header.session.engine_tid, |call| call.record.thread);
+        let by_correlation = ByCorrelation::of(&self.seen.calls);
+        let nodes = self.nodes_of_replays(nodes, &by_correlation);
+        self.take_nodes(nodes);
+        self.take_copies(copies, &by_correlation);
+        overheads.retain(|overhead| is_time(overhead.start_ns, overhead.end_ns));
+        overheads.sort_by_key(|overhead| (overhead.start_ns, Reverse(overhead.end_ns)));
+        self.seen.overheads = overheads;
+        self.fill_copies();
+    }
+
+    /// Calls by begin, each launch with its replay: the engine took the time of the call around the call itself.
+    fn launched(&self, mut calls: Vec<CallActivity>) -> Vec<Call> {
+        calls.retain(|call| is_time(call.start_ns, call.end_ns));
+        calls.sort_by_key(|call| (call.start_ns, Reverse(call.end_ns)));
+        let replays = self.replays.iter().enumerate().filter(|(_, replay)| replay.record.sources.activity);
+        let mut replays: Vec<(u64, u64, u32)> = replays
+            .map(|(at, replay)| (replay.record.launch_start_ns, replay.record.launch_end_ns, at as u32))
+            .collect();
+        replays.sort_unstable();
+        let mut replays = replays.into_iter().peekable();
+        let call = |record: CallActivity| {
+            if record.call != DriverCall::GraphLaunch || record.status != 0 {
+                return Call { record, replay: None };
+            }
+            // Calls follow each other, and so do the engine's times: what ends before this call has none any more.
+            while replays.next_if(|(_, end_ns, _)| *end_ns < record.end_ns).is_some() {}
+            let replay = replays.next_if(|(start_ns, ..)| *start_ns <= record.start_ns);
+            Call { record, replay: replay.map(|(.., at)| at) }
+        };
+        calls.into_iter().map(call).collect()
+    }
+
+    /// The valid nodes of replays, by replay and ordinal, each once.
+    fn nodes_of_replays(&mut self, nodes: Vec<NodeActivity>, by_correlation: &ByCorrelation) -> Vec<SeenNode> {
+        let mut found: Vec<SeenNode> = Vec::with_capacity(nodes.len());
+        // The nodes of one launch mostly stand together.
+        let mut last: Option<(u32, Option<u32>)> = None;
+        for node in nodes {
+            let replay = match last {
+                Some((correlation, replay)) if correlation == node.correlation => replay,
+                _ => by_correlation.call(node.correlation).and_then(|call| self.seen.calls[call as usize].replay),
+            };
+            last = Some((node.correlation, replay));
+            let known = replay.filter(|replay| {
+                let replay = &self.replays[*replay as usize];
+                let nodes = self.graphs[replay.graph].nodes.len();
+                replay.record.graph == node.graph && (node.ordinal as usize) < nodes
+            });
+            match known {
+                None => self.seen.unresolved += 1,
+                Some(replay) if node.is_valid() => {
+                    found.push(SeenNode { replay, ordinal: node.ordinal, start_ns: node.start_ns, end_ns: node.end_ns })
+                }
+                Some(replay) => {
+                    let replay = &mut self.replays[replay as usize];
+                    replay.seen_invalid += 1;
+                    replay.invalid += u64::from(replay.is_activity_alone());
+                }
+            }
+        }
+        // Stable: of two times of one node the first that came is kept.
+        found.sort_by_key(|node| (node.replay, node.ordinal));
+        found.dedup_by(|second, first| {
+            let is_same = (first.replay, first.ordinal) == (second.replay, second.ordinal);
+            let is_alone = self.replays[first.replay as usize].is_activity_alone();
+            self.seen.surplus[usize::from(is_alone)] += u64::from(is_same);
+            is_same
+        });
+        found
+    }
+
+    /// Makes node times of the nodes of replays without stamps, and keeps the others.
+    fn take_nodes(&mut self, mut found: Vec<SeenNode>) {
+        for nodes in found.chunk_by(|a, b| a.replay == b.replay) {
+            let replay = &mut self.replays[nodes[0].replay as usize];
+            if !replay.is_activity_alone() {
+                continue;
+            }
+            let from = self.nodes.len();
+            self.nodes.extend(nodes.iter().map(|node| NodeTime {
+                replay: node.replay,
+                ordinal: node.ordinal,
+                start_ns: node.start_ns,
+                end_ns: node.end_ns,
+                excl_ns: 0,
+                wait_ns: 0,
+            }));
+            self.nodes[from..].sort_by_key(|node| (node.start_ns, node.ordinal));
+            replay.nodes = from..self.nodes.len();
+        }
+        let replays = &mut self.replays;
+        found.retain(|node| replays[node.replay as usize].has_both());
+        found.shrink_to_fit();
+        let mut from = 0;
+        for nodes in found.chunk_by(|a, b| a.replay == b.replay) {
+            replays[nodes[0].replay as usize].seen = from..from + nodes.len();
+            from += nodes.len();
+        }
+        self.seen.nodes = found;
+    }
+
+    fn take_copies(&mut self, mut copies: Vec<CopyActivity>, by_correlation: &ByCorrelation) {
+        copies.retain(|copy| is_time(copy.start_ns, copy.end_ns));
+        copies.sort_by_key(|copy| copy.start_ns);
+        let copies = copies.into_iter();
+        self.seen.copies =
+            copies.map(|record| DeviceCopy { record, call: by_correlation.call(record.correlation) }).collect();
+        self.seen.unlaunched_copies = self.seen.copies.iter().filter(|copy| copy.call.is_none()).count() as u64;
+    }
+
+    /// Gives steps whose copies nothing stamped those that the engine's thread asked for in their iterations.
+    fn fill_copies(&mut self) {
+        let is_open = |step: &StepRecord| {
+            let StepCopies { upload, download } = &step.copies;
+            self.seen.steps.binary_search(&step.step).is_ok() && !upload.is_valid() && !download.is_valid()
+        };
+        let open = self.steps.iter().enumerate().filter(|(_, step)| is_open(step));
+        let mut open: Vec<(u64, usize)> = open.map(|(at, step)| (step.start_ns, at)).collect();
+        open.sort_unstable();
+        let copies = if open.is_empty() { &[] } else { &self.seen.copies[..] };
+        for copy in copies {
+            let Some(call) = copy.call.map(|call| &self.seen.calls[call as usize]) else { continue };
+            let after = open.partition_point(|(start_ns, _)| *start_ns <= call.record.start_ns);
+            let Some((_, at)) = after.checked_sub(1).map(|at| open[at]) else { continue };
+            let step = &mut self.steps[at];
+            if !self.seen.is_engine(call) || call.record.end_ns > step.end_ns {
+                continue;
+            }
+            match copy.record.kind {
+                CopyKind::HtoD => extend(&mut step.copies.upload, &copy.record),
+                CopyKind::DtoH => extend(&mut step.copies.download, &copy.record),
+                CopyKind::DtoD | CopyKind::Other | CopyKind::Fill => {}
+            }
+        }
+    }
+}
+
+/// From the first copy's begin to the last one's end.
+fn extend(stamp: &mut CopyStamp, copy: &CopyActivity) {
+    let CopyActivity { start_ns, end_ns, bytes, .. } = *copy;
+    *stamp = if stamp.is_valid() {
+        CopyStamp {
+            start_ns: stamp.start_ns.min(start_ns),
+            end_ns: stamp.end_ns.max(end_ns),
+            bytes: stamp.bytes.saturating_add(bytes),
+        }
+    } else {
+        CopyStamp { start_ns, end_ns, bytes }
+    };
+}
+
+/// Calls by correlation, the first of each.
+struct ByCorrelation(Vec<(u32, u32)>);
+
+impl ByCorrelation {
+    fn of(calls: &[Call]) -> ByCorrelation {
+        let mut indices: Vec<(u32, u32)> =
+            calls.iter().enumerate().map(|(at, call)| (call.record.correlation, at as u32)).collect();
+        indices.sort_unstable();
+        indices.dedup_by_key(|(correlation, _)| *correlation);
+        ByCorrelation(indices)
+    }
+
+    /// A call, by its index.
+    fn call(&self, correlation: u32) -> Option<u32> {
+        self.0.binary_search_by_key(&correlation, |(of, _)| *of).ok().map(|at| self.0[at].1)
+    }
+}
