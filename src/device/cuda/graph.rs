@@ -161,7 +161,7 @@ impl Executable {
 
 impl Drop for Executable {
     fn drop(&mut self) {
-        drop(self.known.take());
+        self.known = None;
         let _ = self.context.bind();
         // SAFETY: both are this value's own, and replays of them have ended, or the GPU has failed.
         unsafe {
