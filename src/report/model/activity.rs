@@ -82,38 +82,40 @@ impl Recording {
 
     /// The valid nodes of replays, by replay and ordinal, each once.
     fn nodes_of_replays(&mut self, nodes: Vec<NodeActivity>, by_correlation: &ByCorrelation) -> Vec<SeenNode> {
-        let mut found: Vec<SeenNode> = Vec::with_capacity(nodes.len());
+        let Recording { replays, graphs, seen, .. } = self;
         // The nodes of one launch mostly stand together.
         let mut last: Option<(u32, Option<u32>)> = None;
-        for node in nodes {
+        let resolved = |node: NodeActivity| {
             let replay = match last {
                 Some((correlation, replay)) if correlation == node.correlation => replay,
-                _ => by_correlation.call(node.correlation).and_then(|call| self.seen.calls[call as usize].replay),
+                _ => by_correlation.call(node.correlation).and_then(|call| seen.calls[call as usize].replay),
             };
             last = Some((node.correlation, replay));
             let known = replay.filter(|replay| {
-                let replay = &self.replays[*replay as usize];
-                let nodes = self.graphs[replay.graph].nodes.len();
+                let replay = &replays[*replay as usize];
+                let nodes = graphs[replay.graph].nodes.len();
                 replay.record.graph == node.graph && (node.ordinal as usize) < nodes
             });
-            match known {
-                None => self.seen.unresolved += 1,
-                Some(replay) if node.is_valid() => {
-                    found.push(SeenNode { replay, ordinal: node.ordinal, start_ns: node.start_ns, end_ns: node.end_ns })
-                }
-                Some(replay) => {
-                    let replay = &mut self.replays[replay as usize];
-                    replay.seen_invalid += 1;
-                    replay.invalid += u64::from(replay.is_activity_alone());
-                }
+            let Some(at) = known else {
+                seen.unresolved += 1;
+                return None;
+            };
+            if !node.is_valid() {
+                let replay = &mut replays[at as usize];
+                replay.seen_invalid += 1;
+                replay.invalid += u64::from(replay.is_activity_alone());
+                return None;
             }
-        }
+            Some(SeenNode { replay: at, ordinal: node.ordinal, start_ns: node.start_ns, end_ns: node.end_ns })
+        };
+        // In the memory of the records themselves.
+        let mut found: Vec<SeenNode> = nodes.into_iter().filter_map(resolved).collect();
         // Stable: of two times of one node the first that came is kept.
         found.sort_by_key(|node| (node.replay, node.ordinal));
         found.dedup_by(|second, first| {
             let is_same = (first.replay, first.ordinal) == (second.replay, second.ordinal);
-            let is_alone = self.replays[first.replay as usize].is_activity_alone();
-            self.seen.surplus[usize::from(is_alone)] += u64::from(is_same);
+            let is_alone = replays[first.replay as usize].is_activity_alone();
+            seen.surplus[usize::from(is_alone)] += u64::from(is_same);
             is_same
         });
         found

@@ -201,7 +201,7 @@ impl Recording {
                 Record::Replay(replay) => raw.push_replay(replay),
                 Record::Nodes { replay, first, stamps } => recording.orphans += raw.push_stamps(replay, first, stamps),
                 Record::Activity(activity) => raw.activity.push(activity),
-                Record::Closing(closing) => recording.closing = Some(closing),
+                Record::Closing(closing) => recording.closing = Some(*closing),
             }
         }
         let is_whole = raw.nodes() <= nodes_max;

@@ -40,7 +40,7 @@ pub enum Record<'a> {
     /// The driver's profiling library saw this.
     Activity(Activity),
     /// The counts; nothing comes after.
-    Closing(Closing),
+    Closing(Box<Closing>),
 }
 
 /// Reads a spool record by record, holding one block.
@@ -132,7 +132,9 @@ impl<R: Read> Reader<R> {
             let json = match kind {
                 BlockKind::Records => continue,
                 BlockKind::Graph => serde_json::from_slice(&self.payload).map(Record::Graph),
-                BlockKind::Closing => serde_json::from_slice(&self.payload).map(Record::Closing),
+                BlockKind::Closing => {
+                    serde_json::from_slice(&self.payload).map(|closing| Record::Closing(Box::new(closing)))
+                }
             };
             self.read = self.payload.len();
             self.closed = kind == BlockKind::Closing;
