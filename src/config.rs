@@ -19,6 +19,8 @@ pub struct Config {
     /// CUDA toolkits, in which NVIDIA's profiling library may lie: `CUDA_HOME`, else what `cargo xtask cuda-toolchain`
     /// has put beside this program.
     pub toolkits: Vec<PathBuf>,
+    /// The file of this program.
+    pub program: Option<PathBuf>,
 }
 
 impl Config {
@@ -26,20 +28,22 @@ impl Config {
     pub fn from_process() -> Config {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let user_cache = || hub::cache_dir_below(&std::env::home_dir().unwrap_or_else(|| PathBuf::from(".")));
-        let toolkit = variable("CUDA_HOME").map(PathBuf::from).or_else(toolkit_beside);
+        let program = std::env::current_exe().ok();
+        let beside = || program.as_deref().and_then(toolkit_beside);
+        let toolkit = variable("CUDA_HOME").map(PathBuf::from).or_else(beside);
         Config {
             args: std::env::args_os().collect(),
             cache_dir: variable("VITRUM_CACHE_DIR").map_or_else(user_cache, PathBuf::from),
             log_filter: variable("VITRUM_LOG").map_or("info".into(), |filter| filter.to_string_lossy().into_owned()),
             profile_dir: variable("VITRUM_PROFILE_DIR").map(PathBuf::from),
             toolkits: toolkit.into_iter().collect(),
+            program,
         }
     }
 }
 
 /// The toolkit of cargo's target folder, for a program that lies in a folder of it: the note names its compiler.
-fn toolkit_beside() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
+fn toolkit_beside(program: &Path) -> Option<PathBuf> {
     let note = std::fs::read_to_string(program.ancestors().nth(2)?.join("cuda-toolchain.txt")).ok()?;
     Some(Path::new(note.trim()).ancestors().nth(2)?.to_owned()).filter(|root| root.is_dir())
 }

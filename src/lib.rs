@@ -17,7 +17,7 @@
 //!    chat template,           src/model: a layer as a list of ops      src/ops: node = kernel + params + place + cost
 //!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
 //!                             src/trace: the record's words and bytes, always compiled
-//!                             src/trace/record: only with `profiling`: blocks, a writer thread, the spool
+//!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI
 //!  src/report renders a recording: Chrome JSON, tables      src/bench: load generators      src/cli: the commands
 //!  src/doctor compares kernels with their references, measures devices
 //! ```
@@ -43,8 +43,9 @@
 //!
 //! 1. After the engine has started nothing allocates device memory but a first capture: the graph, and scratch
 //!    memory if its kernels need more than those before.
-//! 2. Only `http` and `bench` are async; only `device` and `weights` hold `unsafe`, each block with the fact relied on;
-//!    only [`config`] reads the command line and the environment (three variables).
+//! 2. Only `http` and `bench` are async; only `device`, `weights` and `trace/record/cupti` hold `unsafe`, each block
+//!    with the fact relied on;
+//!    only [`config`] reads the command line and the environment (four variables: three of vitrum's, and CUDA_HOME).
 //! 3. `engine` and `step` name no backend; `device` names no model.
 //! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, prompt length.
 //! 5. A parameter is honoured or refused by name.
@@ -53,18 +54,30 @@
 //! 8. The order of every reduction depends on the shape of one row, never on the batch: a request's logits are
 //!    bit-equal alone, among others and in any chunking of its prompt, on one device and instruction set.
 //!
+//! # Two sources of node times
+//!
+//! A graph times itself: workers of the CPU read the clock around each node, kernels of a GPU write its clock into cells
+//! that are copied away (*stamps*). Stamps are there on every device, alone, beside other profilers and under
+//! programmatic edges. On an NVIDIA GPU there is CUPTI too, NVIDIA's own profiling library
+//! (`src/trace/record/cupti/mod.rs`): it sees copies and calls of the driver besides, and it may cost more, and change
+//! what it sees. Its records name a node by an id that the device asks for when it captures the node, and a launch by
+//! the call's correlation; the engine writes down when it made the call, by the same clock, so that a launch is known as
+//! a replay when the recording is read (`src/report/model`). With both, every node is compared.
+//!
 //! # The CUDA device has not run on a GPU yet
 //!
 //! `csrc` holds the kernels, `src/device/cuda` captures them in the driver's graphs, with programmatic dependent launch
 //! from kernel to kernel. All of it was written and tested without a GPU: the same kernels, compiled for the host, give
 //! what the references say, and NVIDIA's compiler takes them. That a GPU computes the same, and how fast, is not known.
 //! Nodes are timed by their own stamps, copies by the same clock, and so are the loops that measure the GPU's peaks.
+//! CUPTI has been loaded, and walked records; a GPU's records it has not made here: those of the tests are a software
+//! CUPTI's, which follows its headers.
 //! `vitrum doctor` is what is to be run first on one.
 //!
 //! # Deliberately absent
 //!
-//! No tensor type and no operator dispatch: a model is a list of nodes. No eager path beside the graphs. No CUPTI. No
-//! prefix cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: the devices, ops and
+//! No tensor type and no operator dispatch: a model is a list of nodes. No eager path beside the graphs. No prefix
+//! cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: the devices, ops and
 //! architectures are closed enums.
 
 pub mod bench;

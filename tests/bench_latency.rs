@@ -100,11 +100,14 @@ fn the_node_table_is_there_or_refused() {
 #[test]
 fn flags_that_do_not_fit_are_refused() {
     let folder = TempDir::new();
+    let source =
+        if CAN_RECORD { "--trace-source is for --profile or --node-table only" } else { "rebuild with --features" };
     for (flags, words) in [
         (&["--profile", "--node-table"][..], "cannot be used with"),
         (&["--output-len", "60"][..], "--input-len + --output-len is 92, and max_model_len is 64"),
         (&["--batch-size", "0", "--output-len", "4"][..], "--batch-size is 0, and has to be at least 1"),
         (&["--profile", "--output-json", "a.json"][..], "cannot be used with"),
+        (&["--trace-source", "stamps"][..], source),
         (
             &["--batch-size", "11", "--n", "3", "--output-len", "4"][..],
             "--batch-size x --n is 33 sequences, and --max-num-seqs is 32",

@@ -28,6 +28,12 @@ pub(super) struct DoctorArgs {
     /// A .gguf file, or `smollm2`, whose tokens are compared; nothing is fetched [default: smollm2, if it was fetched]
     #[arg(long)]
     model: Option<String>,
+    /// Ask what using the GPU costs, and check no kernels and models
+    #[arg(long)]
+    questions: bool,
+    /// Replay chains of nodes on the GPU, print what they take as one line of JSON, and do nothing else
+    #[arg(long, hide = true)]
+    measure_chains: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -37,14 +43,22 @@ enum DeviceArg {
     Cuda,
 }
 
-pub(super) fn run(args: &DoctorArgs, cache_dir: &Path) -> CommandResult {
+pub(super) fn run(
+    args: &DoctorArgs,
+    cache_dir: &Path,
+    toolkits: Vec<PathBuf>,
+    program: Option<PathBuf>,
+) -> CommandResult {
+    if args.measure_chains {
+        return super::print(&format!("{}\n", serde_json::to_string(&doctor::measure_chains()?)?));
+    }
     let choice = match args.device {
         DeviceArg::Auto => DeviceChoice::Auto,
         DeviceArg::Cpu => DeviceChoice::Cpu,
         DeviceArg::Cuda => DeviceChoice::Cuda,
     };
-    let model = model(args.model.as_deref(), cache_dir)?;
-    let report = doctor::examine(&DoctorOptions { choice, model });
+    let (model, questions_only) = (model(args.model.as_deref(), cache_dir)?, args.questions);
+    let report = doctor::examine(&DoctorOptions { choice, model, questions_only, toolkits, program });
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { as_text(&report) };
     super::print(&text)?;
     let failed = report.failed();
@@ -87,7 +101,7 @@ fn table(checks: &[Check], what: &str) -> String {
             Outcome::NotRun => "NOT RUN",
         };
         let software = if check.software { "software: " } else { "" };
-        table.add_row([check.name, check.device, outcome, &format!("{software}{}", check.note)]);
+        table.add_row([&check.name, check.device, outcome, &format!("{software}{}", check.note)]);
     }
     // Names and words stay whole; what was found is broken into lines.
     table.to_string()

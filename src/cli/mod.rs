@@ -57,13 +57,13 @@ pub fn run(config: Config) -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
     lines.with_writer(std::io::stderr).init();
-    let Config { args, cache_dir, profile_dir, toolkits, .. } = config;
+    let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
     let result = match Args::parse_from(args).command {
         Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits),
         Command::Generate(args) => generate::run(&args, &cache_dir),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
         Command::Graph(args) => graph::run(&args, &cache_dir),
-        Command::Doctor(args) => doctor::run(&args, &cache_dir),
+        Command::Doctor(args) => doctor::run(&args, &cache_dir, toolkits, program),
         Command::Profile(command) => profile::run(&command),
     };
     match result {

@@ -3,8 +3,10 @@
 //! A check passes, fails, or is not run for a reason that is said. Kernels are compared with the scalar references of
 //! `crate::ops`, one node at a time ([`bench`], [`linear`], [`attention`], [`sample`]: the tests of the kernels use
 //! these cases, too, in more shapes); a small model with random weights goes over all of a step (`model`). Questions
-//! are no checks: what using a GPU costs is measured, and there is no right answer (`overheads`).
+//! are no checks: what using a GPU costs is measured, and there is no right answer (`overheads`), nor to what the
+//! driver's profiling library costs (`activity`).
 
+mod activity;
 pub mod attention;
 pub mod bench;
 mod kernels;
@@ -18,6 +20,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
+pub use self::activity::measure_chains;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::device::cuda;
@@ -30,6 +33,12 @@ pub struct DoctorOptions {
     pub choice: DeviceChoice,
     /// A model whose tokens are compared.
     pub model: ModelChoice,
+    /// See what there is and ask the questions, but check no peaks, kernels and models.
+    pub questions_only: bool,
+    /// CUDA toolkits, in which the driver's profiling library may lie.
+    pub toolkits: Vec<PathBuf>,
+    /// This program, which measures without that library in a process of its own.
+    pub program: Option<PathBuf>,
 }
 
 /// The model with real weights.
@@ -63,7 +72,7 @@ pub struct Figures(pub Vec<(&'static str, f64)>);
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Check {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// `cpu` or `cuda`.
     pub device: &'static str,
     /// How it ended.
@@ -137,14 +146,18 @@ impl Serialize for Figures {
 pub fn examine(options: &DoctorOptions) -> Report {
     let mut doctor = Doctor { checks: Vec::new(), questions: Vec::new(), software: false };
     machine::check_cpu(&mut doctor);
+    let gpu_wanted = options.choice != DeviceChoice::Cpu;
+    // Before anything initialises the driver.
+    let library = gpu_wanted.then(|| activity::prepare(&options.toolkits));
     let gpu = match options.choice {
         DeviceChoice::Cpu => None,
         choice => machine::check_gpu(&mut doctor, choice == DeviceChoice::Cuda),
     };
+    library.iter().for_each(|library| activity::check(&mut doctor, library));
     let mut reference = model::Reference::default();
     let cpu_wanted = options.choice != DeviceChoice::Cuda;
     let devices = [cpu_wanted.then_some(DeviceChoice::Cpu), gpu.is_some().then_some(DeviceChoice::Cuda)];
-    for choice in devices.into_iter().flatten() {
+    for choice in devices.into_iter().flatten().filter(|_| !options.questions_only) {
         doctor.check("peaks", choice, || machine::peaks(choice));
         kernels::check(&mut doctor, choice);
         model::check(&mut doctor, choice, &mut reference);
@@ -152,6 +165,7 @@ pub fn examine(options: &DoctorOptions) -> Report {
     }
     if gpu.is_some() {
         overheads::ask(&mut doctor);
+        library.iter().for_each(|library| activity::ask(&mut doctor, library, options.program.as_deref()));
     }
     let Doctor { checks, questions, software } = doctor;
     let profiling = crate::trace::record::ENABLED;
@@ -167,17 +181,17 @@ struct Doctor {
 }
 
 impl Doctor {
-    fn check(&mut self, name: &'static str, choice: DeviceChoice, run: impl FnOnce() -> Found) {
+    fn check(&mut self, name: &str, choice: DeviceChoice, run: impl FnOnce() -> Found) {
         let check = self.run(name, choice, run);
         self.checks.push(check);
     }
 
-    fn ask(&mut self, name: &'static str, run: impl FnOnce() -> Found) {
+    fn ask(&mut self, name: &str, run: impl FnOnce() -> Found) {
         let check = self.run(name, DeviceChoice::Cuda, run);
         self.questions.push(check);
     }
 
-    fn run(&self, name: &'static str, choice: DeviceChoice, run: impl FnOnce() -> Found) -> Check {
+    fn run(&self, name: &str, choice: DeviceChoice, run: impl FnOnce() -> Found) -> Check {
         let begin = Instant::now();
         let found = run();
         let seconds = begin.elapsed().as_secs_f64();
@@ -189,6 +203,7 @@ impl Doctor {
         let is_cuda = choice == DeviceChoice::Cuda;
         let device = if is_cuda { "cuda" } else { "cpu" };
         tracing::debug!("{name} ({device}): {outcome:?} in {seconds:.2} s: {note}");
+        let name = name.to_owned();
         Check { name, device, outcome, note, figures, software: is_cuda && self.software, seconds }
     }
 }

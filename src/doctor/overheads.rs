@@ -60,14 +60,18 @@ fn boundary(found: &Overheads) -> Found {
     )
 }
 
+/// How long before or after something.
+pub(super) fn side_of(ns: f64) -> String {
+    if ns >= 0.0 { format!("{ns:.0} ns before") } else { format!("{:.0} ns after", -ns) }
+}
+
 fn overlap(found: &Overheads) -> Found {
     let Overheads { overlap_ns, overlap_full_ns, gap_ns, gap_full_ns, .. } = *found;
-    let side = |ns: f64| if ns >= 0.0 { format!("{ns:.0} ns before") } else { format!("{:.0} ns after", -ns) };
     let note = format!(
         "a node's first block begins {} the node ahead of it ends ({} with full edges), and is behind its wait \
          {gap_ns:.0} ns after that ({gap_full_ns:.0} ns)",
-        side(overlap_ns),
-        side(overlap_full_ns),
+        side_of(overlap_ns),
+        side_of(overlap_full_ns),
     );
     Finding::of(
         note,
@@ -117,7 +121,7 @@ fn step(runner: &mut StepRunner, traced: bool) -> Result<(f64, usize), Box<dyn E
     Ok((begin.elapsed().as_nanos() as f64, nodes))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 
+use super::activity::Watched;
 use super::schema::{
     GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
 };
@@ -12,6 +13,9 @@ use crate::request::StepId;
 
 /// Whether this build can record.
 pub const ENABLED: bool = false;
+
+/// What the driver's profiling library is called.
+pub const ACTIVITY_NAME: &str = "profiling library";
 
 /// What the flag for sources says of itself.
 pub const SOURCE_HELP: &str = "Refused: this build has no recorder";
@@ -36,6 +40,12 @@ impl Activity {
     #[inline(always)]
     pub fn get() -> Result<Activity, String> {
         Err(RecordError::NotCompiledIn.to_string())
+    }
+
+    /// Begins to keep its records in memory.
+    #[inline(always)]
+    pub fn watch(&self) -> Result<Watch, String> {
+        match *self {}
     }
 
     /// Its name and version.
@@ -66,6 +76,32 @@ impl Activity {
 /// A graph whose nodes are known, of which there is none.
 #[derive(Debug)]
 pub enum KnownGraph {}
+
+impl KnownGraph {
+    /// The ordinal of the node that has this id in the executable graph.
+    #[inline(always)]
+    pub fn in_executable(&self, _: u64) -> Option<u32> {
+        match *self {}
+    }
+
+    /// The ordinal of the node that had this id when it was captured.
+    #[inline(always)]
+    pub fn at_capture(&self, _: u64) -> Option<u32> {
+        match *self {}
+    }
+}
+
+/// Records that are kept in memory, of which there are none.
+#[derive(Debug)]
+pub enum Watch {}
+
+impl Watch {
+    /// Ends it.
+    #[inline(always)]
+    pub fn stop(self) -> Watched {
+        match self {}
+    }
+}
 
 /// A recording under way, of which there is none.
 #[derive(Debug)]

@@ -196,6 +196,34 @@ pub enum Activity {
     Overhead(OverheadActivity),
 }
 
+/// A record of a kernel in a graph as it came: for whoever examines the profiling library itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchedNode {
+    /// Of the launch of its graph.
+    pub correlation: u32,
+    /// Of the node, in whichever graph the library says.
+    pub id: u64,
+    /// Of the captured node that it was instantiated from, in libraries that say so.
+    pub source: Option<u64>,
+    /// Begin, in nanoseconds of the machine's monotonic clock; 0: not timed.
+    pub start_ns: u64,
+    /// End.
+    pub end_ns: u64,
+}
+
+/// What the profiling library said while it was watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Kernels in graphs, in the order of their records.
+    pub nodes: Vec<WatchedNode>,
+    /// Correlation ids of the calls that launch graphs.
+    pub launches: Vec<u32>,
+    /// Records that the library had no room for.
+    pub dropped: u64,
+    /// Calls of the library that failed.
+    pub errors: Vec<String>,
+}
+
 /// What became of the profiling library's records: its own words in a recording's closing block.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivityCounts {

@@ -183,6 +183,14 @@ fn a_flag_with_an_unknown_value_is_named() {
     fails(&model, &["--colour"], &["--colour"]);
     fails(&model, &["--dummy-seed=1"], &["--dummy-seed", "--load-format dummy"]);
     fails(&model, &["--device=null", "--threads=1"], &["--threads", "--device cpu"]);
+    // A build without the recorder refuses every source.
+    let source = "--trace-source";
+    let (unknown, needs_gpu) = match vitrum::engine::CAN_RECORD {
+        true => ("the sources are stamps, cupti, both", "use --device cuda, or stamps"),
+        false => ("rebuild with --features profiling", "rebuild with --features profiling"),
+    };
+    fails(&model, &["--trace-source=nsys"], &[source, "nsys", unknown]);
+    fails(&model, &["--trace-source=both", "--device=cpu"], &[source, needs_gpu]);
     let fraction = "--gpu-memory-utilization";
     fails(&model, &["--device=cpu", "--gpu-memory-utilization=0.5"], &[fraction, "--device cuda"]);
     fails(&model, &["--device=cpu", "--gpu-memory-utilization=half"], &[fraction, "half"]);

@@ -52,22 +52,12 @@ impl Graph {
         stamps_addr: Option<u64>,
         activity: Option<Activity>,
     ) -> Result<Graph, CudaError> {
+        let named = activity.map(|activity| (activity, table.id));
         let launch_all = |info: &dyn Fn(usize) -> LaunchInfo| {
-            let mut ids = Vec::with_capacity(if activity.is_some() { nodes.len() } else { 0 });
-            let mut executable = Executable::capture(context, || {
-                nodes.iter().enumerate().try_for_each(|(ordinal, node)| {
-                    // SAFETY: by this function's contract.
-                    unsafe { launch(context, node, info(ordinal), ordinal > 0)? };
-                    if let Some(activity) = activity {
-                        // SAFETY: the node belongs to the graph that is being captured.
-                        ids.push(unsafe { activity.node_id(captured_last(context)?.cast()) });
-                    }
-                    Ok(())
-                })
-            })?;
-            // SAFETY: the executable lives longer than what is known of it, which is dropped first.
-            executable.known = activity.map(|activity| unsafe { activity.know(executable.exec.cast(), table.id, ids) });
-            Ok::<Executable, CudaError>(executable)
+            Executable::capture_named(context, nodes.len(), named, |ordinal| {
+                // SAFETY: by this function's contract.
+                unsafe { launch(context, &nodes[ordinal], info(ordinal), ordinal > 0) }
+            })
         };
         let idle = launch_all(&|_| LaunchInfo { stamp: 0 })?;
         let stamped = |addr: u64| launch_all(&|ordinal| LaunchInfo { stamp: addr + (ordinal * STAMP_BYTES) as u64 });
@@ -99,9 +89,38 @@ pub(super) struct Executable {
 unsafe impl Send for Executable {}
 
 impl Executable {
+    /// Captures so many launches, in order, each one node whose addresses stay valid as long as this is replayed. The
+    /// nodes are named to the driver's profiling library, if there is one, as those of the graph of this number.
+    pub(super) fn capture_named(
+        context: &Arc<Context>,
+        nodes: usize,
+        named: Option<(Activity, u32)>,
+        mut launch: impl FnMut(usize) -> Result<(), CudaError>,
+    ) -> Result<Executable, CudaError> {
+        let mut ids = Vec::with_capacity(if named.is_some() { nodes } else { 0 });
+        let mut executable = Executable::capture(context, || {
+            (0..nodes).try_for_each(|node| {
+                launch(node)?;
+                if let Some((activity, _)) = named {
+                    // SAFETY: the node belongs to the graph that is being captured.
+                    ids.push(unsafe { activity.node_id(captured_last(context)?.cast()) });
+                }
+                Ok(())
+            })
+        })?;
+        // SAFETY: the executable lives longer than what is known of it, which is dropped first.
+        executable.known = named.map(|(activity, graph)| unsafe { activity.know(executable.exec.cast(), graph, ids) });
+        Ok(executable)
+    }
+
+    /// What the driver's profiling library knows of its nodes.
+    pub(super) fn known(&self) -> Option<&KnownGraph> {
+        self.known.as_ref()
+    }
+
     /// Captures what `launch_all` puts on the stream: launches alone, whose addresses stay valid as long as this is
     /// replayed.
-    pub(super) fn capture(
+    fn capture(
         context: &Arc<Context>,
         launch_all: impl FnOnce() -> Result<(), CudaError>,
     ) -> Result<Executable, CudaError> {
@@ -142,7 +161,7 @@ impl Executable {
 
 impl Drop for Executable {
     fn drop(&mut self) {
-        drop(self.known.take());
+        self.known = None;
         let _ = self.context.bind();
         // SAFETY: both are this value's own, and replays of them have ended, or the GPU has failed.
         unsafe {

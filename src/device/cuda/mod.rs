@@ -31,7 +31,9 @@ pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
 use self::launch::Launch;
-pub use self::measure::Overheads;
+pub use self::measure::{
+    CHAIN_NODES, CHAIN_SPINS_NS, ChainRun, ChainTimes, Chains, Overheads, RecordCounts, RecordTimes, RecordedRun,
+};
 use self::memory::Memory;
 use self::modules::Modules;
 use self::steps::{Steps, Tracer};

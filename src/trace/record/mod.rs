@@ -17,7 +17,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use self::cupti::{Activity, KnownGraph, SOURCE_HELP, parse_source};
+pub use self::cupti::{ACTIVITY_NAME, Activity, KnownGraph, SOURCE_HELP, Watch, parse_source};
 use self::cupti::{Decoded, Session};
 use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};
@@ -77,8 +77,8 @@ impl Recorder {
         graphs: &[&GraphTable],
     ) -> Result<Recorder, RecordError> {
         check_prefix(&options.prefix)?;
-        let (sources, activity) = choose_sources(options);
         let (id, path, file) = create_file(options)?;
+        let (sources, activity) = choose_sources(options);
         let number: u64 = id.parse().unwrap_or_default();
         let toggle_seed = options.toggle.then(|| mix(number));
         let header = SpoolHeader {

@@ -23,29 +23,41 @@ const CONFIG: &str = r#"{
 const MODEL_FLAGS: &str = "--load-format dummy --dummy-weights q4_1 --max-model-len 128 --max-num-seqs 4";
 
 const LOAD: [&str; 8] = ["--num-prompts", "6", "--input-len", "24", "--output-len", "12", "--concurrency", "3"];
+const SHORT_LOAD: [&str; 8] = ["--num-prompts", "2", "--input-len", "7", "--output-len", "4", "--concurrency", "2"];
 
 /// What times the nodes, each in a run of its own.
 const SOURCES: [&str; 3] = ["stamps", "cupti", "both"];
+/// The version of CUPTI's records of kernels: of CUDA 13.0.
+const VERSION: &str = "10";
+/// Others that there are: of CUDA 12.9, 13.1 and 13.4.
+const VERSIONS: [&str; 3] = ["9", "11", "13"];
 
-fn folder(source: &str) -> PathBuf {
-    tree::target().join("xtask-test").join("cuda-serve").join(source)
+fn folder(source: &str, version: &str) -> PathBuf {
+    tree::target().join("xtask-test").join("cuda-serve").join(format!("{source}-{version}"))
 }
 
 pub(super) fn cuda_serve(part: &Part) -> Result<Outcome, String> {
-    let found = SOURCES.map(|source| serve(part, source).map_err(|error| format!("{source}: {error}")));
-    let found = found.into_iter().collect::<Result<Vec<String>, String>>()?;
-    Ok(Outcome::passed(format!("the GPU is software: {}", found.join("; "))))
+    let run = |source: &str, version: &str, load: &[&str]| {
+        serve(part, (source, version), load).map_err(|error| format!("{source}, records of version {version}: {error}"))
+    };
+    let found =
+        SOURCES.map(|source| run(source, VERSION, &LOAD)).into_iter().collect::<Result<Vec<String>, String>>()?;
+    for version in VERSIONS {
+        SOURCES[1..].iter().try_for_each(|source| run(source, version, &SHORT_LOAD).map(drop))?;
+    }
+    let versions = VERSIONS.join(", ");
+    Ok(Outcome::passed(format!("the GPU is software: {}; the same in versions {versions}", found.join("; "))))
 }
 
-fn serve(part: &Part, source: &str) -> Result<String, String> {
-    let folder = folder(source);
+fn serve(part: &Part, (source, version): (&str, &str), load: &[&str]) -> Result<String, String> {
+    let folder = folder(source, version);
     empty(&folder)?;
     let config = folder.join("config.json");
     fs::write(&config, CONFIG).map_err(|error| format!("{}: {error}", config.display()))?;
     let mut profile = tree::this_program().map_err(|error| error.to_string())?;
     profile.args(["profile-serve", "--software-gpu", "--no-perturbation", "--json", "--trace-source", source]);
     profile.arg("--model").arg(&config).arg(format!("--server-args={MODEL_FLAGS}"));
-    profile.args(LOAD).arg("--out").arg(&folder);
+    profile.args(load).arg("--out").arg(&folder).env("SOFTCUDA_CUPTI", version);
     part.run("cargo xtask profile-serve", profile)?;
     let summary = summary(&folder)?;
     let found = judge_recording(&summary)?;
@@ -82,7 +94,7 @@ pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
 }
 
 fn each_by_cupti(check: impl Fn(&Path) -> Result<String, String>) -> Result<Outcome, String> {
-    let of = |source: &str| check(&folder(source)).map(|found| format!("{source}: {found}"));
+    let of = |source: &str| check(&folder(source, VERSION)).map(|found| format!("{source}: {found}"));
     Ok(Outcome::passed([of(SOURCES[1])?, of(SOURCES[2])?].join("; ")))
 }
 

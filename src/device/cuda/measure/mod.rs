@@ -1,14 +1,20 @@
-//! Measuring the GPU by kernels that belong to no model: what it can do ([`peaks`]), and what it costs to use it
-//! ([`overheads`]). They are launched on the device's stream while no step is under way, and timed by their own stamps.
+//! Measuring the GPU by kernels that belong to no model: what it can do ([`peaks`]), what it costs to use it
+//! ([`overheads`]), and what it costs that the driver's profiling library records ([`activity`]). They are launched on
+//! the device's stream while no step is under way, and timed by their own stamps.
 
+mod activity;
+mod chains;
 mod overheads;
 mod peaks;
+mod records;
 
 use std::sync::Arc;
 
 use cust_core::DeviceCopy;
 
+pub use self::activity::{CHAIN_NODES, CHAIN_SPINS_NS, ChainRun, ChainTimes, Chains, RecordedRun};
 pub use self::overheads::Overheads;
+pub use self::records::{RecordCounts, RecordTimes};
 use super::context::Context;
 use super::driver::filled;
 use super::graph::{STAMP_BYTES, launch_with};
@@ -21,7 +27,7 @@ use crate::device::{DeviceError, DevicePeaks, read_pod};
 /// The kernels that are launched from here alone, for the launch table's test.
 #[cfg(test)]
 pub(super) const KERNELS: [&str; 6] =
-    ["peak_read", "peak_copy", "peak_bf16", "peak_int8", overheads::PROBE, overheads::CLOCK_STEP];
+    ["peak_read", "peak_copy", "peak_bf16", "peak_int8", chains::PROBE, overheads::CLOCK_STEP];
 
 /// What a measurement needs of the device.
 struct Bench<'a> {
@@ -123,5 +129,10 @@ impl CudaDevice {
     /// Measures what it costs to use the device, with no step under way.
     pub fn measure_overheads(&mut self) -> Result<Overheads, DeviceError> {
         overheads::measure(&mut Bench::new(self)?)
+    }
+
+    /// Chains of nodes to measure the driver's profiling library by, if it was prepared; with no step under way.
+    pub fn chains(&mut self) -> Result<Chains<'_>, DeviceError> {
+        Chains::capture(Bench::new(self)?)
     }
 }

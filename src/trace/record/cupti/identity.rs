@@ -39,7 +39,7 @@ impl Identity {
 }
 
 /// The id that a captured node has in an executable graph.
-fn in_executable(exec: u32, captured: u64) -> u64 {
+pub(super) fn in_executable(exec: u32, captured: u64) -> u64 {
     u64::from(exec) << 32 | captured & u64::from(u32::MAX)
 }
 

@@ -15,6 +15,7 @@ mod library;
 mod records;
 mod session;
 pub mod synthetic;
+mod watch;
 
 use std::ffi::c_void;
 use std::path::PathBuf;
@@ -26,7 +27,11 @@ pub(super) use self::decoder::Decoded;
 use self::identity::Identity;
 use self::library::{Cupti, CuptiError};
 pub(super) use self::session::Session;
+pub use self::watch::Watch;
 use crate::trace::session::TraceSource;
+
+/// What it is called where its version is not known.
+pub const ACTIVITY_NAME: &str = "CUPTI";
 
 /// What `--trace-source` says of itself.
 pub const SOURCE_HELP: &str = "What times the nodes of recordings: `stamps` of the graphs themselves, `cupti`, \
@@ -142,6 +147,23 @@ impl std::fmt::Debug for Activity {
 pub struct KnownGraph {
     exec: u32,
     captured: Vec<u64>,
+}
+
+impl KnownGraph {
+    /// The ordinal of the node that has this id in the executable graph.
+    pub fn in_executable(&self, id: u64) -> Option<u32> {
+        self.find(|captured| identity::in_executable(self.exec, captured) == id)
+    }
+
+    /// The ordinal of the node that had this id when it was captured.
+    pub fn at_capture(&self, id: u64) -> Option<u32> {
+        self.find(|captured| captured == id)
+    }
+
+    fn find(&self, is_it: impl Fn(u64) -> bool) -> Option<u32> {
+        let at = self.captured.iter().position(|captured| *captured != 0 && is_it(*captured))?;
+        Some(at as u32)
+    }
 }
 
 impl Drop for KnownGraph {

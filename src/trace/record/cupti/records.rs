@@ -12,7 +12,8 @@ use cudarc::cupti::sys;
 use super::identity::Identity;
 use super::library::{Cupti, NextRecord};
 use crate::trace::activity::{
-    Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind,
+    Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind, Watched,
+    WatchedNode,
 };
 
 const KERNEL: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL as u32;
@@ -179,14 +180,33 @@ impl Records {
 
     /// What the next record says; an error is a status with which the walk ends before the buffer does.
     pub(super) fn next(&mut self, identity: &Identity, has_source_nodes: bool) -> Result<Option<Seen>, c_int> {
+        // SAFETY: a whole record of the library's version.
+        Ok(self.walk()?.map(|record| unsafe { read(record, identity, has_source_nodes) }))
+    }
+
+    /// Adds the next record as it came, if it is of a graph's kernel or of a graph's launch; whether there was one.
+    pub(super) fn add_next(&mut self, to: &mut Watched, has_source_nodes: bool) -> Result<bool, c_int> {
+        let Some(record) = self.walk()? else { return Ok(false) };
+        // SAFETY: a whole record of the library's version.
+        let (kernel, seen) =
+            unsafe { (read_kernel(record, has_source_nodes), read(record, &Identity::default(), false)) };
+        to.nodes.extend(kernel.and_then(watched));
+        if let Seen::Kept(Activity::Call(CallActivity { call: DriverCall::GraphLaunch, correlation, .. })) = seen {
+            to.launches.push(correlation);
+        }
+        Ok(true)
+    }
+
+    /// The address of the next record.
+    #[inline]
+    fn walk(&mut self) -> Result<Option<*const u8>, c_int> {
         const END: c_int = sys::CUptiResult::CUPTI_ERROR_MAX_LIMIT_REACHED as c_int;
         if self.bytes == 0 {
             return Ok(None);
         }
         // SAFETY: by the contract of `new`; the record is null or the one before.
         match unsafe { (self.next)(self.buffer, self.bytes, &mut self.record) } {
-            // SAFETY: CUPTI gave the address of a whole record of its version.
-            0 => Ok(Some(unsafe { read(self.record.cast(), identity, has_source_nodes) })),
+            0 => Ok(Some(self.record.cast_const().cast())),
             END => Ok(None),
             status => Err(status),
         }
@@ -204,17 +224,36 @@ unsafe fn read(record: *const u8, identity: &Identity, has_source_nodes: bool) -
     // first fields; these are plain numbers.
     unsafe {
         match record.cast::<u32>().read_unaligned() {
-            KERNEL => {
-                let kernel = record.cast::<Kernel>().read_unaligned();
-                let source = has_source_nodes.then(|| record.add(KERNEL13_SOURCE_NODE).cast::<u64>().read_unaligned());
-                node(&kernel, source, identity)
-            }
+            KERNEL => match read_kernel(record, has_source_nodes) {
+                Some((kernel, source)) => node(&kernel, source, identity),
+                None => Seen::Other,
+            },
             kind @ (MEMCPY | MEMSET) => Seen::Kept(copy(&record.cast::<Copy>().read_unaligned(), kind == MEMSET)),
             DRIVER => call(&record.cast::<Call>().read_unaligned()),
             OVERHEAD => Seen::Kept(overhead(&record.cast::<Overhead>().read_unaligned())),
             _ => Seen::Other,
         }
     }
+}
+
+/// A kernel, and the node that it was instantiated from; `None`: a record of another kind.
+///
+/// # Safety
+/// As of [`read`].
+#[inline]
+unsafe fn read_kernel(record: *const u8, has_source_nodes: bool) -> Option<(Kernel, Option<u64>)> {
+    // SAFETY: as in `read`; a kernel's record of version 13 is longer than that.
+    unsafe {
+        let kernel =
+            (record.cast::<u32>().read_unaligned() == KERNEL).then(|| record.cast::<Kernel>().read_unaligned());
+        let source = || record.add(KERNEL13_SOURCE_NODE).cast::<u64>().read_unaligned();
+        kernel.map(|kernel| (kernel, has_source_nodes.then(source)))
+    }
+}
+
+fn watched((kernel, source): (Kernel, Option<u64>)) -> Option<WatchedNode> {
+    let Kernel { correlation, graph_node: id, start_ns, end_ns, .. } = kernel;
+    (id != 0).then_some(WatchedNode { correlation, id, source, start_ns, end_ns })
 }
 
 fn node(kernel: &Kernel, source: Option<u64>, identity: &Identity) -> Seen {

@@ -69,11 +69,25 @@ impl Session {
         self.switch.given_up.load(Ordering::Relaxed)
     }
 
-    /// Ends it, with nothing under way: every record is there then, or counted.
-    pub(in crate::trace::record) fn stop(mut self) -> Decoded {
+    /// Ends it, with nothing under way, if nobody decodes: the buffers that came, the library that filled them, how
+    /// many records it had no room for, and what went wrong.
+    pub(super) fn stop_undecoded(mut self) -> (Receiver<FullBuffer>, Cupti, u64, Vec<String>) {
+        let (dropped, errors) = self.switch_off();
+        let buffers = self.buffers.take().expect("no thread was started that decodes");
+        (buffers, self.switch.cupti, dropped, errors)
+    }
+
+    /// How many records there was no room for, and what went wrong.
+    fn switch_off(&self) -> (u64, Vec<String>) {
         let mut errors = self.switch.off();
         let dropped = self.switch.flush(&mut errors);
         buffers::close();
+        (dropped, errors)
+    }
+
+    /// Ends it, with nothing under way: every record is there then, or counted.
+    pub(in crate::trace::record) fn stop(mut self) -> Decoded {
+        let (dropped, errors) = self.switch_off();
         let mut decoded = match self.decoder.take().map(JoinHandle::join) {
             Some(Ok(decoded)) => decoded,
             Some(Err(_)) => Decoded::failed("the thread that decodes records ended before its time"),
@@ -91,10 +105,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if self.buffers.is_some() || self.decoder.is_some() {
-            let mut errors = self.switch.off();
-            self.switch.flush(&mut errors);
-            buffers::close();
-            for error in errors {
+            for error in self.switch_off().1 {
                 tracing::warn!("ending a recording: {error}");
             }
         }
