@@ -56,13 +56,13 @@
 //!
 //! # Two sources of node times
 //!
-//! A graph times itself: workers of the CPU read the clock around each node, kernels of a GPU write its clock into cells
-//! that are copied away (*stamps*). Stamps are there on every device, alone, beside other profilers and under
+//! A graph times itself: workers of the CPU read the clock around each node, kernels of a GPU write its clock into
+//! cells that are copied away (*stamps*). Stamps are there on every device, alone, beside other profilers and under
 //! programmatic edges. On an NVIDIA GPU there is CUPTI too, NVIDIA's own profiling library
 //! (`src/trace/record/cupti/mod.rs`): it sees copies and calls of the driver besides, and it may cost more, and change
 //! what it sees. Its records name a node by an id that the device asks for when it captures the node, and a launch by
-//! the call's correlation; the engine writes down when it made the call, by the same clock, so that a launch is known as
-//! a replay when the recording is read (`src/report/model`). With both, every node is compared.
+//! the call's correlation; the engine writes down when it made the call, by the same clock, so that a launch is known
+//! as a replay when the recording is read (`src/report/model`). With both, every node is compared.
 //!
 //! # The CUDA device has not run on a GPU yet
 //!
