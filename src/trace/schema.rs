@@ -212,16 +212,19 @@ impl LaunchFacts {
 
     /// Warps of 32 threads of the launch for each multiprocessor.
     pub fn warps_per_multiprocessor(&self) -> f64 {
-        let threads: u32 = self.block.iter().product();
-        self.blocks_per_multiprocessor() * f64::from(threads.div_ceil(32))
+        self.blocks_per_multiprocessor() * (self.block_threads() / 32.0).ceil()
     }
 
     /// The part of a multiprocessor's threads that are there at once, from 0 to 1: of the blocks that it holds, or of
     /// those that it is given if these are fewer.
     pub fn occupancy(&self) -> f64 {
-        let threads: u32 = self.block.iter().product();
         let blocks = self.blocks_per_multiprocessor().ceil().min(f64::from(self.blocks_held));
-        (blocks * f64::from(threads) / f64::from(self.threads_max.max(1))).min(1.0)
+        (blocks * self.block_threads() / f64::from(self.threads_max.max(1))).min(1.0)
+    }
+
+    /// A number of which a file may hold any.
+    fn block_threads(&self) -> f64 {
+        self.block.iter().map(|size| f64::from(*size)).product()
     }
 }
 

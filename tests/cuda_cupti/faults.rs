@@ -17,9 +17,10 @@ const FAIL_FILE: &str = "VITRUM_TEST_FAIL_FILE";
 const CALLS: &str = "VITRUM_TEST_CALLS";
 
 /// Every function that is called.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     "cuptiGetVersion",
     "cuptiActivitySetAttribute",
+    "cuptiSetThreadIdType",
     "cuptiActivityRegisterTimestampCallback",
     "cuptiActivityRegisterCallbacks",
     "cuptiActivityEnable",

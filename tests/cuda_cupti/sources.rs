@@ -1,5 +1,6 @@
 //! What a recording holds, by source and by version of CUPTI's records.
 
+use vitrum::report::{Report, Unaccounted};
 use vitrum::trace::session::{SpoolSummary, TraceSource};
 
 use super::support::software_gpu::{child, finished};
@@ -43,6 +44,25 @@ fn assert_complete(summary: &SpoolSummary, source: TraceSource) {
     assert_eq!(counts.other_kernels > 0, source == TraceSource::Both, "{counts:#?}");
 }
 
+/// What is read from its file is whole, too: each node is of a replay, each replay of a step.
+fn assert_report(summary: &SpoolSummary, source: TraceSource) {
+    let report = Report::load(&summary.path).expect("a recording");
+    let completeness = &report.completeness;
+    assert!(completeness.complete && completeness.received == summary.expected, "{completeness:#?}");
+    assert!(report.account.total.unattributed_share() < 0.01, "{:#?}", report.account.total);
+    assert_eq!(report.account.unaccounted, Unaccounted::default());
+    let launch = report.recording.graphs[0].nodes[0].launch.expect("a GPU's node says how it is launched");
+    assert!(launch.registers > 0 && launch.block == [256, 1, 1] && launch.blocks_held > 0, "{launch:?}");
+    match (&completeness.activity, source) {
+        (None, TraceSource::Stamps) => {}
+        (Some(activity), TraceSource::Activity | TraceSource::Both) => {
+            assert!(activity.complete && activity.received == summary.expected, "{activity:#?}");
+            assert_eq!(activity.alone, source == TraceSource::Activity);
+        }
+        (activity, _) => panic!("{source:?}: {activity:#?}"),
+    }
+}
+
 #[test]
 fn recordings_are_complete_by_each_source_and_version() {
     for version in ["9", "10", "11", "13"] {
@@ -59,6 +79,7 @@ fn child_recordings_are_complete_by_each_source() {
     let recordings: Vec<_> = sources.iter().map(|source| record(&engine, &folder(), *source)).collect();
     for (source, (summary, answers)) in sources.into_iter().zip(&recordings) {
         assert_complete(summary, source);
+        assert_report(summary, source);
         assert!(answers == &recordings[0].1, "recording changes no answer");
     }
     engine.shutdown();

@@ -103,6 +103,7 @@ macro_rules! functions {
 functions! {
     cuptiGetVersion(version: *mut u32);
     cuptiActivitySetAttribute(attribute: sys::CUpti_ActivityAttribute, bytes: *mut usize, value: *mut c_void);
+    cuptiSetThreadIdType(kind: sys::CUpti_ActivityThreadIdType);
     cuptiActivityRegisterTimestampCallback(clock: sys::CUpti_TimestampCallbackFunc);
     cuptiActivityRegisterCallbacks(
         requested: sys::CUpti_BuffersCallbackRequestFunc,

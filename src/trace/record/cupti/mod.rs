@@ -182,10 +182,13 @@ fn note_trouble(what: &str, asked: Result<(), CuptiError>) {
 fn prepare(cupti: &Cupti) -> Result<(), CuptiError> {
     let (mut is_zeroed, mut bytes) = (1u8, size_of::<u8>());
     let attribute = sys::CUpti_ActivityAttribute::CUPTI_ACTIVITY_ATTR_ZEROED_OUT_ACTIVITY_BUFFER;
+    // Not pthread_self's, which nothing else here knows.
+    let thread_ids = sys::CUpti_ActivityThreadIdType::CUPTI_ACTIVITY_THREAD_ID_TYPE_SYSTEM;
     // SAFETY: the attribute is a u8, and CUPTI reads it; the callbacks are functions of this process, and what they are
     // given is as their contracts say.
     unsafe {
         cupti.cuptiActivitySetAttribute(attribute, &mut bytes, std::ptr::from_mut(&mut is_zeroed).cast())?;
+        cupti.cuptiSetThreadIdType(thread_ids)?;
         cupti.cuptiActivityRegisterTimestampCallback(Some(clock))?;
         cupti.cuptiActivityRegisterCallbacks(Some(buffers::requested), Some(buffers::completed))
     }

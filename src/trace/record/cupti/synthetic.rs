@@ -59,7 +59,7 @@ pub fn decode_synthetic(toolkits: &[PathBuf], count: u64, path: &Path) -> Result
         cpu += thread_time() - begin;
     }
     let decoded = decoder.end();
-    drop(full.send(Message::Close(Box::new(Closing::default())))); // fails if the writer has ended, which is seen next
+    drop(full.send(Message::Close(Box::<Closing>::default()))); // fails if the writer has ended, which is seen next
     let end = writer.join().map_err(|_| "the thread that writes ended before its time")?;
     match end.error {
         Some(error) => Err(in_file(error)),

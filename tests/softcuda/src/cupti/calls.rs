@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use super::callbacks::{self, Completed, Requested, Timestamp};
 use super::status::{self, Answer, Refusal};
-use super::{buffers, call, flush, give, kinds, records, settings, uncounted_call};
+use super::{buffers, call, driver_calls, flush, give, kinds, records, settings, uncounted_call};
 use crate::driver::{self, Unknown, say};
 
 /// At the first call: what is to be said at the end of the process.
@@ -91,6 +91,18 @@ pub(super) unsafe extern "C" fn cuptiActivitySetAttribute(
             _ => {}
         }
         Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn cuptiSetThreadIdType(kind: c_uint) -> c_int {
+    const SYSTEM: c_uint = 1;
+    call("cuptiSetThreadIdType", || match kind {
+        0 | SYSTEM => {
+            driver_calls::set_system_ids(kind == SYSTEM);
+            Ok(())
+        }
+        _ => Err(Refusal::new(status::INVALID_PARAMETER, format!("threads are not numbered in a way {kind}"))),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::buffers::{self, QueueId};
 use super::kinds;
@@ -108,10 +108,17 @@ impl DriverCall {
     }
 }
 
-/// The system's number of this thread.
+/// Whether records have the system's numbers of threads, and not those of pthreads.
+static HAS_SYSTEM_IDS: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn set_system_ids(has: bool) {
+    HAS_SYSTEM_IDS.store(has, Relaxed);
+}
+
+/// This thread's number, of the kind that was asked for.
 pub(super) fn thread_id() -> u32 {
-    // SAFETY: it takes nothing and always succeeds.
-    unsafe { libc::gettid() as u32 }
+    // SAFETY: both take nothing and always succeed.
+    unsafe { if HAS_SYSTEM_IDS.load(Relaxed) { libc::gettid() as u32 } else { libc::pthread_self() as u32 } }
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ fn only_a_forced_flush_gives_back_what_is_not_complete() {
 #[test]
 fn each_thread_has_its_own_buffer_for_calls() {
     let lines = in_process("buffers::each_thread_has_its_own_buffer_for_calls", &[], |cuda| {
+        cuda.call("cuptiSetThreadIdType", &[1]);
         let f = Filling::begin(cuda);
         f.cupti.enable(DRIVER);
         // SAFETY: it takes nothing.

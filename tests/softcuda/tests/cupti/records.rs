@@ -67,6 +67,7 @@ fn work_is_recorded_as_it_was_asked_for() {
 #[test]
 fn calls_of_the_driver_are_recorded() {
     let lines = in_process("records::calls_of_the_driver_are_recorded", &[], |cuda| {
+        cuda.call("cuptiSetThreadIdType", &[1]);
         let cupti = Cupti::begin(cuda, &[DRIVER, KERNEL]);
         let p = Program::begin(cuda);
         let addr = p.alloc(4096);
@@ -156,6 +157,7 @@ fn what_is_done_outside_of_a_session_is_not_recorded() {
 #[test]
 fn cupti_s_own_time_is_recorded() {
     let lines = in_process("records::cupti_s_own_time_is_recorded", &[], |cuda| {
+        cuda.call("cuptiSetThreadIdType", &[1]);
         const FLUSH: u32 = 1 << 16;
         const REQUEST: u32 = 7 << 16;
         let cupti = Cupti::begin(cuda, &[OVERHEAD, MEMSET]);
@@ -191,4 +193,26 @@ fn cupti_s_own_time_is_recorded() {
         p.end();
     });
     told(&lines, &[]);
+}
+
+/// By pthread_self, as long as nobody asks for the system's numbers.
+#[test]
+fn threads_are_numbered_as_asked() {
+    let lines = in_process("records::threads_are_numbered_as_asked", &[], |cuda| {
+        let cupti = Cupti::begin(cuda, &[]);
+        let p = Program::begin(cuda);
+        let mut threads = [0; 2];
+        for kind in [0, 1] {
+            cuda.call("cuptiSetThreadIdType", &[kind as u64]);
+            cupti.enable(DRIVER);
+            cuda.make("cuDriverGetVersion", &[]);
+            cupti.disable(DRIVER);
+            threads[kind] = of_kind(&cupti.records(), DRIVER)[0].u32(28);
+        }
+        // SAFETY: both take nothing.
+        assert_eq!(threads, unsafe { [libc::pthread_self() as u32, libc::gettid() as u32] });
+        assert_eq!(cuda.status("cuptiSetThreadIdType", &[2]), 1);
+        p.end();
+    });
+    told(&lines, &["numbered"]);
 }
