@@ -251,7 +251,7 @@ mod cupti {
         assert_eq!(note(report, "checks", LIBRARY), library);
         let of = |name| figure(report, "questions", "CUPTI: nodes of its records", name);
         let nodes = of("activity_nodes");
-        assert!(nodes > 5_000.0 && of("activity_replays") == nodes / 64.0, "{report:#}");
+        assert!(nodes > 1_500.0 && of("activity_replays") == nodes / 64.0, "{report:#}");
         for all in ["activity_records", "activity_found_by_executable"] {
             assert_eq!(of(all), nodes, "{all}");
         }
@@ -283,7 +283,7 @@ mod cupti {
 
     #[test]
     fn records_that_are_missing_are_counted() {
-        let report = asked(softcuda::library_dir(), &[("SOFTCUDA_CUPTI_DROP_EVERY", "1000")]);
+        let report = asked(softcuda::library_dir(), &[("SOFTCUDA_CUPTI_DROP_EVERY", "300")]);
         let of = |name| figure(&report, "questions", "CUPTI: nodes of its records", name);
         let dropped = of("activity_dropped");
         assert!(dropped > 4.0 && of("activity_records") + dropped == of("activity_nodes"), "{report:#}");

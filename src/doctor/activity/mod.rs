@@ -15,14 +15,26 @@ use crate::device::cuda::{self, CHAIN_SPINS_NS, ChainRun, ChainTimes, Chains, Cu
 use crate::device::{Device, DeviceChoice};
 use crate::trace::record::{ACTIVITY_NAME, ENABLED};
 
-/// Idle runs, and as many that are recorded, in turn.
-const PAIRS: usize = 7;
+/// How often something is measured.
+#[derive(Clone, Copy)]
+struct Repeats {
+    /// Idle runs, and as many that are recorded, in turn.
+    pairs: usize,
+    /// Measurements in this process, and as many in others, in turn.
+    rounds: usize,
+    /// Runs of such a measurement, of which the median counts.
+    runs: usize,
+}
 
-/// Measurements in this process, and as many in others, in turn.
-const ROUNDS: usize = 3;
-
-/// Runs of such a measurement, of which the median counts.
-const RUNS: usize = 5;
+impl Repeats {
+    /// What software that stands for a GPU takes says nothing, however often it is measured.
+    fn on(is_software: bool) -> Repeats {
+        match is_software {
+            true => Repeats { pairs: 2, rounds: 1, runs: 1 },
+            false => Repeats { pairs: 7, rounds: 3, runs: 5 },
+        }
+    }
+}
 
 /// What the questions are about, in the order in which they have to be asked.
 const QUESTIONS: [&str; 5] =
@@ -46,6 +58,7 @@ pub(super) fn ask(doctor: &mut Doctor, library: &Result<String, String>, program
     if !ENABLED {
         return;
     }
+    let repeats = Repeats::on(doctor.software);
     let names = QUESTIONS.map(|about| format!("{ACTIVITY_NAME}: {about}"));
     if library.is_err() {
         for name in &names {
@@ -57,11 +70,11 @@ pub(super) fn ask(doctor: &mut Doctor, library: &Result<String, String>, program
     let (mut device, mut chains, mut before) = (None, None, None);
     doctor.ask(idle, || {
         let chains = chains.insert(device.insert(open_gpu()?).chains()?);
-        answers::idle(before.insert(Sides::measure(chains, program)?))
+        answers::idle(before.insert(Sides::measure(chains, program, repeats)?))
     });
     let (Some(mut chains), Some(before)) = (chains, before) else { return };
     let mut pairs = None;
-    doctor.ask(cost, || match pairs.insert(Pairs::measure(&mut chains)?) {
+    doctor.ask(cost, || match pairs.insert(Pairs::measure(&mut chains, repeats.pairs)?) {
         Ok(pairs) => answers::cost(pairs),
         Err(reason) => not_answered(reason),
     });
@@ -70,7 +83,7 @@ pub(super) fn ask(doctor: &mut Doctor, library: &Result<String, String>, program
     doctor.ask(overlap, || of_pairs(answers::overlap));
     doctor.ask(records, || of_pairs(answers::records));
     doctor.ask(afterwards, || match &pairs {
-        Ok(_) => answers::afterwards(&before, &Sides::measure(&mut chains, program)?),
+        Ok(_) => answers::afterwards(&before, &Sides::measure(&mut chains, program, repeats)?),
         Err(reason) => not_answered(reason),
     });
 }
@@ -88,11 +101,12 @@ fn open_gpu() -> Result<Box<CudaDevice>, Box<dyn Error>> {
 
 /// What the chains take in a process that has not prepared the profiling library.
 pub fn measure_chains() -> Result<ChainRun, Box<dyn Error>> {
-    settled(&mut open_gpu()?.chains()?)
+    let is_software = super::is_software(&cuda::describe()?);
+    settled(&mut open_gpu()?.chains()?, Repeats::on(is_software).runs)
 }
 
-fn settled(chains: &mut Chains<'_>) -> Result<ChainRun, Box<dyn Error>> {
-    let runs = (0..RUNS).map(|_| chains.run()).collect::<Result<Vec<_>, _>>()?;
+fn settled(chains: &mut Chains<'_>, runs: usize) -> Result<ChainRun, Box<dyn Error>> {
+    let runs = (0..runs).map(|_| chains.run()).collect::<Result<Vec<_>, _>>()?;
     Ok(middle(&runs))
 }
 
@@ -116,10 +130,11 @@ struct Sides {
 }
 
 impl Sides {
-    fn measure(chains: &mut Chains<'_>, program: Option<&Path>) -> Result<Sides, Box<dyn Error>> {
-        let mut sides = Sides { own: Vec::with_capacity(ROUNDS), others: Ok(Vec::with_capacity(ROUNDS)) };
-        for _ in 0..ROUNDS {
-            sides.own.push(settled(chains)?);
+    fn measure(chains: &mut Chains<'_>, program: Option<&Path>, repeats: Repeats) -> Result<Sides, Box<dyn Error>> {
+        let Repeats { rounds, runs, .. } = repeats;
+        let mut sides = Sides { own: Vec::with_capacity(rounds), others: Ok(Vec::with_capacity(rounds)) };
+        for _ in 0..rounds {
+            sides.own.push(settled(chains, runs)?);
             if let Ok(others) = &mut sides.others {
                 match other_process(program) {
                     Ok(run) => others.push(run),
@@ -164,9 +179,9 @@ struct Pairs {
 
 impl Pairs {
     /// The inner error: why nothing can be recorded.
-    fn measure(chains: &mut Chains<'_>) -> Result<Result<Pairs, String>, Box<dyn Error>> {
-        let mut pairs = Pairs { idle: Vec::with_capacity(PAIRS), recorded: Vec::with_capacity(PAIRS) };
-        for _ in 0..PAIRS {
+    fn measure(chains: &mut Chains<'_>, count: usize) -> Result<Result<Pairs, String>, Box<dyn Error>> {
+        let mut pairs = Pairs { idle: Vec::with_capacity(count), recorded: Vec::with_capacity(count) };
+        for _ in 0..count {
             pairs.idle.push(chains.run()?);
             match chains.run_recorded()? {
                 Ok(run) => pairs.recorded.push(run),
