@@ -1,6 +1,5 @@
 //! What fails of CUPTI costs the profile, never the serving.
 
-use std::process::Command;
 use std::time::Duration;
 
 use vitrum::device::{DeviceChoice, DeviceOptions, cuda};
@@ -10,7 +9,7 @@ use super::sources::{FEW_BYTES, broken, run};
 use super::support::software_gpu::{child, finished};
 use super::support::temp::TempDir;
 use super::support::tiny_engine::device_options;
-use super::{FOLDER, folder, record, serve, session, start, toolkit};
+use super::{FOLDER, child_without_driver, folder, record, serve, session, start, toolkit};
 
 /// The file in which CUPTI reads which call is to fail, and how many calls there are.
 const FAIL_FILE: &str = "VITRUM_TEST_FAIL_FILE";
@@ -60,9 +59,7 @@ fn child_one_recording_by_both() {
 /// version, and refuses in words or works; it ends nothing.
 #[test]
 fn the_real_library_is_found_and_answers() {
-    let mut command = Command::new(std::env::current_exe().expect("a test has a file"));
-    command.args(["--exact", "faults::child_the_real_library", "--ignored", "--nocapture"]);
-    let ended = finished(command);
+    let ended = finished(child_without_driver("faults::child_the_real_library"));
     assert!(ended.code == Some(0), "{}{}", ended.stdout, ended.stderr);
     let first = ended.stderr.lines().find(|line| line.starts_with("== ")).expect("an answer");
     assert!(first.starts_with("== CUPTI 13.0 (130001): "), "{}", ended.stderr);

@@ -1,12 +1,14 @@
 //! Recordings of a CUDA device by CUPTI, on the software driver and the software CUPTI of tests/softcuda: each source,
 //! each version of its records, and whatever may fail of it.
 
+mod decoding;
 mod faults;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use vitrum::device::{DeviceChoice, DeviceOptions, WeightFormat, cuda};
 use vitrum::engine::{self, Engine, EngineOptions};
@@ -55,6 +57,13 @@ fn folder() -> PathBuf {
 
 /// Where a child puts its recordings.
 const FOLDER: &str = "VITRUM_TEST_FOLDER";
+
+/// A `child_` test that finds no software driver, and NVIDIA's CUPTI only where it is told to look.
+fn child_without_driver(name: &str) -> Command {
+    let mut child = Command::new(std::env::current_exe().expect("a test has a file"));
+    child.args(["--exact", name, "--ignored", "--nocapture"]);
+    child
+}
 
 /// The toolkit whose compiler built the kernels of this binary: what `cargo xtask cuda-toolchain` installed.
 fn toolkit() -> PathBuf {

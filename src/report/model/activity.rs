@@ -58,7 +58,8 @@ impl Recording {
         self.fill_copies();
     }
 
-    /// Calls by begin, each launch with its replay: the engine took the time of the call around the call itself.
+    /// Calls by begin, each launch with its replay: the engine took the time of the call around the call itself, so the
+    /// call's middle lies within it, though the library's clock reads may be a little off.
     fn launched(&self, mut calls: Vec<CallActivity>) -> Vec<Call> {
         calls.retain(|call| is_time(call.start_ns, call.end_ns));
         calls.sort_by_key(|call| (call.start_ns, Reverse(call.end_ns)));
@@ -72,9 +73,10 @@ impl Recording {
             if record.call != DriverCall::GraphLaunch || record.status != 0 {
                 return Call { record, replay: None };
             }
+            let middle_ns = record.start_ns.midpoint(record.end_ns);
             // Calls follow each other, and so do the engine's times: what ends before this call has none any more.
-            while replays.next_if(|(_, end_ns, _)| *end_ns < record.end_ns).is_some() {}
-            let replay = replays.next_if(|(start_ns, ..)| *start_ns <= record.start_ns);
+            while replays.next_if(|(_, end_ns, _)| *end_ns < middle_ns).is_some() {}
+            let replay = replays.next_if(|(start_ns, ..)| *start_ns <= middle_ns);
             Call { record, replay: replay.map(|(.., at)| at) }
         };
         calls.into_iter().map(call).collect()

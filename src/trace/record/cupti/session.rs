@@ -1,8 +1,8 @@
 //! A session: from the enabling of kinds of records to the last buffer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use cudarc::cupti::sys::CUpti_ActivityKind as Kind;
@@ -31,6 +31,7 @@ const FLUSH_FORCED: u32 = 1;
 pub(in crate::trace::record) struct Session {
     library: String,
     switch: Switch,
+    is_on: bool,
     buffers: Option<Receiver<FullBuffer>>,
     decoder: Option<JoinHandle<Decoded>>,
 }
@@ -45,7 +46,7 @@ impl Session {
         let buffers = buffers::open().ok_or("another recording of this process uses CUPTI")?;
         let switch = Switch { cupti, given_up: Arc::new(AtomicBool::new(false)) };
         // From here on dropping ends it again.
-        let session = Session { library: cupti.name(), switch, buffers: Some(buffers), decoder: None };
+        let session = Session { library: cupti.name(), switch, is_on: true, buffers: Some(buffers), decoder: None };
         session.switch.on().map_err(|error| error.to_string())?;
         Ok(session)
     }
@@ -78,7 +79,8 @@ impl Session {
     }
 
     /// How many records there was no room for, and what went wrong.
-    fn switch_off(&self) -> (u64, Vec<String>) {
+    fn switch_off(&mut self) -> (u64, Vec<String>) {
+        self.is_on = false;
         let mut errors = self.switch.off();
         let dropped = self.switch.flush(&mut errors);
         buffers::close();
@@ -104,13 +106,16 @@ impl Session {
 /// A session that is not stopped is of a recording that failed: nobody counts its records.
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.buffers.is_some() || self.decoder.is_some() {
+        if self.is_on {
             for error in self.switch_off().1 {
                 tracing::warn!("ending a recording: {error}");
             }
         }
     }
 }
+
+/// One flush at a time: the engine's thread may end a session while the decoder's asks for buffers.
+static FLUSH: Mutex<()> = Mutex::new(());
 
 /// Switches CUPTI on and off.
 #[derive(Clone)]
@@ -148,13 +153,14 @@ impl Switch {
 
     /// Has those buffers handed over whose records are all complete; what went wrong.
     pub(super) fn flush_complete(&self) -> Option<String> {
+        let _flush = lock(&FLUSH);
         // SAFETY: the callbacks are registered, and this is none of them.
         unsafe { self.cupti.cuptiActivityFlushAll(0) }.err().map(|error| error.to_string())
     }
 
     /// Has all buffers handed over; how many records CUPTI had no room for.
     fn flush(&self, errors: &mut Vec<String>) -> u64 {
-        let mut dropped = 0;
+        let (mut dropped, _flush) = (0, lock(&FLUSH));
         // SAFETY: the callbacks are registered, and this is none of them; CUPTI writes one number.
         let calls = unsafe {
             [
