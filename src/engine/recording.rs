@@ -102,6 +102,19 @@ impl Recording {
         Ok(session.recorder.stop(session.expected)?)
     }
 
+    /// Ends a session that nobody has ended, so that its file has what was recorded so far.
+    pub(super) fn end(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let path = session.recorder.path().to_owned();
+        match session.recorder.stop(session.expected) {
+            Ok(summary) => {
+                let (received, expected) = (summary.received, summary.expected);
+                tracing::warn!(received, expected, "the engine ends while it records: {}", path.display());
+            }
+            Err(error) => tracing::error!("the engine ends while it records: {}: {error}", path.display()),
+        }
+    }
+
     /// A turn of the loop begins, with taking in what came.
     pub(super) fn begin_iteration(&mut self, step: StepId) {
         if let Some(session) = &mut self.session {

@@ -95,6 +95,8 @@ impl EngineLoop {
             self.inbox.fail(&reason);
             self.fail_all(&reason);
         }
+        // While the device is still there, and before anyone is told that the engine has ended.
+        self.recording.end();
     }
 
     /// One turn: submit a step if there is one, read the tokens of the step before it.

@@ -75,6 +75,10 @@ async fn finish(state: &State) -> Result<Stopped, ApiError> {
     .await?;
     let Stopped { summary, render_ms, .. } = &stopped;
     let SpoolSummary { id, expected, received, .. } = summary;
+    let activity = summary.activity.as_ref();
+    for trouble in activity.into_iter().flat_map(|counts| counts.given_up.iter().chain(&counts.errors)) {
+        tracing::warn!(id, "the driver's profiling library: {trouble}");
+    }
     match stopped.complete {
         true => tracing::info!(id, render_ms, nodes = received, "recorded"),
         false => tracing::error!(id, render_ms, expected, received, "recorded, but node times are missing"),

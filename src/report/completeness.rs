@@ -2,7 +2,8 @@
 //! what is in the file; the recorder only says what it left out, and why.
 //!
 //! A node's time is its stamp, or what the driver's profiling library saw of it where it has no stamp. What the library
-//! was to see beside stamps is counted apart: a shortfall there leaves the recording whole.
+//! was to see beside stamps is counted apart: what it did not see leaves the recording whole, what the file had no room
+//! for does not.
 
 use std::collections::BTreeMap;
 use std::fmt;

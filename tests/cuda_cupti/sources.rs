@@ -68,7 +68,7 @@ fn assert_report(summary: &SpoolSummary, source: TraceSource) {
 
 #[test]
 fn recordings_are_complete_by_each_source_and_version() {
-    for version in ["9", "10", "11", "13"] {
+    for version in ["9", "10", "11", "12", "13"] {
         let text = run("sources::child_recordings_are_complete_by_each_source", &[("SOFTCUDA_CUPTI", version)]);
         assert_eq!(broken(&text), Vec::<&str>::new(), "version {version}");
     }

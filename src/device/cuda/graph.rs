@@ -97,19 +97,27 @@ impl Executable {
         named: Option<(Activity, u32)>,
         mut launch: impl FnMut(usize) -> Result<(), CudaError>,
     ) -> Result<Executable, CudaError> {
-        let mut ids = Vec::with_capacity(if named.is_some() { nodes } else { 0 });
+        let mut captured = Vec::with_capacity(if named.is_some() { nodes } else { 0 });
         let mut executable = Executable::capture(context, || {
             (0..nodes).try_for_each(|node| {
                 launch(node)?;
-                if let Some((activity, _)) = named {
-                    // SAFETY: the node belongs to the graph that is being captured.
-                    ids.push(unsafe { activity.node_id(captured_last(context)?.cast()) });
+                if named.is_some() {
+                    captured.push(captured_last(context));
                 }
                 Ok(())
             })
         })?;
-        // SAFETY: the executable lives longer than what is known of it, which is dropped first.
-        executable.known = named.map(|(activity, graph)| unsafe { activity.know(executable.exec.cast(), graph, ids) });
+        if let Some((activity, graph)) = named {
+            let id = |node: Result<sys::CUgraphNode, CudaError>| match node {
+                // SAFETY: the node belongs to the graph that was captured.
+                Ok(node) => unsafe { activity.node_id(node.cast()) },
+                // The graph is whole without it.
+                Err(error) => activity.unnamed(&error.to_string()),
+            };
+            let ids = captured.into_iter().map(id).collect();
+            // SAFETY: the executable lives longer than what is known of it, which is dropped first.
+            executable.known = Some(unsafe { activity.know(executable.exec.cast(), graph, ids) });
+        }
         Ok(executable)
     }
 

@@ -69,8 +69,12 @@ impl Recording {
             .collect();
         replays.sort_unstable();
         let mut replays = replays.into_iter().peekable();
+        // The engine's own, where its thread is known by its number.
+        let engine_tid = self.header.session.engine_tid;
+        let is_launch = |record: &CallActivity| record.call == DriverCall::GraphLaunch && record.status == 0;
+        let is_known = calls.iter().any(|record| is_launch(record) && record.thread == engine_tid);
         let call = |record: CallActivity| {
-            if record.call != DriverCall::GraphLaunch || record.status != 0 {
+            if !is_launch(&record) || (is_known && record.thread != engine_tid) {
                 return Call { record, replay: None };
             }
             let middle_ns = record.start_ns.midpoint(record.end_ns);

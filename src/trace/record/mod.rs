@@ -106,7 +106,9 @@ impl Recorder {
         max_bytes: u64,
     ) -> Result<Recorder, RecordError> {
         let bytes = header_bytes.len() as u64;
-        let least = bytes + CLOSING_BYTES + BLOCK_BYTES as u64;
+        // Each thread that records has a block of its own.
+        let sinks = 1 + u64::from(activity.is_some());
+        let least = bytes + CLOSING_BYTES + sinks * BLOCK_BYTES as u64;
         if max_bytes < least {
             return Err(RecordError::LimitTooSmall { max_bytes, least });
         }
@@ -231,10 +233,14 @@ impl Recorder {
             written += decoded.written;
             dropped += decoded.dropped;
         }
+        let lost_nodes = decoded.as_ref().map_or(0, |decoded| decoded.lost_nodes);
         let counts = decoded.map(|Decoded { counts, .. }| counts);
         let closing =
             Closing { expected, graphs, written, dropped, limit_reached: room.reached(), activity: counts.clone() };
         let mut summary = summary_of(&closing, id, path, sources);
+        if summary.sources.used == TraceSource::Activity {
+            summary.dropped += lost_nodes;
+        }
         let sent = full.send(Message::Close(Box::new(closing)));
         sent.map_err(|_| RecordError::WriterEnded)?;
         let end = writer.join().map_err(|_| RecordError::WriterEnded)?;

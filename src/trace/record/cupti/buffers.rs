@@ -4,6 +4,8 @@
 //! Buffers are zeroed, which CUPTI would otherwise do in the thread that has a record to write. There is a limit to
 //! them: beyond it CUPTI gets none, drops records and counts them.
 
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard};
 
@@ -17,16 +19,22 @@ const BUFFERS_MAX: usize = 64;
 /// many.
 const BUFFERS_READY: usize = 8;
 
+/// Buffers that there are: free, with CUPTI, on their way back, and wherever else one is.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 /// A buffer, aligned to 8 bytes.
 pub(super) struct Buffer(Box<[u64]>);
 
 impl Buffer {
     pub(super) fn new() -> Buffer {
+        COUNT.fetch_add(1, Ordering::Relaxed);
         Buffer(vec![0; BUFFER_BYTES / size_of::<u64>()].into_boxed_slice())
     }
 
+    /// Its address. It still counts.
     fn into_raw(self) -> *mut u8 {
-        Box::into_raw(self.0).cast()
+        let mut buffer = ManuallyDrop::new(self);
+        Box::into_raw(std::mem::take(&mut buffer.0)).cast()
     }
 
     /// # Safety
@@ -44,6 +52,12 @@ impl Buffer {
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the words are as many bytes, which may have any value.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), BUFFER_BYTES) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -65,15 +79,13 @@ impl FullBuffer {
 struct Pool {
     /// All zero.
     free: Vec<Buffer>,
-    /// Buffers that there are: free, with CUPTI, and on their way back.
-    count: usize,
     /// Addresses that CUPTI has.
     out: Vec<usize>,
     /// Takes what comes back; `None` while nothing is recorded.
     full: Option<Sender<FullBuffer>>,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), count: 0, out: Vec::new(), full: None });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), out: Vec::new(), full: None });
 
 /// No code panics while it has it.
 fn pool() -> MutexGuard<'static, Pool> {
@@ -88,8 +100,7 @@ pub(super) fn open() -> Option<Receiver<FullBuffer>> {
     }
     let (full, receiver) = channel();
     pool.full = Some(full);
-    let missing = BUFFERS_READY.min(BUFFERS_MAX - pool.count);
-    pool.count += missing;
+    let missing = BUFFERS_READY.min(BUFFERS_MAX.saturating_sub(COUNT.load(Ordering::Relaxed)));
     pool.free.extend((0..missing).map(|_| Buffer::new()));
     pool.out.reserve(BUFFERS_MAX);
     Some(receiver)
@@ -104,7 +115,6 @@ pub(super) fn is_open() -> bool {
 pub(super) fn close() {
     let mut pool = pool();
     pool.full = None;
-    pool.count -= pool.free.len();
     pool.free = Vec::new();
 }
 
@@ -114,8 +124,6 @@ pub(super) fn give_back(mut full: FullBuffer) {
     let mut pool = pool();
     if pool.full.is_some() {
         pool.free.push(full.buffer);
-    } else {
-        pool.count -= 1;
     }
 }
 
@@ -128,11 +136,8 @@ pub(super) unsafe extern "C" fn requested(buffer: *mut *mut u8, bytes: *mut usiz
         let mut pool = pool();
         let buffer = match pool.free.pop() {
             _ if pool.full.is_none() => None,
-            None if pool.count == BUFFERS_MAX => None,
-            None => {
-                pool.count += 1;
-                Some(Buffer::new().into_raw())
-            }
+            None if COUNT.load(Ordering::Relaxed) >= BUFFERS_MAX => None,
+            None => Some(Buffer::new().into_raw()),
             Some(buffer) => Some(buffer.into_raw()),
         };
         pool.out.extend(buffer.map(|addr| addr as usize));
@@ -164,8 +169,9 @@ pub(super) unsafe extern "C" fn completed(
     let buffer = unsafe { Buffer::from_raw(buffer) };
     let full = FullBuffer { buffer, bytes: valid_bytes.min(BUFFER_BYTES) };
     // It is nobody's any more if nothing is recorded, or the session's thread has ended before its time.
-    let is_taken = pool.full.as_ref().is_some_and(|session| session.send(full).is_ok());
-    pool.count -= usize::from(!is_taken);
+    if let Some(session) = &pool.full {
+        let _ = session.send(full);
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +216,7 @@ mod tests {
             unsafe { completed(std::ptr::null_mut(), 0, *buffer, BUFFER_BYTES, 0) };
         }
         let pool = pool();
-        assert!(pool.out.is_empty() && pool.free.is_empty() && pool.count == 0, "what comes late is freed");
+        assert!(pool.out.is_empty() && pool.free.is_empty(), "what comes late is freed");
+        assert_eq!(COUNT.load(Ordering::Relaxed), 0);
     }
 }

@@ -15,8 +15,8 @@ use crate::trace::record::sink::Sink;
 use crate::trace::session::{Counts, RecordedGraph};
 
 /// So many nodes without times, and CUPTI is given up: a known failure after some 25 million records, which does not
-/// end by itself.
-const INVALID_MAX: u64 = 64;
+/// end by itself. So many that are not known, and none that is: its ids are not those that are looked for.
+const USELESS_MAX: u64 = 64;
 
 /// How often buffers are asked for that are not full.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +32,8 @@ pub(super) struct Decoder {
     counts: ActivityCounts,
     /// Nodes with and without times, by graph.
     graphs: Vec<[u64; 2]>,
+    /// Nodes that the file had no room for.
+    lost_nodes: u64,
 }
 
 /// What came of a session.
@@ -40,6 +42,8 @@ pub(in crate::trace::record) struct Decoded {
     pub(in crate::trace::record) counts: ActivityCounts,
     pub(in crate::trace::record) written: Counts,
     pub(in crate::trace::record) dropped: Counts,
+    /// Nodes that the file had no room for.
+    pub(in crate::trace::record) lost_nodes: u64,
     graphs: Vec<[u64; 2]>,
 }
 
@@ -64,7 +68,7 @@ impl Decoded {
 
 impl Decoder {
     pub(super) fn new(cupti: &Cupti, switch: Option<Switch>, sink: Sink) -> Decoder {
-        Decoder { cupti: *cupti, switch, sink, counts: ActivityCounts::default(), graphs: Vec::new() }
+        Decoder { cupti: *cupti, switch, sink, counts: ActivityCounts::default(), graphs: Vec::new(), lost_nodes: 0 }
     }
 
     /// Decodes until the session is over, and every buffer of it that has come back. From time to time it has CUPTI
@@ -72,34 +76,35 @@ impl Decoder {
     pub(super) fn run(mut self, buffers: &Receiver<FullBuffer>) -> Decoded {
         let none = Identity::default();
         let mut flushed = Instant::now();
+        let take = |decoder: &mut Decoder, mut full: FullBuffer| {
+            let identity = IDENTITY.read().unwrap_or_else(PoisonError::into_inner);
+            decoder.decode(&mut full, identity.as_ref().unwrap_or(&none));
+            drop(identity);
+            buffers::give_back(full);
+            decoder.give_up_if_useless();
+        };
         loop {
-            let mut full = match buffers.recv_timeout(FLUSH_EVERY.saturating_sub(flushed.elapsed())) {
-                Ok(full) => full,
+            match buffers.recv_timeout(FLUSH_EVERY.saturating_sub(flushed.elapsed())) {
+                Ok(full) => take(&mut self, full),
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
                 Err(RecvTimeoutError::Timeout) => {
                     let failed = self.switch.as_ref().and_then(Switch::flush_complete);
                     failed.into_iter().for_each(|error| self.note(error));
+                    buffers.try_iter().for_each(|full| take(&mut self, full));
+                    self.give_up_if_useless();
+                    self.sink.hand_over();
                     flushed = Instant::now();
-                    continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            let identity = IDENTITY.read().unwrap_or_else(PoisonError::into_inner);
-            self.decode(&mut full, identity.as_ref().unwrap_or(&none));
-            drop(identity);
-            buffers::give_back(full);
-            if self.counts.invalid > INVALID_MAX && self.counts.given_up.is_none() {
-                self.give_up();
             }
         }
-        self.end()
     }
 
     /// What came of it.
     pub(super) fn end(mut self) -> Decoded {
         self.sink.hand_over();
-        let Decoder { sink, mut counts, graphs, .. } = self;
+        let Decoder { sink, mut counts, graphs, lost_nodes, .. } = self;
         counts.lost = sink.dropped.activity;
-        Decoded { counts, written: sink.written, dropped: sink.dropped, graphs }
+        Decoded { counts, written: sink.written, dropped: sink.dropped, lost_nodes, graphs }
     }
 
     pub(super) fn decode(&mut self, full: &mut FullBuffer, identity: &Identity) {
@@ -131,8 +136,10 @@ impl Decoder {
                 }
                 let is_valid = node.is_valid();
                 *(if is_valid { &mut counts.nodes } else { &mut counts.invalid }) += 1;
-                self.graphs[graph][usize::from(!is_valid)] += 1;
-                self.sink.push(&node);
+                // Of its graph it counts if it is in the file.
+                let is_kept = self.sink.push(&node);
+                self.graphs[graph][usize::from(!is_valid)] += u64::from(is_kept);
+                self.lost_nodes += u64::from(!is_kept);
             }
             Seen::Kept(Activity::Copy(copy)) => {
                 counts.copies += 1;
@@ -152,9 +159,22 @@ impl Decoder {
         }
     }
 
-    fn give_up(&mut self) {
-        let ActivityCounts { nodes, invalid, .. } = self.counts;
-        let reason = format!("{invalid} of {} nodes had no times", nodes + invalid);
+    /// Gives CUPTI up if it says nothing, or nothing that is of use.
+    fn give_up_if_useless(&mut self) {
+        let ActivityCounts { nodes, invalid, unknown, .. } = self.counts;
+        if self.counts.given_up.is_some() {
+            return;
+        }
+        if invalid > USELESS_MAX {
+            self.give_up(format!("{invalid} of {} nodes had no times", nodes + invalid));
+        } else if nodes == 0 && unknown > USELESS_MAX {
+            self.give_up(format!("{unknown} nodes were of graphs that are not known, and none of one that is"));
+        } else if let Some(error) = self.counts.errors.first() {
+            self.give_up(error.clone());
+        }
+    }
+
+    fn give_up(&mut self, reason: String) {
         tracing::warn!("{} is given up, this recording goes on with stamps alone: {reason}", self.cupti.name());
         self.counts.given_up = Some(reason);
         let failed = self.switch.as_ref().map(Switch::give_up).unwrap_or_default();

@@ -137,12 +137,18 @@ impl Cupti {
         let folders = || toolkits.iter().flat_map(|toolkit| FOLDERS.map(|folder| toolkit.join(folder)));
         let in_folders = folders().flat_map(|folder| NAMES.map(|name| folder.join(name)));
         let on_path = NAMES.iter().map(PathBuf::from);
+        let mut unusable = None;
         for path in on_path.chain(in_folders) {
             // SAFETY: loading libcupti runs its initialisers, which is what they are for.
-            if let Ok(library) = unsafe { libloading::Library::new(&path) } {
-                // It has threads of its own, and the driver calls into it.
-                return Cupti::of(Box::leak(Box::new(library)), &path.display().to_string());
+            let Ok(library) = (unsafe { libloading::Library::new(&path) }) else { continue };
+            // It has threads of its own, and the driver calls into it: it stays.
+            match Cupti::of(Box::leak(Box::new(library)), &path.display().to_string()) {
+                Ok(cupti) => return Ok(cupti),
+                Err(error) => unusable = unusable.or(Some(error)),
             }
+        }
+        if let Some(error) = unusable {
+            return Err(error);
         }
         let tried: String = toolkits.iter().map(|toolkit| format!(", {}", toolkit.display())).collect();
         Err(CuptiError::NoLibrary { tried })

@@ -6,7 +6,8 @@
 //! nodes of each graph that it captures ([`identity`]); a thread decodes the records of a session ([`decoder`],
 //! [`records`]). Kinds that serialise kernels or hide nodes (`KERNEL`, `GRAPH_TRACE`) are never enabled.
 //!
-//! Whatever fails here costs the profile, never the serving: a recording then has stamps alone, and says why.
+//! Whatever fails here costs the profile, never the serving: a recording then has stamps alone, from the start or from
+//! where it was noticed, and says why.
 
 mod buffers;
 mod decoder;
@@ -19,6 +20,7 @@ mod watch;
 
 use std::ffi::c_void;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, RwLock};
 
 use cudarc::cupti::sys;
@@ -54,6 +56,8 @@ static CUPTI: OnceLock<Result<Cupti, CuptiError>> = OnceLock::new();
 static READY: Mutex<Option<Result<(), String>>> = Mutex::new(None);
 /// Why the nodes of some graph could not be named.
 static TROUBLE: Mutex<Option<String>> = Mutex::new(None);
+/// Whether there is one: looked at before every step of a recording.
+static IS_TROUBLED: AtomicBool = AtomicBool::new(false);
 static IDENTITY: RwLock<Option<Identity>> = RwLock::new(None);
 static CLOCK: OnceLock<fn() -> u64> = OnceLock::new();
 
@@ -93,6 +97,7 @@ impl Activity {
         let prepared = prepared.map_err(|error| error.to_string());
         *lock(&READY) = Some(prepared.as_ref().map(|_| ()).map_err(String::clone));
         *lock(&TROUBLE) = None;
+        IS_TROUBLED.store(false, Ordering::Relaxed);
         prepared
     }
 
@@ -120,6 +125,12 @@ impl Activity {
         let asked = unsafe { self.cupti.cuptiGetGraphNodeId(node.cast(), &mut id) };
         note_trouble("the nodes of a graph have no ids", asked);
         id
+    }
+
+    /// What a node has for an id that nobody can ask for: as above.
+    pub fn unnamed(&self, why: &str) -> u64 {
+        note_trouble("the nodes of a graph have no ids", Err(why));
+        0
     }
 
     /// Makes the nodes of a captured graph known: their ids at capture, in order. They are as long as the answer is.
@@ -172,9 +183,10 @@ impl Drop for KnownGraph {
     }
 }
 
-fn note_trouble(what: &str, asked: Result<(), CuptiError>) {
+fn note_trouble(what: &str, asked: Result<(), impl std::fmt::Display>) {
     if let Err(error) = asked {
         lock(&TROUBLE).get_or_insert_with(|| format!("{what}: {error}"));
+        IS_TROUBLED.store(true, Ordering::Relaxed);
     }
 }
 

@@ -260,7 +260,7 @@ fn node(kernel: &Kernel, source: Option<u64>, identity: &Identity) -> Seen {
     if kernel.graph_node == 0 {
         return Seen::OtherKernel;
     }
-    let found = source.and_then(|node| identity.find(node)).or_else(|| identity.find(kernel.graph_node));
+    let found = source.and_then(|node| identity.find_captured(node)).or_else(|| identity.find(kernel.graph_node));
     let Some((graph, ordinal)) = found else { return Seen::UnknownNode };
     let Kernel { correlation, start_ns, end_ns, .. } = *kernel;
     Seen::Kept(Activity::Node(NodeActivity { correlation, graph, ordinal, start_ns, end_ns }))

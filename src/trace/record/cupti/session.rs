@@ -10,7 +10,7 @@ use cudarc::cupti::sys::CUpti_ActivityKind as Kind;
 use super::buffers::{self, FullBuffer};
 use super::decoder::{Decoded, Decoder};
 use super::library::{Cupti, CuptiError};
-use super::{Activity, TROUBLE, lock};
+use super::{Activity, IS_TROUBLED, TROUBLE, lock};
 use crate::trace::record::sink::Sink;
 
 /// What is recorded: kernels as they run beside each other, and never the kinds that serialise them or put whole graphs
@@ -65,9 +65,9 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the library's times are no times any more, and it was switched off.
+    /// Whether the library is of no use any more: it was switched off, or some graph's nodes are not known to it.
     pub(in crate::trace::record) fn is_given_up(&self) -> bool {
-        self.switch.given_up.load(Ordering::Relaxed)
+        self.switch.given_up.load(Ordering::Relaxed) || IS_TROUBLED.load(Ordering::Relaxed)
     }
 
     /// Ends it, with nothing under way, if nobody decodes: the buffers that came, the library that filled them, how
@@ -97,8 +97,11 @@ impl Session {
         };
         decoded.counts.dropped += dropped;
         // Of graphs that were captured meanwhile.
-        decoded.counts.errors.extend(lock(&TROUBLE).clone());
-        decoded.counts.errors.extend(errors);
+        for error in lock(&TROUBLE).clone().into_iter().chain(errors) {
+            if !decoded.counts.errors.contains(&error) {
+                decoded.counts.errors.push(error);
+            }
+        }
         decoded
     }
 }
@@ -109,6 +112,9 @@ impl Drop for Session {
         if self.is_on {
             for error in self.switch_off().1 {
                 tracing::warn!("ending a recording: {error}");
+            }
+            if let Some(decoder) = self.decoder.take() {
+                let _ = decoder.join(); // it is nobody's any more
             }
         }
     }
