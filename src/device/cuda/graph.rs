@@ -107,7 +107,7 @@ impl Executable {
                 Ok(())
             })
         })?;
-        if let Some((activity, graph)) = named {
+        executable.known = named.map(|(activity, graph)| {
             let id = |node: Result<sys::CUgraphNode, CudaError>| match node {
                 // SAFETY: the node belongs to the graph that was captured.
                 Ok(node) => unsafe { activity.node_id(node.cast()) },
@@ -116,8 +116,8 @@ impl Executable {
             };
             let ids = captured.into_iter().map(id).collect();
             // SAFETY: the executable lives longer than what is known of it, which is dropped first.
-            executable.known = Some(unsafe { activity.know(executable.exec.cast(), graph, ids) });
-        }
+            unsafe { activity.know(executable.exec.cast(), graph, ids) }
+        });
         Ok(executable)
     }
 
