@@ -240,17 +240,16 @@ fn a_capture_that_is_not_explained_leaves_stamps() {
     let counted = run("faults::child_one_recording_by_both", &[("SOFTCUDA_FAIL_CALL", "0")]);
     let calls = counted.lines().find_map(|line| line.strip_prefix("softcuda: ")?.strip_suffix(" calls"));
     let calls: u64 = calls.and_then(|calls| calls.parse().ok()).unwrap_or_else(|| panic!("{counted}"));
-    // Captures are in the second half of a run: of so many calls in a row some ask about one.
-    let outcomes = (calls / 2..calls / 2 + 24).filter_map(|call| {
+    // Captures are in the second half of a run. Other calls that fail end the engine, in words.
+    let explained = (calls / 2..calls).find(|call| {
         let dir = TempDir::new();
         let mut command = child("faults::child_one_recording_by_both");
         command.env(FOLDER, dir.path()).env(FEW_BYTES.0, FEW_BYTES.1).env("SOFTCUDA_FAIL_CALL", call.to_string());
         let ended = finished(command);
-        let said = ended.stderr.lines().find(|line| line.starts_with("== used"))?.to_owned();
-        (ended.code == Some(0)).then_some(said)
+        let said = ended.stderr.lines().find(|line| line.starts_with("== used"));
+        ended.code == Some(0) && said.is_some_and(|said| said.contains("cuStreamGetCaptureInfo_v3"))
     });
-    let explained = outcomes.filter(|said| said.contains("cuStreamGetCaptureInfo_v3")).count();
-    assert!(explained > 2, "{explained} calls of 24 asked about a capture"); // others end the engine, in words
+    assert!(explained.is_some(), "no call of {calls} was one that asks about a capture");
 }
 
 #[test]
