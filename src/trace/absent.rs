@@ -27,18 +27,18 @@ pub fn parse_source(_: &str) -> Result<TraceSource, String> {
 
 /// The driver's profiling library, which is not used.
 #[derive(Clone, Copy, Debug)]
-pub enum Activity {}
+pub enum ActivityLibrary {}
 
-impl Activity {
+impl ActivityLibrary {
     /// Refuses.
     #[inline(always)]
-    pub fn prepare(_: &[PathBuf], _: fn() -> u64) -> Result<Activity, String> {
+    pub fn prepare(_: &[PathBuf], _: fn() -> u64) -> Result<ActivityLibrary, String> {
         Err(RecordError::NotCompiledIn.to_string())
     }
 
     /// There is none.
     #[inline(always)]
-    pub fn get() -> Result<Activity, String> {
+    pub fn get() -> Result<ActivityLibrary, String> {
         Err(RecordError::NotCompiledIn.to_string())
     }
 

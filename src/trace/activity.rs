@@ -239,7 +239,7 @@ pub struct ActivityCounts {
     pub copies: u64,
     /// Calls that launch or wait.
     pub calls: u64,
-    /// Other calls, which are not in the recording.
+    /// Other calls, and records of kinds that were not asked for: they are not in the recording.
     pub calls_left_out: u64,
     /// Stretches of overhead.
     pub overheads: u64,

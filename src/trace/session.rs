@@ -88,7 +88,7 @@ pub struct SessionHeader {
 pub struct SessionDevice {
     /// The processor's name.
     pub name: String,
-    /// `cpu` or `null`.
+    /// `cpu`, `cuda` or `null`.
     pub kind: String,
     /// The instruction set in use.
     pub isa: String,

@@ -17,7 +17,7 @@ use super::driver::filled;
 use super::launch::Launch;
 use crate::device::KernelParams;
 use crate::device::params::LaunchInfo;
-use crate::trace::record::{Activity, KnownGraph};
+use crate::trace::record::{ActivityLibrary, KnownGraph};
 use crate::trace::schema::GraphTable;
 
 /// A node's two stamp cells: csrc/common/stamp.cuh.
@@ -50,7 +50,7 @@ impl Graph {
         table: GraphTable,
         nodes: &[ReadyNode],
         stamps_addr: Option<u64>,
-        activity: Option<Activity>,
+        activity: Option<ActivityLibrary>,
     ) -> Result<Graph, CudaError> {
         let named = activity.map(|activity| (activity, table.id));
         let launch_all = |info: &dyn Fn(usize) -> LaunchInfo| {
@@ -94,7 +94,7 @@ impl Executable {
     pub(super) fn capture_named(
         context: &Arc<Context>,
         nodes: usize,
-        named: Option<(Activity, u32)>,
+        named: Option<(ActivityLibrary, u32)>,
         mut launch: impl FnMut(usize) -> Result<(), CudaError>,
     ) -> Result<Executable, CudaError> {
         let mut captured = Vec::with_capacity(if named.is_some() { nodes } else { 0 });

@@ -39,7 +39,7 @@ use self::modules::Modules;
 use self::steps::{Steps, Tracer};
 use super::params::WeightRef;
 use super::*;
-use crate::trace::record::Activity;
+use crate::trace::record::ActivityLibrary;
 use crate::trace::schema::NodeInfo;
 
 /// The CUDA device. Fields are dropped in order: what uses the GPU's memory before the memory.
@@ -53,7 +53,7 @@ pub struct CudaDevice {
     /// Cells of stamps, in the GPU's memory; `None` in builds that cannot use them.
     stamps_addr: Option<u64>,
     /// The profiling library, which the nodes of graphs are named to.
-    activity: Option<Activity>,
+    activity: Option<ActivityLibrary>,
     info: DeviceInfo,
     /// Of a copy outside of steps: the next call fails with it.
     failed: Option<CudaError>,
@@ -69,7 +69,7 @@ pub fn find() -> Result<String, CudaError> {
 /// Finds the driver's profiling library and prepares it, before anything here initialises the driver. `toolkits`: where
 /// it may lie besides the loader's path. Its name, or in a sentence why there is none.
 pub fn prepare_activity(toolkits: &[PathBuf]) -> Result<String, String> {
-    Activity::prepare(toolkits, super::monotonic_ns).map(|activity| activity.library())
+    ActivityLibrary::prepare(toolkits, super::monotonic_ns).map(|activity| activity.library())
 }
 
 /// The driver's CUDA version, major and minor.
@@ -107,7 +107,7 @@ impl CudaDevice {
         if options.delay.is_some() {
             return Err(CudaError::NoDelay.into());
         }
-        let activity = if options.activity { Activity::get().ok() } else { None };
+        let activity = if options.activity { ActivityLibrary::get().ok() } else { None };
         let driver = Driver::load().map_err(CudaError::from)?;
         let gpu = Gpu::find(&driver)?;
         modules::check(&gpu)?;

@@ -17,7 +17,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use self::cupti::{ACTIVITY_NAME, Activity, KnownGraph, SOURCE_HELP, Watch, parse_source};
+pub use self::cupti::{ACTIVITY_NAME, ActivityLibrary, KnownGraph, SOURCE_HELP, Watch, parse_source};
 use self::cupti::{Decoded, Session};
 use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};

@@ -9,7 +9,7 @@ use super::chains::{self, Chain, ChainOptions, NODES, Replay, between, overlap_n
 use super::records::{self, RecordCounts, RecordTimes};
 use super::{Bench, Temporary, median};
 use crate::device::DeviceError;
-use crate::trace::record::Activity;
+use crate::trace::record::ActivityLibrary;
 
 /// How long the nodes of each chain stay: such lengths show what is added to a node, and what is hidden in it.
 pub const CHAIN_SPINS_NS: [u32; 3] = [0, 1_000, 3_000];
@@ -58,7 +58,7 @@ pub struct Chains<'a> {
 
 impl<'a> Chains<'a> {
     pub(super) fn capture(mut bench: Bench<'a>) -> Result<Chains<'a>, DeviceError> {
-        let (activity, cells) = (Activity::get().ok(), chains::cells(&bench)?);
+        let (activity, cells) = (ActivityLibrary::get().ok(), chains::cells(&bench)?);
         let mut chains = Vec::with_capacity(CHAIN_SPINS_NS.len());
         for (graph, spin_ns) in (1..).zip(CHAIN_SPINS_NS) {
             let named = activity.map(|activity| (activity, graph));
@@ -74,7 +74,7 @@ impl<'a> Chains<'a> {
 
     /// Replays all chains while the profiling library records. The inner error says why it does not.
     pub fn run_recorded(&mut self) -> Result<Result<RecordedRun, String>, DeviceError> {
-        let watch = match Activity::get().and_then(|activity| activity.watch()) {
+        let watch = match ActivityLibrary::get().and_then(|activity| activity.watch()) {
             Ok(watch) => watch,
             Err(reason) => return Ok(Err(reason)),
         };

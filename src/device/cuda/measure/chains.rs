@@ -10,7 +10,7 @@ use crate::device::cuda::context::Context;
 use crate::device::cuda::graph::{Executable, STAMP_BYTES, launch_with};
 use crate::device::cuda::launch::Launch;
 use crate::device::params::{LaunchInfo, NodeProbeParams};
-use crate::trace::record::Activity;
+use crate::trace::record::ActivityLibrary;
 
 pub(super) const PROBE: &str = "probe_node";
 
@@ -41,7 +41,7 @@ pub(super) struct ChainOptions {
     /// With programmatic edges, as the device's graphs are captured, where the GPU has them.
     pub(super) overlapping: bool,
     /// The profiling library, which its nodes are named to, and the number of the graph.
-    pub(super) named: Option<(Activity, u32)>,
+    pub(super) named: Option<(ActivityLibrary, u32)>,
 }
 
 /// A node's cells, told by the device's clock.

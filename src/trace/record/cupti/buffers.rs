@@ -15,8 +15,8 @@ pub(super) const BUFFER_BYTES: usize = 4 << 20;
 /// The most buffers that there are: 256 MiB.
 const BUFFERS_MAX: usize = 64;
 
-/// Buffers that are there before the first record: no allocation in the threads that have records, unless they have
-/// many.
+/// Buffers that are there before the first record. The threads that have records allocate more if they have many; of
+/// any buffer, they are the first to touch its pages.
 const BUFFERS_READY: usize = 8;
 
 /// Buffers that there are: free, with CUPTI, on their way back, and wherever else one is.

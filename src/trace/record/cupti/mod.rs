@@ -1,8 +1,8 @@
 //! CUPTI: the second source of node times, NVIDIA's own profiling library.
 //!
-//! It is prepared before the driver is initialised ([`Activity::prepare`]): its clock is the one of the stamps, its
-//! buffers come from a pool of this process ([`buffers`]). Nothing is recorded, and no kind of record enabled, before a
-//! session begins ([`Session`]); there is no subscription, so a tool that subscribes may do so. The device names the
+//! It is prepared before the driver is initialised ([`ActivityLibrary::prepare`]): its clock is the one of the stamps,
+//! its buffers come from a pool of this process ([`buffers`]). Nothing is recorded, and no kind of record enabled,
+//! before a session begins ([`Session`]); there is no subscription, so a tool that subscribes may do so. The device names the
 //! nodes of each graph that it captures ([`identity`]); a thread decodes the records of a session ([`decoder`],
 //! [`records`]). Kinds that serialise kernels or hide nodes (`KERNEL`, `GRAPH_TRACE`) are never enabled.
 //!
@@ -52,7 +52,7 @@ pub fn parse_source(word: &str) -> Result<TraceSource, String> {
 
 /// The library, as it was found when it was first looked for.
 static CUPTI: OnceLock<Result<Cupti, CuptiError>> = OnceLock::new();
-/// Whether it can be used: the last word of [`Activity::prepare`].
+/// Whether it can be used: the last word of [`ActivityLibrary::prepare`].
 static READY: Mutex<Option<Result<(), String>>> = Mutex::new(None);
 /// Why the nodes of some graph could not be named.
 static TROUBLE: Mutex<Option<String>> = Mutex::new(None);
@@ -77,14 +77,14 @@ extern "C" fn clock() -> u64 {
 
 /// CUPTI, ready to be used.
 #[derive(Clone, Copy)]
-pub struct Activity {
+pub struct ActivityLibrary {
     cupti: Cupti,
 }
 
-impl Activity {
+impl ActivityLibrary {
     /// Finds CUPTI on the loader's path or below a toolkit, and prepares it: before the driver is initialised, so that
     /// it sees everything. `clock` is what its records are to be told by, in nanoseconds. The error is a sentence.
-    pub fn prepare(toolkits: &[PathBuf], clock: fn() -> u64) -> Result<Activity, String> {
+    pub fn prepare(toolkits: &[PathBuf], clock: fn() -> u64) -> Result<ActivityLibrary, String> {
         let prepared = CUPTI.get_or_init(|| Cupti::load(toolkits)).clone().and_then(|cupti| {
             CLOCK.get_or_init(|| clock);
             // Not beside a session of another device of this process: the library is ready then.
@@ -92,7 +92,7 @@ impl Activity {
                 cupti.check_version()?;
                 prepare(&cupti).map_err(|error| error.of(&cupti.name()))?;
             }
-            Ok(Activity { cupti })
+            Ok(ActivityLibrary { cupti })
         });
         let prepared = prepared.map_err(|error| error.to_string());
         *lock(&READY) = Some(prepared.as_ref().map(|_| ()).map_err(String::clone));
@@ -102,11 +102,11 @@ impl Activity {
     }
 
     /// The library, if it was prepared; else why it cannot be used.
-    pub fn get() -> Result<Activity, String> {
+    pub fn get() -> Result<ActivityLibrary, String> {
         let ready = lock(&READY).clone();
         ready.unwrap_or_else(|| Err("CUPTI was not prepared when the device was opened".into()))?;
         let Some(Ok(cupti)) = CUPTI.get() else { return Err("CUPTI is not there".into()) };
-        Ok(Activity { cupti: *cupti })
+        Ok(ActivityLibrary { cupti: *cupti })
     }
 
     /// Its name and version.
@@ -147,9 +147,9 @@ impl Activity {
     }
 }
 
-impl std::fmt::Debug for Activity {
+impl std::fmt::Debug for ActivityLibrary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Activity").field(&self.library()).finish()
+        f.debug_tuple("ActivityLibrary").field(&self.library()).finish()
     }
 }
 

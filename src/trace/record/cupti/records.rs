@@ -21,7 +21,7 @@ const KERNEL: u32 = sys::CUpti_ActivityKind::CUPTI_ACTIVITY_KIND_CONCURRENT_KERN
 /// Of `CUpti_ActivityKernel9` and later.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Kernel {
+struct KernelPrefix {
     kind: u32,
     cache: [u8; 2],
     registers: u16,
@@ -68,17 +68,17 @@ pub(super) fn kernel_bytes(cupti: &Cupti) -> usize {
 /// Writes a record of a kernel into as many bytes as it has, which are 0.
 pub(super) fn put_kernel(record: &mut [u8], correlation: u32, node: u64, (start_ns, end_ns): (u64, u64)) {
     let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
-    put(offset_of!(Kernel, kind), &KERNEL.to_ne_bytes());
-    put(offset_of!(Kernel, start_ns), &start_ns.to_ne_bytes());
-    put(offset_of!(Kernel, end_ns), &end_ns.to_ne_bytes());
-    put(offset_of!(Kernel, correlation), &correlation.to_ne_bytes());
-    put(offset_of!(Kernel, graph_node), &node.to_ne_bytes());
+    put(offset_of!(KernelPrefix, kind), &KERNEL.to_ne_bytes());
+    put(offset_of!(KernelPrefix, start_ns), &start_ns.to_ne_bytes());
+    put(offset_of!(KernelPrefix, end_ns), &end_ns.to_ne_bytes());
+    put(offset_of!(KernelPrefix, correlation), &correlation.to_ne_bytes());
+    put(offset_of!(KernelPrefix, graph_node), &node.to_ne_bytes());
 }
 
 /// Of `CUpti_ActivityMemcpy6`, `CUpti_ActivityMemset4` and later.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Copy {
+struct CopyPrefix {
     kind: u32,
     /// Of a copy, its direction; of a fill, part of the value.
     direction: u8,
@@ -95,7 +95,7 @@ struct Copy {
 /// `CUpti_ActivityAPI`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Call {
+struct CallRecord {
     kind: u32,
     function: u32,
     start_ns: u64,
@@ -109,7 +109,7 @@ struct Call {
 /// Of `CUpti_ActivityOverhead2` and later.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Overhead {
+struct OverheadPrefix {
     kind: u32,
     overhead: u32,
     object_kind: u32,
@@ -119,32 +119,32 @@ struct Overhead {
 }
 
 const _: () = {
-    assert!(offset_of!(Kernel, start_ns) == offset_of!(sys::CUpti_ActivityKernel10, start));
-    assert!(offset_of!(Kernel, end_ns) == offset_of!(sys::CUpti_ActivityKernel9, end));
-    assert!(offset_of!(Kernel, correlation) == offset_of!(sys::CUpti_ActivityKernel9, correlationId));
-    assert!(offset_of!(Kernel, correlation) == offset_of!(sys::CUpti_ActivityKernel10, correlationId));
-    assert!(offset_of!(Kernel, graph_node) == offset_of!(sys::CUpti_ActivityKernel9, graphNodeId));
-    assert!(offset_of!(Kernel, graph_node) == offset_of!(sys::CUpti_ActivityKernel10, graphNodeId));
-    assert!(offset_of!(Kernel, graph) == offset_of!(sys::CUpti_ActivityKernel10, graphId));
+    assert!(offset_of!(KernelPrefix, start_ns) == offset_of!(sys::CUpti_ActivityKernel10, start));
+    assert!(offset_of!(KernelPrefix, end_ns) == offset_of!(sys::CUpti_ActivityKernel9, end));
+    assert!(offset_of!(KernelPrefix, correlation) == offset_of!(sys::CUpti_ActivityKernel9, correlationId));
+    assert!(offset_of!(KernelPrefix, correlation) == offset_of!(sys::CUpti_ActivityKernel10, correlationId));
+    assert!(offset_of!(KernelPrefix, graph_node) == offset_of!(sys::CUpti_ActivityKernel9, graphNodeId));
+    assert!(offset_of!(KernelPrefix, graph_node) == offset_of!(sys::CUpti_ActivityKernel10, graphNodeId));
+    assert!(offset_of!(KernelPrefix, graph) == offset_of!(sys::CUpti_ActivityKernel10, graphId));
     assert!(size_of::<sys::CUpti_ActivityKernel9>() == 208 && size_of::<sys::CUpti_ActivityKernel10>() == 216);
-    assert!(offset_of!(Copy, direction) == offset_of!(sys::CUpti_ActivityMemcpy6, copyKind));
-    assert!(offset_of!(Copy, bytes) == offset_of!(sys::CUpti_ActivityMemcpy6, bytes));
-    assert!(offset_of!(Copy, start_ns) == offset_of!(sys::CUpti_ActivityMemcpy6, start));
-    assert!(offset_of!(Copy, end_ns) == offset_of!(sys::CUpti_ActivityMemcpy6, end));
-    assert!(offset_of!(Copy, correlation) == offset_of!(sys::CUpti_ActivityMemcpy6, correlationId));
-    assert!(offset_of!(Copy, bytes) == offset_of!(sys::CUpti_ActivityMemset4, bytes));
-    assert!(offset_of!(Copy, start_ns) == offset_of!(sys::CUpti_ActivityMemset4, start));
-    assert!(offset_of!(Copy, end_ns) == offset_of!(sys::CUpti_ActivityMemset4, end));
-    assert!(offset_of!(Copy, correlation) == offset_of!(sys::CUpti_ActivityMemset4, correlationId));
-    assert!(offset_of!(Call, function) == offset_of!(sys::CUpti_ActivityAPI, cbid));
-    assert!(offset_of!(Call, start_ns) == offset_of!(sys::CUpti_ActivityAPI, start));
-    assert!(offset_of!(Call, end_ns) == offset_of!(sys::CUpti_ActivityAPI, end));
-    assert!(offset_of!(Call, thread) == offset_of!(sys::CUpti_ActivityAPI, threadId));
-    assert!(offset_of!(Call, correlation) == offset_of!(sys::CUpti_ActivityAPI, correlationId));
-    assert!(offset_of!(Call, status) == offset_of!(sys::CUpti_ActivityAPI, returnValue));
-    assert!(offset_of!(Overhead, overhead) == offset_of!(sys::CUpti_ActivityOverhead2, overheadKind));
-    assert!(offset_of!(Overhead, start_ns) == offset_of!(sys::CUpti_ActivityOverhead2, start));
-    assert!(offset_of!(Overhead, end_ns) == offset_of!(sys::CUpti_ActivityOverhead3, end));
+    assert!(offset_of!(CopyPrefix, direction) == offset_of!(sys::CUpti_ActivityMemcpy6, copyKind));
+    assert!(offset_of!(CopyPrefix, bytes) == offset_of!(sys::CUpti_ActivityMemcpy6, bytes));
+    assert!(offset_of!(CopyPrefix, start_ns) == offset_of!(sys::CUpti_ActivityMemcpy6, start));
+    assert!(offset_of!(CopyPrefix, end_ns) == offset_of!(sys::CUpti_ActivityMemcpy6, end));
+    assert!(offset_of!(CopyPrefix, correlation) == offset_of!(sys::CUpti_ActivityMemcpy6, correlationId));
+    assert!(offset_of!(CopyPrefix, bytes) == offset_of!(sys::CUpti_ActivityMemset4, bytes));
+    assert!(offset_of!(CopyPrefix, start_ns) == offset_of!(sys::CUpti_ActivityMemset4, start));
+    assert!(offset_of!(CopyPrefix, end_ns) == offset_of!(sys::CUpti_ActivityMemset4, end));
+    assert!(offset_of!(CopyPrefix, correlation) == offset_of!(sys::CUpti_ActivityMemset4, correlationId));
+    assert!(offset_of!(CallRecord, function) == offset_of!(sys::CUpti_ActivityAPI, cbid));
+    assert!(offset_of!(CallRecord, start_ns) == offset_of!(sys::CUpti_ActivityAPI, start));
+    assert!(offset_of!(CallRecord, end_ns) == offset_of!(sys::CUpti_ActivityAPI, end));
+    assert!(offset_of!(CallRecord, thread) == offset_of!(sys::CUpti_ActivityAPI, threadId));
+    assert!(offset_of!(CallRecord, correlation) == offset_of!(sys::CUpti_ActivityAPI, correlationId));
+    assert!(offset_of!(CallRecord, status) == offset_of!(sys::CUpti_ActivityAPI, returnValue));
+    assert!(offset_of!(OverheadPrefix, overhead) == offset_of!(sys::CUpti_ActivityOverhead2, overheadKind));
+    assert!(offset_of!(OverheadPrefix, start_ns) == offset_of!(sys::CUpti_ActivityOverhead2, start));
+    assert!(offset_of!(OverheadPrefix, end_ns) == offset_of!(sys::CUpti_ActivityOverhead3, end));
 };
 
 /// What a record of CUPTI says.
@@ -228,9 +228,9 @@ unsafe fn read(record: *const u8, identity: &Identity, has_source_nodes: bool) -
                 Some((kernel, source)) => node(&kernel, source, identity),
                 None => Seen::Other,
             },
-            kind @ (MEMCPY | MEMSET) => Seen::Kept(copy(&record.cast::<Copy>().read_unaligned(), kind == MEMSET)),
-            DRIVER => call(&record.cast::<Call>().read_unaligned()),
-            OVERHEAD => Seen::Kept(overhead(&record.cast::<Overhead>().read_unaligned())),
+            kind @ (MEMCPY | MEMSET) => Seen::Kept(copy(&record.cast::<CopyPrefix>().read_unaligned(), kind == MEMSET)),
+            DRIVER => call(&record.cast::<CallRecord>().read_unaligned()),
+            OVERHEAD => Seen::Kept(overhead(&record.cast::<OverheadPrefix>().read_unaligned())),
             _ => Seen::Other,
         }
     }
@@ -241,32 +241,32 @@ unsafe fn read(record: *const u8, identity: &Identity, has_source_nodes: bool) -
 /// # Safety
 /// As of [`read`].
 #[inline]
-unsafe fn read_kernel(record: *const u8, has_source_nodes: bool) -> Option<(Kernel, Option<u64>)> {
+unsafe fn read_kernel(record: *const u8, has_source_nodes: bool) -> Option<(KernelPrefix, Option<u64>)> {
     // SAFETY: as in `read`; a kernel's record of version 13 is longer than that.
     unsafe {
         let kernel =
-            (record.cast::<u32>().read_unaligned() == KERNEL).then(|| record.cast::<Kernel>().read_unaligned());
+            (record.cast::<u32>().read_unaligned() == KERNEL).then(|| record.cast::<KernelPrefix>().read_unaligned());
         let source = || record.add(KERNEL13_SOURCE_NODE).cast::<u64>().read_unaligned();
         kernel.map(|kernel| (kernel, has_source_nodes.then(source)))
     }
 }
 
-fn watched((kernel, source): (Kernel, Option<u64>)) -> Option<WatchedNode> {
-    let Kernel { correlation, graph_node: id, start_ns, end_ns, .. } = kernel;
+fn watched((kernel, source): (KernelPrefix, Option<u64>)) -> Option<WatchedNode> {
+    let KernelPrefix { correlation, graph_node: id, start_ns, end_ns, .. } = kernel;
     (id != 0).then_some(WatchedNode { correlation, id, source, start_ns, end_ns })
 }
 
-fn node(kernel: &Kernel, source: Option<u64>, identity: &Identity) -> Seen {
+fn node(kernel: &KernelPrefix, source: Option<u64>, identity: &Identity) -> Seen {
     if kernel.graph_node == 0 {
         return Seen::OtherKernel;
     }
     let found = source.and_then(|node| identity.find_captured(node)).or_else(|| identity.find(kernel.graph_node));
     let Some((graph, ordinal)) = found else { return Seen::UnknownNode };
-    let Kernel { correlation, start_ns, end_ns, .. } = *kernel;
+    let KernelPrefix { correlation, start_ns, end_ns, .. } = *kernel;
     Seen::Kept(Activity::Node(NodeActivity { correlation, graph, ordinal, start_ns, end_ns }))
 }
 
-fn copy(copy: &Copy, is_fill: bool) -> Activity {
+fn copy(copy: &CopyPrefix, is_fill: bool) -> Activity {
     let kind = match copy.direction {
         _ if is_fill => CopyKind::Fill,
         1 => CopyKind::HtoD,
@@ -274,12 +274,12 @@ fn copy(copy: &Copy, is_fill: bool) -> Activity {
         8 => CopyKind::DtoD,
         _ => CopyKind::Other,
     };
-    let Copy { correlation, start_ns, end_ns, bytes, .. } = *copy;
+    let CopyPrefix { correlation, start_ns, end_ns, bytes, .. } = *copy;
     Activity::Copy(CopyActivity { kind, correlation, start_ns, end_ns, bytes })
 }
 
 /// The functions by their numbers in cupti_driver_cbid.h, those for per-thread default streams too.
-fn call(call: &Call) -> Seen {
+fn call(call: &CallRecord) -> Seen {
     let function = match call.function {
         514 | 515 => DriverCall::GraphLaunch,
         652 | 653 => DriverCall::LaunchKernelEx,
@@ -290,11 +290,11 @@ fn call(call: &Call) -> Seen {
         121 => DriverCall::EventSynchronize,
         _ => return Seen::OtherCall,
     };
-    let Call { correlation, thread, status, start_ns, end_ns, .. } = *call;
+    let CallRecord { correlation, thread, status, start_ns, end_ns, .. } = *call;
     Seen::Kept(Activity::Call(CallActivity { call: function, correlation, thread, status, start_ns, end_ns }))
 }
 
-fn overhead(overhead: &Overhead) -> Activity {
+fn overhead(overhead: &OverheadPrefix) -> Activity {
     let kind = match overhead.overhead {
         0x1_0000 => OverheadKind::BufferFlush,
         0x2_0000 => OverheadKind::Instrumentation,
@@ -304,6 +304,6 @@ fn overhead(overhead: &Overhead) -> Activity {
         0x7_0000 => OverheadKind::BufferRequest,
         _ => OverheadKind::Other,
     };
-    let Overhead { start_ns, end_ns, .. } = *overhead;
+    let OverheadPrefix { start_ns, end_ns, .. } = *overhead;
     Activity::Overhead(OverheadActivity { kind, start_ns, end_ns })
 }

@@ -10,7 +10,7 @@ use cudarc::cupti::sys::CUpti_ActivityKind as Kind;
 use super::buffers::{self, FullBuffer};
 use super::decoder::{Decoded, Decoder};
 use super::library::{Cupti, CuptiError};
-use super::{Activity, IS_TROUBLED, TROUBLE, lock};
+use super::{ActivityLibrary, IS_TROUBLED, TROUBLE, lock};
 use crate::trace::record::sink::Sink;
 
 /// What is recorded: kernels as they run beside each other, and never the kinds that serialise them or put whole graphs
@@ -39,7 +39,7 @@ pub(in crate::trace::record) struct Session {
 impl Session {
     /// Begins to record, with nothing under way. The error is a sentence, and nothing is recorded then.
     pub(in crate::trace::record) fn begin() -> Result<Session, String> {
-        let Activity { cupti } = Activity::get()?;
+        let ActivityLibrary { cupti } = ActivityLibrary::get()?;
         if let Some(trouble) = &*lock(&TROUBLE) {
             return Err(trouble.clone());
         }

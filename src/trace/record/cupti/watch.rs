@@ -1,6 +1,6 @@
 //! Records in memory, outside of a recording: for whoever examines CUPTI itself, for a moment.
 
-use super::Activity;
+use super::ActivityLibrary;
 use super::buffers::{self, FullBuffer};
 use super::library::Cupti;
 use super::records::Records;
@@ -13,7 +13,7 @@ pub struct Watch {
     session: Session,
 }
 
-impl Activity {
+impl ActivityLibrary {
     /// Begins to keep records in memory, with nothing under way. The error is a sentence, and nothing is kept then.
     pub fn watch(&self) -> Result<Watch, String> {
         Ok(Watch { session: Session::begin()? })
