@@ -2,9 +2,9 @@
 //!
 //! It is prepared before the driver is initialised ([`ActivityLibrary::prepare`]): its clock is the one of the stamps,
 //! its buffers come from a pool of this process ([`buffers`]). Nothing is recorded, and no kind of record enabled,
-//! before a session begins ([`Session`]); there is no subscription, so a tool that subscribes may do so. The device names the
-//! nodes of each graph that it captures ([`identity`]); a thread decodes the records of a session ([`decoder`],
-//! [`records`]). Kinds that serialise kernels or hide nodes (`KERNEL`, `GRAPH_TRACE`) are never enabled.
+//! before a session begins ([`Session`]); there is no subscription, so a tool that subscribes may do so. The device
+//! names the nodes of each graph that it captures ([`identity`]); a thread decodes the records of a session
+//! ([`decoder`], [`records`]). Kinds that serialise kernels or hide nodes (`KERNEL`, `GRAPH_TRACE`) are never enabled.
 //!
 //! Whatever fails here costs the profile, never the serving: a recording then has stamps alone, from the start or from
 //! where it was noticed, and says why.
