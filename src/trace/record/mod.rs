@@ -248,8 +248,9 @@ impl Recorder {
         summary.write_error = end.error.map(|error| error.to_string());
         summary.steps -= end.lost.steps;
         summary.replays -= end.lost.replays;
-        let lost_nodes = if summary.sources.used == TraceSource::Activity { end.lost.activity } else { end.lost.nodes };
-        summary.received = summary.received.saturating_sub(lost_nodes);
+        // Of the activity not every record is a node: where nodes have no other times, rather too few are counted.
+        let lost_activity = if summary.sources.used == TraceSource::Activity { end.lost.activity } else { 0 };
+        summary.received = summary.received.saturating_sub(end.lost.nodes + lost_activity);
         summary.dropped += end.lost.nodes;
         summary.dropped_records += end.lost;
         Ok(summary)
