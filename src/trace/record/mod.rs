@@ -233,7 +233,7 @@ impl Recorder {
             written += decoded.written;
             dropped += decoded.dropped;
         }
-        let lost_nodes = decoded.as_ref().map_or(0, |decoded| decoded.lost_nodes);
+        let lost_nodes = decoded.as_ref().map_or(0, Decoded::lost_nodes);
         let counts = decoded.map(|Decoded { counts, .. }| counts);
         let closing =
             Closing { expected, graphs, written, dropped, limit_reached: room.reached(), activity: counts.clone() };

@@ -30,10 +30,8 @@ pub(super) struct Decoder {
     switch: Option<Switch>,
     sink: Sink,
     counts: ActivityCounts,
-    /// Nodes with and without times, by graph.
+    /// Nodes in the file, with and without times, by graph.
     graphs: Vec<[u64; 2]>,
-    /// Nodes that the file had no room for.
-    lost_nodes: u64,
 }
 
 /// What came of a session.
@@ -42,8 +40,7 @@ pub(in crate::trace::record) struct Decoded {
     pub(in crate::trace::record) counts: ActivityCounts,
     pub(in crate::trace::record) written: Counts,
     pub(in crate::trace::record) dropped: Counts,
-    /// Nodes that the file had no room for.
-    pub(in crate::trace::record) lost_nodes: u64,
+    /// Nodes in the file, with and without times, by graph.
     graphs: Vec<[u64; 2]>,
 }
 
@@ -53,6 +50,11 @@ impl Decoded {
             counts: ActivityCounts { errors: vec![why.into()], ..ActivityCounts::default() },
             ..Decoded::default()
         }
+    }
+
+    /// Nodes that the file had no room for.
+    pub(in crate::trace::record) fn lost_nodes(&self) -> u64 {
+        self.counts.nodes + self.counts.invalid - self.graphs.iter().flatten().sum::<u64>()
     }
 
     /// Adds the nodes that were seen to the counts of their graphs.
@@ -68,7 +70,7 @@ impl Decoded {
 
 impl Decoder {
     pub(super) fn new(cupti: &Cupti, switch: Option<Switch>, sink: Sink) -> Decoder {
-        Decoder { cupti: *cupti, switch, sink, counts: ActivityCounts::default(), graphs: Vec::new(), lost_nodes: 0 }
+        Decoder { cupti: *cupti, switch, sink, counts: ActivityCounts::default(), graphs: Vec::new() }
     }
 
     /// Decodes until the session is over, and every buffer of it that has come back. From time to time it has CUPTI
@@ -102,9 +104,9 @@ impl Decoder {
     /// What came of it.
     pub(super) fn end(mut self) -> Decoded {
         self.sink.hand_over();
-        let Decoder { sink, mut counts, graphs, lost_nodes, .. } = self;
+        let Decoder { sink, mut counts, graphs, .. } = self;
         counts.lost = sink.dropped.activity;
-        Decoded { counts, written: sink.written, dropped: sink.dropped, lost_nodes, graphs }
+        Decoded { counts, written: sink.written, dropped: sink.dropped, graphs }
     }
 
     pub(super) fn decode(&mut self, full: &mut FullBuffer, identity: &Identity) {
@@ -139,7 +141,6 @@ impl Decoder {
                 // Of its graph it counts if it is in the file.
                 let is_kept = self.sink.push(&node);
                 self.graphs[graph][usize::from(!is_valid)] += u64::from(is_kept);
-                self.lost_nodes += u64::from(!is_kept);
             }
             Seen::Kept(Activity::Copy(copy)) => {
                 counts.copies += 1;
