@@ -52,24 +52,19 @@ impl PreparedSource {
     /// The source of recordings on a device: what was asked for, else both on a GPU. What will be missing is said in
     /// the log.
     pub(super) fn on(&self, device: DeviceChoice) -> Result<TraceSource, FlagError> {
-        match (self.asked, device, &self.library) {
-            (Some(asked), DeviceChoice::Cuda, Some(Err(reason))) => {
-                tracing::warn!("recordings will have stamps alone: {reason}");
-                Ok(asked)
-            }
-            (asked, DeviceChoice::Cuda, Some(Ok(library))) => {
-                tracing::info!("recordings: {library}");
-                Ok(asked.unwrap_or(self.usual))
-            }
-            (None, DeviceChoice::Cuda, Some(Err(reason))) => {
-                tracing::info!("recordings will have stamps alone: {reason}");
-                Ok(self.usual)
-            }
-            (Some(asked), _, _) if asked.has_activity() && device != DeviceChoice::Cuda => {
-                Err(FlagError::SourceNeedsGpu)
-            }
-            (asked, _, _) => Ok(asked.unwrap_or_default()),
+        if device != DeviceChoice::Cuda {
+            let source = self.asked.unwrap_or_default();
+            return if source.has_activity() { Err(FlagError::SourceNeedsGpu) } else { Ok(source) };
         }
+        match &self.library {
+            Some(Ok(library)) => tracing::info!("recordings: {library}"),
+            Some(Err(reason)) if self.asked.is_some() => {
+                tracing::warn!("recordings will have stamps alone: {reason}");
+            }
+            Some(Err(reason)) => tracing::info!("recordings will have stamps alone: {reason}"),
+            None => {}
+        }
+        Ok(self.asked.unwrap_or(self.usual))
     }
 
     /// Whether the nodes of graphs are to be named to the library.
