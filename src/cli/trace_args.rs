@@ -49,8 +49,8 @@ impl TraceArgs {
 }
 
 impl PreparedSource {
-    /// The source of recordings on a device: what was asked for, else both on a GPU. What will be missing is said in
-    /// the log.
+    /// The source of recordings on a device: what was asked for, else on a GPU what is usual. What will be missing is
+    /// said in the log.
     pub(super) fn on(&self, device: DeviceChoice) -> Result<TraceSource, FlagError> {
         if device != DeviceChoice::Cuda {
             let source = self.asked.unwrap_or_default();

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::NodeStamp;
+use super::schema::is_time;
 
 /// A node of a captured graph that ran. Nanoseconds of the machine's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct NodeActivity {
 impl NodeActivity {
     /// Whether its times are times.
     pub fn is_valid(&self) -> bool {
-        NodeStamp { start_ns: self.start_ns, end_ns: self.end_ns, wait_ns: 0 }.is_valid()
+        is_time(self.start_ns, self.end_ns)
     }
 }
 
@@ -209,6 +209,13 @@ pub struct WatchedNode {
     pub start_ns: u64,
     /// End.
     pub end_ns: u64,
+}
+
+impl WatchedNode {
+    /// Whether its times are times.
+    pub fn is_valid(&self) -> bool {
+        is_time(self.start_ns, self.end_ns)
+    }
 }
 
 /// What the profiling library said while it was watched.

@@ -290,11 +290,16 @@ pub struct NodeStamp {
     pub wait_ns: u64,
 }
 
+/// Whether these are begin and end of something that was timed: what begins at 0 never was, and what ends before it
+/// begins is no time.
+pub fn is_time(start_ns: u64, end_ns: u64) -> bool {
+    start_ns != 0 && end_ns >= start_ns
+}
+
 impl NodeStamp {
-    /// Whether the node wrote it: a stamp that begins at 0 was never written, one that ends before it begins is no
-    /// time.
+    /// Whether the node wrote it.
     pub fn is_valid(&self) -> bool {
-        self.start_ns != 0 && self.end_ns >= self.start_ns
+        is_time(self.start_ns, self.end_ns)
     }
 }
 
@@ -312,7 +317,7 @@ pub struct CopyStamp {
 impl CopyStamp {
     /// Whether it was measured, as [`NodeStamp::is_valid`].
     pub fn is_valid(&self) -> bool {
-        self.start_ns != 0 && self.end_ns >= self.start_ns
+        is_time(self.start_ns, self.end_ns)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Call, DeviceCopy, NodeTime, Recording, SeenNode};
 use crate::trace::activity::{
     Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity,
 };
-use crate::trace::schema::{CopyStamp, NodeStamp, StepCopies, StepRecord};
+use crate::trace::schema::{CopyStamp, StepCopies, StepRecord, is_time};
 
 /// The profiling library's records as they come.
 #[derive(Default)]
@@ -30,11 +30,6 @@ impl RawActivity {
     pub(super) fn nodes(&self) -> usize {
         self.nodes.len()
     }
-}
-
-/// Whether a record ends before it begins, or was not timed.
-fn is_time(start_ns: u64, end_ns: u64) -> bool {
-    NodeStamp { start_ns, end_ns, wait_ns: 0 }.is_valid()
 }
 
 impl Recording {

@@ -117,7 +117,7 @@ pub(super) fn examine(watched: &Watched, graphs: &[&KnownGraph], replays: u64) -
         by_captured: of(|placed| placed.by_captured.is_some()),
         unchanged: of(|placed| placed.unchanged.is_some()),
         unfound: of(|placed| placed.place().is_none()),
-        untimed: of(|placed| !is_timed(placed.record)),
+        untimed: of(|placed| !placed.record.is_valid()),
         dropped: watched.dropped,
         ..RecordCounts::default()
     };
@@ -133,7 +133,7 @@ pub(super) fn examine(watched: &Watched, graphs: &[&KnownGraph], replays: u64) -
         counts.called_replays += u64::from(watched.launches.contains(&correlation));
         replay.sort_by_key(|placed| placed.place());
         let (nodes_ns, overlaps_ns) = &mut times[graph];
-        let timed = |placed: &&Placed<'_>| is_timed(placed.record);
+        let timed = |placed: &&Placed<'_>| placed.record.is_valid();
         nodes_ns.extend(
             replay.iter().copied().filter(timed).map(|node| distance_ns(node.record.start_ns, node.record.end_ns)),
         );
@@ -144,10 +144,6 @@ pub(super) fn examine(watched: &Watched, graphs: &[&KnownGraph], replays: u64) -
         .into_iter()
         .map(|(nodes_ns, overlaps_ns)| RecordTimes { node_ns: median(nodes_ns), overlap_ns: median(overlaps_ns) });
     (counts, times.collect())
-}
-
-fn is_timed(record: &WatchedNode) -> bool {
-    record.start_ns != 0 && record.end_ns >= record.start_ns
 }
 
 /// The graph of which these records are one replay: one of every node, and no other.

@@ -260,7 +260,10 @@ fn node(kernel: &KernelPrefix, source: Option<u64>, identity: &Identity) -> Seen
     if kernel.graph_node == 0 {
         return Seen::OtherKernel;
     }
-    let found = source.and_then(|node| identity.find_captured(node)).or_else(|| identity.find(kernel.graph_node));
+    // Last, as an id that was not changed when the graph was instantiated.
+    let id = kernel.graph_node;
+    let found = source.and_then(|source| identity.find_captured(source)).or_else(|| identity.find(id));
+    let found = found.or_else(|| identity.find_captured(id));
     let Some((graph, ordinal)) = found else { return Seen::UnknownNode };
     let KernelPrefix { correlation, start_ns, end_ns, .. } = *kernel;
     Seen::Kept(Activity::Node(NodeActivity { correlation, graph, ordinal, start_ns, end_ns }))
