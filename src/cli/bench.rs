@@ -13,7 +13,7 @@ use super::trace_args::TraceArgs;
 use crate::bench::{latency, serve};
 use crate::engine;
 use crate::step::StepLimits;
-use crate::trace::session::{RecordError, TraceSource};
+use crate::trace::session::{RecordError, SessionOptions, TraceSource};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -45,7 +45,7 @@ pub(super) fn run(
         BenchCommand::Latency(args) => {
             check_recorder(&args.latency)?;
             if args.trace.is_given() && !(args.latency.profile || args.latency.node_table) {
-                return Err("--trace-source is for --profile or --node-table only".into());
+                return Err("--trace-source and --graph-trace are for --profile or --node-table only".into());
             }
             let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
             let model = args.engine.load(cache_dir)?;
@@ -54,8 +54,13 @@ pub(super) fn run(
             let source = source.on(model.device)?;
             check_sizes(&args.latency, &options.limits)?;
             let engine = engine::start(&model.weights, &options)?;
-            let profile_dir = profile_dir.unwrap_or_else(|| PathBuf::from("."));
-            let mut batch = Batch::new(engine, args.latency.clone(), profile_dir, source);
+            let session = SessionOptions {
+                prefix: "latency".into(),
+                source,
+                granularity: args.trace.granularity(),
+                ..SessionOptions::new(profile_dir.unwrap_or_else(|| PathBuf::from(".")))
+            };
+            let mut batch = Batch::new(engine, args.latency.clone(), session);
             let result = latency::run(&args.latency, &mut batch, &mut std::io::stdout().lock());
             batch.shutdown();
             Ok(result?)

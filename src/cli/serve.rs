@@ -68,6 +68,7 @@ pub(super) fn run(
         dir: args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")),
         bytes_max: args.profile_max_bytes,
         source: source.on(model.device)?,
+        granularity: args.trace.granularity(),
         render: |spool| Ok(report::render(spool)?.files),
     };
     if !profile.dir.is_dir() {

@@ -1,19 +1,29 @@
-//! The flag of every command that records: what times the nodes.
+//! The flags of every command that records: what times the nodes, and what a record is of.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::engine_args::{EngineArgs, FlagError};
 use crate::device::{DeviceChoice, cuda};
 use crate::trace::record::{ENABLED, SOURCE_HELP, parse_source};
-use crate::trace::session::TraceSource;
+use crate::trace::session::{Granularity, TraceSource};
 
-/// What times the nodes of recordings.
+/// How recordings are made.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct TraceArgs {
     #[arg(long, value_name = "SOURCE", value_parser = parse_source, help = SOURCE_HELP)]
     trace_source: Option<TraceSource>,
+    /// What a record is of: every `node`, or a whole `graph`, one record for each of its replays [default: node]
+    #[arg(long, value_enum)]
+    graph_trace: Option<GraphTrace>,
+}
+
+/// The words of `--graph-trace`, as `nsys profile --cuda-graph-trace` has them.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum GraphTrace {
+    Node,
+    Graph,
 }
 
 /// A source, with the driver's profiling library prepared if it may be one.
@@ -26,9 +36,17 @@ pub(super) struct PreparedSource {
 }
 
 impl TraceArgs {
-    /// Whether the flag was given.
+    /// Whether one of the flags was given.
     pub(super) fn is_given(self) -> bool {
-        self.trace_source.is_some()
+        self.trace_source.is_some() || self.graph_trace.is_some()
+    }
+
+    /// What a record is of.
+    pub(super) fn granularity(self) -> Granularity {
+        match self.graph_trace {
+            None | Some(GraphTrace::Node) => Granularity::Node,
+            Some(GraphTrace::Graph) => Granularity::Graph,
+        }
     }
 
     /// Looks for the driver's profiling library, if it may be a source: before anything initialises the driver. On a

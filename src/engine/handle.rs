@@ -18,6 +18,7 @@ use crate::device::params::MAX_LOGPROBS;
 use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
 use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
+use crate::trace::progress::Progress;
 use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
 use crate::weights::ModelConfig;
 
@@ -54,15 +55,19 @@ pub enum Command {
     Submit(Submission),
     /// Start to record.
     StartProfile {
-        /// Where and how.
-        options: SessionOptions,
+        /// Where, which steps and how.
+        options: Box<SessionOptions>,
+        /// Takes what it came to, when it has ended.
+        end: SessionEnd,
         /// Takes the answer.
         reply: mpsc::Sender<Result<SessionStarted, ProfileError>>,
     },
-    /// Stop recording and close the spool.
+    /// Take no more steps into the recording, and close it.
     StopProfile {
+        /// Of this id; of any if there is none.
+        id: Option<String>,
         /// Takes the answer.
-        reply: mpsc::Sender<Result<SpoolSummary, ProfileError>>,
+        reply: mpsc::Sender<Result<(), ProfileError>>,
     },
     /// Tell of every finished step.
     WatchSteps {
@@ -92,6 +97,8 @@ pub struct Submission {
     pub sampling: SamplingParams,
     /// Takes the tokens.
     pub events: TokenSender,
+    /// What its client calls it; nothing, if it does not.
+    pub name: String,
     /// When it arrived, by the monotonic clock.
     pub queued_ns: u64,
     /// The place in the waiting queue; dropped when the request is scheduled for the first time.
@@ -145,6 +152,16 @@ impl Engine {
 
     /// Queues a request.
     pub fn submit(&self, prompt: Vec<TokenId>, sampling: SamplingParams) -> Result<TokenStream, RequestError> {
+        self.submit_named(String::new(), prompt, sampling)
+    }
+
+    /// Queues a request that its client calls `name`: recordings say so, and may be of it alone.
+    pub fn submit_named(
+        &self,
+        name: String,
+        prompt: Vec<TokenId>,
+        sampling: SamplingParams,
+    ) -> Result<TokenStream, RequestError> {
         self.check_prompt(&prompt)?;
         check_sampling(&sampling)?;
         if self.shutting_down.load(Ordering::Acquire) {
@@ -154,7 +171,7 @@ impl Engine {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let room = self.info.limits.max_model_len - prompt.len();
         let (events, tokens) = stream::channel(id, room.min(sampling.max_tokens as usize));
-        let submission = Submission { id, prompt, sampling, events, queued_ns: monotonic_ns(), slot };
+        let submission = Submission { id, prompt, sampling, events, name, queued_ns: monotonic_ns(), slot };
         self.commands.send(Command::Submit(submission)).map_err(|_| stopped())?;
         Ok(tokens)
     }
@@ -170,16 +187,21 @@ impl Engine {
     }
 
     /// Starts to record. Blocks for one step.
-    pub fn start_profile(&self, options: SessionOptions) -> Result<SessionStarted, ProfileError> {
+    pub fn start_profile(&self, options: SessionOptions) -> Result<Profile, ProfileError> {
         let (reply, answer) = mpsc::channel();
-        self.commands.send(Command::StartProfile { options, reply }).map_err(|_| ProfileError::EngineStopped)?;
-        answer.recv().map_err(|_| ProfileError::EngineStopped)?
+        let (end, ended) = mpsc::channel();
+        let command = Command::StartProfile { options: Box::new(options), end, reply };
+        self.commands.send(command).map_err(|_| ProfileError::EngineStopped)?;
+        let started = answer.recv().map_err(|_| ProfileError::EngineStopped)??;
+        Ok(Profile { started, engine: self.clone(), ended })
     }
 
-    /// Stops recording. Blocks until the spool is closed.
-    pub fn stop_profile(&self) -> Result<SpoolSummary, ProfileError> {
+    /// Asks the recording that runs to end with the steps that are under way; of this id, if one is given. Whoever
+    /// holds its [`Profile`] is told when its file is whole.
+    pub fn stop_profile(&self, id: Option<&str>) -> Result<(), ProfileError> {
         let (reply, answer) = mpsc::channel();
-        self.commands.send(Command::StopProfile { reply }).map_err(|_| ProfileError::EngineStopped)?;
+        let command = Command::StopProfile { id: id.map(str::to_owned), reply };
+        self.commands.send(command).map_err(|_| ProfileError::EngineStopped)?;
         answer.recv().map_err(|_| ProfileError::EngineStopped)?
     }
 
@@ -267,8 +289,11 @@ fn stopped() -> RequestError {
     RequestError::EngineStopped { reason: "its thread has ended".into() }
 }
 
-/// A recording that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a recording came to, or why it has no end.
+pub type SessionEnd = mpsc::Sender<Result<SpoolSummary, ProfileError>>;
+
+/// A recording that runs, as the engine's thread says it.
+#[derive(Clone, Debug)]
 pub struct SessionStarted {
     /// Its id.
     pub id: String,
@@ -276,6 +301,38 @@ pub struct SessionStarted {
     pub path: PathBuf,
     /// What times the nodes, and why that is not what was asked for, if it is not.
     pub sources: SessionSources,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+}
+
+/// A recording that runs. Dropping this leaves it running: it ends with its window, by [`Engine::stop_profile`], or with
+/// the engine.
+#[derive(Debug)]
+pub struct Profile {
+    started: SessionStarted,
+    engine: Engine,
+    ended: mpsc::Receiver<Result<SpoolSummary, ProfileError>>,
+}
+
+impl Profile {
+    /// Its id, its file, what times its nodes, how far it is.
+    pub fn started(&self) -> &SessionStarted {
+        &self.started
+    }
+
+    /// Stops it. Blocks until its file is whole.
+    pub fn stop(self) -> Result<SpoolSummary, ProfileError> {
+        match self.engine.stop_profile(Some(&self.started.id)) {
+            // It has ended by itself, or is about to.
+            Ok(()) | Err(ProfileError::NotRunning | ProfileError::Other { .. }) => self.wait(),
+            Err(error) => self.ended.try_recv().unwrap_or(Err(error)),
+        }
+    }
+
+    /// Blocks until it ends by itself, or because somebody stops it.
+    pub fn wait(self) -> Result<SpoolSummary, ProfileError> {
+        self.ended.recv().map_err(|_| ProfileError::EngineStopped)?
+    }
 }
 
 /// Why recording could not start or stop.
@@ -287,9 +344,23 @@ pub enum ProfileError {
         /// The session that runs.
         id: String,
     },
+    /// The session before is not on the disk yet.
+    #[error("profile {id} is being closed: start again in a moment")]
+    Closing {
+        /// The session before.
+        id: String,
+    },
     /// No session runs.
     #[error("no profile is running")]
     NotRunning,
+    /// Another session runs.
+    #[error("profile {asked} is not running: {running} is")]
+    Other {
+        /// The session asked for.
+        asked: String,
+        /// The session that runs.
+        running: String,
+    },
     /// The recorder.
     #[error(transparent)]
     Record(#[from] RecordError),

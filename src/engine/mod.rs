@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use self::handle::{Command, Engine, EngineInfo, Inbox, ProfileError, QueueSlot, SessionStarted, Submission};
+pub use self::handle::{
+    Command, Engine, EngineInfo, Inbox, Profile, ProfileError, QueueSlot, SessionEnd, SessionStarted, Submission,
+};
 use self::metrics::{CacheSizes, EngineMetrics};
 use self::run::EngineLoop;
 pub use self::stream::{TokenSender, TokenStream};

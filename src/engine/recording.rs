@@ -3,61 +3,62 @@
 //! Without a recording every call is a look at an `Option`; without feature `profiling` that option has no other value
 //! and the calls are gone.
 
-use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod session;
 
-use super::{EngineInfo, ProfileError, SessionStarted};
-use crate::device::{DeviceError, DevicePeaks, STEPS_IN_FLIGHT, monotonic_ns, thread_id};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use self::session::Session;
+use super::{EngineInfo, ProfileError, SessionEnd, SessionStarted};
+use crate::device::{DeviceError, DevicePeaks, monotonic_ns, thread_id};
 use crate::request::{RequestId, StepId};
 use crate::step::{FinishedStep, StepRunner, SubmittedStep};
+use crate::trace::progress::State;
 use crate::trace::record::Recorder;
 use crate::trace::schema::*;
 use crate::trace::session::*;
+use crate::trace::window::Verdict;
 
 /// Records the loop while a session runs.
 #[derive(Debug)]
 pub(super) struct Recording {
     session: Option<Session>,
+    /// The session before, until its file is whole.
+    closing: Option<ClosingSession>,
     info: EngineInfo,
     peaks: Option<DevicePeaks>,
     /// Replays since the start of the process.
     replays: u64,
 }
 
+/// A session whose file is being ended.
 #[derive(Debug)]
-struct Session {
-    recorder: Recorder,
-    expected: Expected,
-    steps: VecDeque<OpenStep>,
-    iteration_start_ns: u64,
-    /// The phase that runs, and since when.
-    phase: Option<(Phase, StepId, u64)>,
-    submitted_in_iteration: bool,
-    /// Graphs up to this number are in the recording's header.
-    known_graphs: u32,
-}
-
-/// A step that was submitted and not read yet.
-#[derive(Debug)]
-struct OpenStep {
-    record: StepRecord,
-    /// Replays with the number of their graphs' nodes.
-    replays: [Option<(ReplayRecord, usize)>; 2],
+struct ClosingSession {
+    id: String,
+    /// Gone when its file is whole.
+    token: Weak<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Recording {
     pub(super) fn new(info: &EngineInfo) -> Recording {
-        Recording { session: None, info: info.clone(), peaks: None, replays: 0 }
+        Recording { session: None, closing: None, info: info.clone(), peaks: None, replays: 0 }
     }
 
-    /// Starts a session. The first one of a process measures the device's roofs, which takes about a second.
+    /// Starts a session, with no step under way. The first one of a process measures the device's roofs, which takes
+    /// about a second.
     pub(super) fn start(
         &mut self,
         options: &SessionOptions,
+        end: SessionEnd,
         runner: &mut StepRunner,
     ) -> Result<SessionStarted, ProfileError> {
         if let Some(session) = &self.session {
             return Err(ProfileError::Running { id: session.recorder.id().to_owned() });
+        }
+        if let Some(closing) = self.closing.as_ref().filter(|closing| closing.token.strong_count() > 0) {
+            return Err(ProfileError::Closing { id: closing.id.clone() });
         }
         if !crate::trace::record::ENABLED {
             return Err(RecordError::NotCompiledIn.into());
@@ -69,22 +70,21 @@ impl Recording {
             }
             measured => drop(measured?),
         }
-        let tables = runner.tables();
+        let whole: Vec<GraphTable>;
+        let mut tables = runner.tables();
+        if options.granularity == Granularity::Graph {
+            whole = tables.iter().map(|table| table.as_one_node()).collect();
+            tables = whole.iter().collect();
+        }
         let recorder = Recorder::start(options, &self.header(), &tables)?;
         let started = SessionStarted {
             id: recorder.id().to_owned(),
             path: recorder.path().to_owned(),
             sources: recorder.sources().clone(),
+            progress: recorder.progress().clone(),
         };
-        self.session = Some(Session {
-            recorder,
-            expected: Expected::default(),
-            steps: VecDeque::with_capacity(STEPS_IN_FLIGHT),
-            iteration_start_ns: monotonic_ns(),
-            phase: None,
-            submitted_in_iteration: false,
-            known_graphs: tables.len() as u32,
-        });
+        let (seqs, known_graphs) = (self.info.limits.max_seqs, tables.len() as u32);
+        self.session = Some(Session::new(recorder, options, end, seqs, known_graphs));
         Ok(started)
     }
 
@@ -96,23 +96,69 @@ impl Recording {
         }
     }
 
-    /// Ends the session, with no step under way.
-    pub(super) fn stop(&mut self) -> Result<SpoolSummary, ProfileError> {
-        let session = self.session.take().ok_or(ProfileError::NotRunning)?;
-        Ok(session.recorder.stop(session.expected)?)
+    /// Asks the session to end; of this id, if one is given.
+    pub(super) fn stop(&mut self, id: Option<&str>) -> Result<(), ProfileError> {
+        let session = self.session.as_mut().ok_or(ProfileError::NotRunning)?;
+        if let Some(asked) = id.filter(|id| *id != session.recorder.id()) {
+            return Err(ProfileError::Other { asked: asked.to_owned(), running: session.recorder.id().to_owned() });
+        }
+        session.is_stopped = true;
+        Ok(())
+    }
+
+    /// Whether the session that runs is to end before the next step.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.session.as_mut().is_some_and(|session| {
+            let now = monotonic_ns();
+            session.window.open_by_time(now);
+            session.tell_opened();
+            session.is_stopped || session.window.is_over(now)
+        })
+    }
+
+    /// How long the engine's thread may wait for something to do; as long as it likes if there is no answer.
+    pub(super) fn wait_max(&self) -> Option<Duration> {
+        let change_ns = self.session.as_ref()?.window.next_change_ns()?;
+        Some(Duration::from_nanos(change_ns.saturating_sub(monotonic_ns())))
+    }
+
+    /// Ends the session, with no step under way, on a thread of its own.
+    pub(super) fn close(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        session.enter(None, monotonic_ns());
+        let Session { mut recorder, end, expected, .. } = session;
+        recorder.progress().enter(State::Closing);
+        // From here on nothing is launched that it is to see.
+        recorder.quiesce();
+        let is_closing = Arc::new(());
+        let (id, token) = (recorder.id().to_owned(), Arc::downgrade(&is_closing));
+        let close = move || {
+            let summary = recorder.stop(expected).map_err(ProfileError::from);
+            drop(is_closing);
+            let _ = end.send(summary); // whoever started it may have left
+        };
+        // Where there is no thread to be had, its end is told to whoever waits for it: the sender is dropped.
+        match std::thread::Builder::new().name("vitrum-closing".into()).spawn(close) {
+            Ok(thread) => self.closing = Some(ClosingSession { id, token, thread }),
+            Err(error) => tracing::error!("no thread to end a recording with: {error}"),
+        }
     }
 
     /// Ends a session that nobody has ended, so that its file has what was recorded so far.
     pub(super) fn end(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        let path = session.recorder.path().to_owned();
-        match session.recorder.stop(session.expected) {
-            Ok(summary) => {
-                let (received, expected) = (summary.received, summary.expected);
+        if let Some(closing) = self.closing.take() {
+            let _ = closing.thread.join(); // if it panicked, whoever waits for the session is told
+        }
+        let Some(Session { recorder, end, expected, .. }) = self.session.take() else { return };
+        let path = recorder.path().to_owned();
+        let summary = recorder.stop(expected);
+        match &summary {
+            Ok(SpoolSummary { received, expected, .. }) => {
                 tracing::warn!(received, expected, "the engine ends while it records: {}", path.display());
             }
             Err(error) => tracing::error!("the engine ends while it records: {}: {error}", path.display()),
         }
+        let _ = end.send(summary.map_err(ProfileError::from));
     }
 
     /// A turn of the loop begins, with taking in what came.
@@ -124,10 +170,11 @@ impl Recording {
         }
     }
 
-    /// The turn waits for something to do: that is nobody's time.
+    /// The turn waits for something to do: that is nobody's time, and what was before it led to no step.
     pub(super) fn pause(&mut self) {
         if let Some(session) = &mut self.session {
             session.enter(None, monotonic_ns());
+            session.prepared.spans.clear();
         }
     }
 
@@ -149,16 +196,18 @@ impl Recording {
         }
     }
 
-    /// What is to time the nodes of the next step.
-    pub(super) fn wants_step(&mut self, step: StepId) -> NodeSources {
-        self.session.as_mut().map_or(NodeSources::NONE, |session| session.recorder.wants_step(step))
+    /// Whether the next step, whose batch is filled, is recorded, and what is to time its nodes.
+    pub(super) fn decide(&mut self, step: StepId, prefill_tokens: u64, runner: &StepRunner) -> NodeSources {
+        self.session.as_mut().map_or(NodeSources::NONE, |session| session.decide(step, prefill_tokens, runner))
     }
 
     /// A step was submitted, in the phase that runs.
     pub(super) fn submitted(&mut self, id: StepId, step: &SubmittedStep, prefill_tokens: u64, runner: &StepRunner) {
         let first_replay = self.replays + 1;
         self.replays += step.graphs.iter().flatten().count() as u64;
-        if let Some(session) = &mut self.session {
+        if let Some(session) = &mut self.session
+            && session.decided == Some((id, Verdict::Recorded))
+        {
             session.submitted(id, step, prefill_tokens, first_replay, runner);
         }
     }
@@ -170,17 +219,28 @@ impl Recording {
         }
     }
 
-    /// The rows of one request in the step that is being filled.
-    pub(super) fn member(&mut self, member: MemberRecord) {
+    /// The rows of one request in the step that is being filled. The client calls the request `name`.
+    pub(super) fn member(&mut self, member: MemberRecord, name: &str) {
         if let Some(session) = &mut self.session {
-            session.recorder.member(&member);
+            session.prepared.has_request |= session.named.saw(RequestId(member.request), name);
+            session.prepared.members.push(member);
+        }
+    }
+
+    /// A request came, which its client calls `name`.
+    pub(super) fn request_named(&mut self, request: RequestId, name: &str) {
+        if let Some(session) = &mut self.session {
+            session.named.saw(request, name);
+            session.recorder.name(request.0, name);
         }
     }
 
     /// A moment in a request's life.
     pub(super) fn request(&mut self, request: RequestId, moment: RequestMoment, at_ns: u64, tokens: usize) {
-        if let Some(session) = &mut self.session {
-            session.recorder.request(&RequestRecord { request: request.0, moment, at_ns, tokens: tokens as u32 });
+        let Some(session) = &mut self.session else { return };
+        session.recorder.request(&RequestRecord { request: request.0, moment, at_ns, tokens: tokens as u32 });
+        if matches!(moment, RequestMoment::Finished | RequestMoment::Aborted) && session.named.ended(request) {
+            session.window.request_ended();
         }
     }
 
@@ -207,93 +267,6 @@ impl Recording {
             engine_tid: thread_id(),
             clock: ClockAnchor { unix_ns, monotonic_ns: monotonic_ns() },
             sources: SessionSources::default(), // the recorder's to say
-        }
-    }
-}
-
-impl Session {
-    fn enter(&mut self, next: Option<(Phase, StepId)>, now: u64) {
-        if let Some((phase, step, start_ns)) = self.phase.take() {
-            self.recorder.span(&HostSpan { phase, step: step.0, start_ns, end_ns: now });
-        }
-        self.phase = next.map(|(phase, step)| (phase, step, now));
-    }
-
-    fn submitted(
-        &mut self,
-        id: StepId,
-        step: &SubmittedStep,
-        prefill_tokens: u64,
-        first_replay: u64,
-        runner: &StepRunner,
-    ) {
-        let now = monotonic_ns();
-        let launch_start_ns = self.phase.map_or(now, |(_, _, start_ns)| start_ns);
-        let mut open = OpenStep {
-            record: StepRecord {
-                step: id.0,
-                start_ns: self.iteration_start_ns,
-                end_ns: now,
-                done_ns: 0,
-                sizes: step.sizes,
-                prefill_tokens,
-                traced: step.sources.any(),
-                copies: StepCopies::default(),
-            },
-            replays: [None; 2],
-        };
-        for (i, graph) in step.graphs.iter().flatten().enumerate() {
-            let table = runner.graph(*graph);
-            self.expect(table.id, table.nodes.len() as u64, step.sources);
-            if table.id > self.known_graphs {
-                self.recorder.graph(table);
-                self.known_graphs = table.id;
-            }
-            let replay = ReplayRecord {
-                replay: first_replay + i as u64,
-                step: id.0,
-                graph: table.id,
-                sources: step.sources,
-                launch_start_ns,
-                launch_end_ns: now,
-            };
-            open.replays[i] = Some((replay, table.nodes.len()));
-        }
-        self.submitted_in_iteration = true;
-        self.steps.push_back(open);
-    }
-
-    /// Counts a replay that the recording must hold.
-    fn expect(&mut self, graph: u32, nodes: u64, sources: NodeSources) {
-        let known = self.expected.graphs.iter().position(|expected| expected.graph == graph);
-        let index = known.unwrap_or_else(|| {
-            self.expected.graphs.push(ExpectedGraph { graph, ..ExpectedGraph::default() });
-            self.expected.graphs.len() - 1
-        });
-        let expected = &mut self.expected.graphs[index];
-        expected.replays += 1;
-        expected.traced_replays += u64::from(sources.any());
-        expected.nodes += if sources.any() { nodes } else { 0 };
-        expected.activity += if sources.activity { nodes } else { 0 };
-        expected.activity_only += if sources.activity && !sources.stamps { nodes } else { 0 };
-    }
-
-    fn finished(&mut self, id: StepId, step: &FinishedStep<'_>, done_ns: u64) {
-        if self.steps.front().is_none_or(|open| open.record.step != id.0) {
-            return; // submitted before the session began
-        }
-        let Some(mut open) = self.steps.pop_front() else { return };
-        open.record.done_ns = done_ns;
-        open.record.copies = step.copies;
-        self.recorder.step(&open.record);
-        let mut stamps = step.stamps;
-        for (at, (replay, nodes)) in open.replays.iter_mut().flatten().enumerate() {
-            if let Some(launch) = step.launches.get(at) {
-                (replay.launch_start_ns, replay.launch_end_ns) = (launch.start_ns, launch.end_ns);
-            }
-            let (own, rest) = stamps.split_at(stamps.len().min(*nodes));
-            self.recorder.replay(replay, own);
-            stamps = rest;
         }
     }
 }

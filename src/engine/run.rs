@@ -1,7 +1,8 @@
 //! The engine's loop, on one thread.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::metrics::EngineMetrics;
@@ -131,9 +132,10 @@ impl EngineLoop {
                 return Ok(false);
             }
             self.recording.pause();
-            match self.inbox.commands.recv() {
+            match self.wait() {
                 Ok(command) => self.take(command)?,
-                Err(_) => return Ok(false), // every handle is gone
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(false), // every handle is gone
             }
             self.recording.begin_iteration(self.next_step);
         }
@@ -141,21 +143,35 @@ impl EngineLoop {
             self.take(command)?;
         }
         self.drop_abandoned();
+        if self.recording.is_over() {
+            self.finish_steps()?; // every step that was counted is in the recording
+            self.recording.close();
+        }
         Ok(true)
+    }
+
+    /// Blocks for the next command, or until a recording has to be looked after.
+    fn wait(&self) -> Result<Command, RecvTimeoutError> {
+        match self.recording.wait_max() {
+            Some(limit) => self.inbox.commands.recv_timeout(limit),
+            None => self.inbox.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
     }
 
     /// An error is the device's: the command's answer is then that the engine has stopped.
     fn take(&mut self, command: Command) -> Result<(), StepError> {
         match command {
             Command::Submit(submission) => self.enqueue(submission),
-            Command::StartProfile { options, reply } => {
+            Command::StartProfile { options, end, reply } => {
                 self.finish_steps()?; // the device is measured with nothing under way
-                let _ = reply.send(self.recording.start(&options, &mut self.runner)); // the asker may have left
+                let started = self.recording.start(&options, end, &mut self.runner);
+                if started.is_ok() {
+                    let there = self.scheduler.running.iter().chain(&self.scheduler.waiting);
+                    there.for_each(|sequence| self.recording.request_named(sequence.id, &sequence.name));
+                }
+                let _ = reply.send(started); // the asker may have left
             }
-            Command::StopProfile { reply } => {
-                self.finish_steps()?; // every step that was counted is in the recording
-                let _ = reply.send(self.recording.stop());
-            }
+            Command::StopProfile { id, reply } => drop(reply.send(self.recording.stop(id.as_deref()))),
             Command::WatchSteps { to } => self.watch.tell(to),
             Command::MeasurePeaks { reply } => {
                 self.finish_steps()?;
@@ -176,9 +192,11 @@ impl EngineLoop {
     fn enqueue(&mut self, request: Submission) {
         let prompt_len = request.prompt.len();
         self.metrics.request_received();
+        self.recording.request_named(request.id, &request.name);
         self.recording.request(request.id, RequestMoment::Queued, request.queued_ns, prompt_len);
         self.scheduler.waiting.push_back(Sequence {
             id: request.id,
+            name: request.name,
             sampling: request.sampling,
             events: request.events,
             tokens: request.prompt,
@@ -250,20 +268,21 @@ impl EngineLoop {
             }
             let prefill_tokens = sequence.computed.min(sequence.prompt_len).saturating_sub(first);
             filled.prefill_tokens += prefill_tokens as u64;
-            self.recording.member(MemberRecord {
+            let member = MemberRecord {
                 step: self.next_step.0,
                 request: sequence.id.0,
                 tokens: planned.rows as u32,
                 prefill_tokens: prefill_tokens as u32,
                 kv_len: sequence.computed as u32,
-            });
+            };
+            self.recording.member(member, &sequence.name);
         }
         filled
     }
 
     fn submit(&mut self, filled: FilledBatch) -> Result<(), StepError> {
         let id = self.next_step;
-        let sources = self.recording.wants_step(id);
+        let sources = self.recording.decide(id, filled.prefill_tokens, &self.runner);
         let step = self.runner.submit(sources)?;
         self.scheduler.step_submitted(id);
         self.next_step = StepId(id.0 + 1);

@@ -12,6 +12,8 @@ use crate::request::{FinishReason, RequestId, SamplingParams, TokenId};
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
+    /// What its client calls it.
+    pub(super) name: String,
     pub(super) sampling: SamplingParams,
     pub(super) events: TokenSender,
     /// The prompt, then every token read back from the device.

@@ -21,7 +21,7 @@ pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: 
     let text = state.render(&request.messages, request.add_generation_prompt)?;
     // The template writes the special tokens itself.
     let prompt = state.encode(text, generation.add_special_tokens.unwrap_or(false)).await?;
-    let choice = state.submit(prompt, &generation, None)?;
+    let choice = state.submit(&tag.0.0, prompt, &generation, None)?;
     let wording = ChatWording { tokenizer: state.tokenizer.clone() };
     answer(wording, head, Choices::new(vec![choice]), generation.delivery, in_flight).await
 }

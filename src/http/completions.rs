@@ -34,8 +34,8 @@ pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: 
         tokens.push(prompt_tokens(&state, prompt, generation.add_special_tokens.unwrap_or(true)).await?);
     }
     // If one is refused, those before it end with it.
-    let choices: Result<Vec<_>, ApiError> =
-        tokens.into_iter().map(|prompt| state.submit(prompt, &generation, Some(MAX_TOKENS_DEFAULT))).collect();
+    let submit = |prompt| state.submit(&tag.0.0, prompt, &generation, Some(MAX_TOKENS_DEFAULT));
+    let choices: Result<Vec<_>, ApiError> = tokens.into_iter().map(submit).collect();
     let wording = CompletionWording { tokenizer: state.tokenizer.clone() };
     answer(wording, head, Choices::new(choices?), generation.delivery, in_flight).await
 }

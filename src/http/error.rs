@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -57,6 +58,12 @@ pub(crate) enum ApiError {
          `vitrum profile export` renders it", spool.display()
     )]
     Render { spool: PathBuf, received: u64, expected: u64, source: super::RenderError },
+    #[error("there is no profile {id} here: GET /profile/sessions lists those that there are")]
+    NoSession { id: String },
+    #[error("{0}")]
+    Session(Arc<ApiError>),
+    #[error("{first} and {second} say different things")]
+    Contradiction { first: &'static str, second: &'static str },
     #[error("the metrics could not be written: {0}")]
     Metrics(#[from] std::fmt::Error),
 }
@@ -70,10 +77,14 @@ impl ApiError {
             | ApiError::Unsupported { .. }
             | ApiError::Unknown { .. }
             | ApiError::Needs { .. }
+            | ApiError::Contradiction { .. }
             | ApiError::NoChatTemplate
             | ApiError::Text(_)
             | ApiError::BodyRead(_) => StatusCode::BAD_REQUEST,
-            ApiError::ModelNotFound { .. } | ApiError::NoRoute { .. } => StatusCode::NOT_FOUND,
+            ApiError::ModelNotFound { .. } | ApiError::NoRoute { .. } | ApiError::NoSession { .. } => {
+                StatusCode::NOT_FOUND
+            }
+            ApiError::Session(error) => error.status(),
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -91,6 +102,9 @@ impl ApiError {
             ApiError::Invalid { param, .. } | ApiError::Unsupported { param, .. } | ApiError::Unknown { param } => {
                 Some(param)
             }
+            ApiError::Contradiction { first, .. } => Some(first),
+            ApiError::NoSession { .. } => Some("id"),
+            ApiError::Session(error) => error.param(),
             ApiError::ModelNotFound { .. } => Some("model"),
             ApiError::Request(
                 RequestError::EmptyPrompt | RequestError::PromptTooLong { .. } | RequestError::TokenOutOfRange { .. },
@@ -103,7 +117,9 @@ impl ApiError {
     /// The session that stands in the way.
     fn session(&self) -> Option<&str> {
         match self {
-            ApiError::Profile(ProfileError::Running { id }) => Some(id),
+            ApiError::Profile(ProfileError::Running { id } | ProfileError::Closing { id }) => Some(id),
+            ApiError::Profile(ProfileError::Other { running, .. }) => Some(running),
+            ApiError::Session(error) => error.session(),
             _ => None,
         }
     }
@@ -162,8 +178,11 @@ fn request_status(error: &RequestError) -> StatusCode {
 
 fn profile_status(error: &ProfileError) -> StatusCode {
     match error {
-        ProfileError::Running { .. } | ProfileError::NotRunning => StatusCode::CONFLICT,
-        ProfileError::Record(RecordError::Prefix { .. }) => StatusCode::BAD_REQUEST,
+        ProfileError::Running { .. }
+        | ProfileError::Closing { .. }
+        | ProfileError::NotRunning
+        | ProfileError::Other { .. } => StatusCode::CONFLICT,
+        ProfileError::Record(RecordError::Prefix { .. } | RecordError::LimitTooSmall { .. }) => StatusCode::BAD_REQUEST,
         ProfileError::Record(_) | ProfileError::Device(_) | ProfileError::EngineStopped => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

@@ -16,6 +16,7 @@ mod parse;
 mod probes;
 mod profile;
 mod routes;
+mod sessions;
 mod signals;
 mod state;
 mod tokenize;
@@ -36,7 +37,7 @@ pub use self::signals::termination;
 use self::state::State;
 use crate::engine::Engine;
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::trace::session::TraceSource;
+use crate::trace::session::{Granularity, TraceSource};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -72,9 +73,14 @@ pub struct ProfileOptions {
     pub bytes_max: u64,
     /// What times the nodes.
     pub source: TraceSource,
-    /// Makes a spool's files, on the calling thread, and returns their paths.
-    pub render: fn(&Path) -> Result<Vec<PathBuf>, RenderError>,
+    /// What a record is of, unless the client says so.
+    pub granularity: Granularity,
+    /// Makes a spool's files.
+    pub render: Render,
 }
+
+/// Makes a spool's files, on the calling thread, and returns their paths.
+pub type Render = fn(&Path) -> Result<Vec<PathBuf>, RenderError>;
 
 /// Whatever went wrong while a spool was rendered.
 pub type RenderError = Box<dyn Error + Send + Sync>;

@@ -1,108 +1,126 @@
-//! POST /start_profile and POST /stop_profile: what `vllm bench serve --profile` calls, and `vitrum profile`.
+//! Recording over HTTP: POST /start_profile and POST /stop_profile, as vLLM's clients call them, and GET
+//! /profile/sessions, which says how far recordings are.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::{Path, Request, State as Shared};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::answer::{json, to_json};
 use super::error::ApiError;
-use super::parse::profile::{StartProfileRequest, check_stop};
+use super::parse::profile::{StartProfileRequest, StopProfileRequest};
+use super::sessions::{Session, Status};
 use super::state::{State, blocking};
 use crate::engine::ProfileError;
-use crate::trace::session::{SessionOptions, SessionSources, SpoolSummary};
+use crate::trace::session::{SessionOptions, SessionSources};
+use crate::trace::window::Window;
 
 /// The prefix of file names unless the client gives one.
 const PREFIX_DEFAULT: &str = "vitrum";
 
 /// Starts to record.
 pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
-    let request = StartProfileRequest::parse(&state.body(body).await?)?;
+    let profile = &state.options.profile;
+    let request = StartProfileRequest::parse(&state.body(body).await?, profile.bytes_max)?;
     let options = SessionOptions {
-        dir: state.options.profile.dir.clone(),
+        dir: profile.dir.clone(),
         prefix: request.prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
-        max_bytes: state.options.profile.bytes_max,
+        max_bytes: request.max_bytes.unwrap_or(profile.bytes_max),
         toggle: request.toggle,
-        source: state.options.profile.source,
+        source: profile.source,
+        granularity: request.granularity.unwrap_or(profile.granularity),
+        window: request.window,
     };
-    let dir = options.dir.clone();
-    let engine = state.engine.clone();
-    let session = blocking(move || engine.start_profile(options)).await?;
-    tracing::info!(id = session.id, spool = %session.path.display(), "recording");
-    Ok(json(to_json(&Started { id: session.id, dir, spool: session.path, sources: session.sources })))
+    let _changing = state.sessions.changing.lock().await;
+    let (engine, asked) = (state.engine.clone(), options.clone());
+    let started = blocking(move || engine.start_profile(asked)).await?;
+    let session = state.sessions.add(started, &options, profile.render)?;
+    let started = session.started();
+    tracing::info!(id = started.id, spool = %started.path.display(), "recording");
+    Ok(json(to_json(&Started {
+        id: &started.id,
+        dir: options.dir,
+        spool: started.path.clone(),
+        sources: &started.sources,
+        window: &options.window,
+    })))
 }
 
-/// Stops recording and renders the spool; answers when the files are complete. A client that leaves before that does
-/// not stop the render.
+/// Stops recording; answers when the files are complete, or at once if the client does not want to wait. A client that
+/// leaves before that does not stop the render.
 pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
-    check_stop(&state.body(body).await?)?;
-    Ok(json(to_json(&finish(&state).await?)))
+    let request = StopProfileRequest::parse(&state.body(body).await?)?;
+    let session = ask_to_end(&state, request.id).await?;
+    if request.no_wait {
+        return Ok(with_status(StatusCode::ACCEPTED, &session.status()));
+    }
+    Ok(json(to_json(&*session.settled().await?)))
 }
 
-/// Ends a recording that still runs when the server ends, so that it is whole and rendered.
+/// Every recording that is remembered, the newest first.
+pub(super) async fn sessions(Shared(state): Shared<Arc<State>>) -> Response {
+    json(to_json(&SessionList { sessions: state.sessions.status() }))
+}
+
+/// One of them.
+pub(super) async fn session(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let session = state.sessions.find(&id).ok_or(ApiError::NoSession { id })?;
+    Ok(json(to_json(&session.status())))
+}
+
+/// Ends a recording that still runs when the server ends, so that it is whole, and waits for the files of all.
 pub(super) async fn finish_at_exit(state: &State) {
-    match finish(state).await {
+    match ask_to_end(state, None).await {
         Ok(_)
         | Err(ApiError::Profile(ProfileError::NotRunning | ProfileError::EngineStopped) | ApiError::NoRecorder) => {}
         Err(error) => tracing::error!(%error, "the recording that was running"),
     }
+    state.sessions.settle().await;
 }
 
-async fn finish(state: &State) -> Result<Stopped, ApiError> {
-    let (engine, render) = (state.engine.clone(), state.options.profile.render);
-    let stopped = blocking(move || -> Result<Stopped, ApiError> {
-        let stop_start = Instant::now();
-        let summary = engine.stop_profile()?;
-        let render_start = Instant::now();
-        let SpoolSummary { received, expected, .. } = summary;
-        let rendered = render(&summary.path).map_err(|source| ApiError::Render {
-            spool: summary.path.clone(),
-            received,
-            expected,
-            source,
-        })?;
-        Ok(Stopped {
-            complete: summary.is_complete(),
-            files: [vec![summary.path.clone()], rendered].concat(),
-            stop_ms: (render_start - stop_start).as_secs_f64() * 1e3,
-            render_ms: render_start.elapsed().as_secs_f64() * 1e3,
-            summary,
-        })
-    })
-    .await?;
-    let Stopped { summary, render_ms, .. } = &stopped;
-    let SpoolSummary { id, expected, received, .. } = summary;
-    let activity = summary.activity.as_ref();
-    for trouble in activity.into_iter().flat_map(|counts| counts.given_up.iter().chain(&counts.errors)) {
-        tracing::warn!(id, "the driver's profiling library: {trouble}");
+/// The recording that ends now, or that has ended by itself: of this id, or the one that runs, or else the last one if
+/// nobody has been told of its end.
+async fn ask_to_end(state: &State, id: Option<String>) -> Result<Arc<Session>, ApiError> {
+    let _changing = state.sessions.changing.lock().await;
+    let newest = state.sessions.newest();
+    // Before it is asked: its end may come sooner than the answer.
+    if let Some(session) = newest.as_ref().filter(|session| id.as_deref().is_none_or(|id| id == session.id())) {
+        session.note_stop();
     }
-    match stopped.complete {
-        true => tracing::info!(id, render_ms, nodes = received, "recorded"),
-        false => tracing::error!(id, render_ms, expected, received, "recorded, but node times are missing"),
+    let (engine, asked) = (state.engine.clone(), id.clone());
+    let stopped = blocking(move || engine.stop_profile(asked.as_deref())).await;
+    match (stopped, &id) {
+        (Ok(()), _) => newest.ok_or_else(|| ProfileError::NotRunning.into()),
+        (Err(ProfileError::NotRunning | ProfileError::Other { .. }), Some(id)) => {
+            state.sessions.find(id).ok_or_else(|| ApiError::NoSession { id: id.clone() })
+        }
+        (Err(error @ ProfileError::NotRunning), None) => {
+            newest.filter(|session| session.has_ended_unseen()).ok_or_else(|| error.into())
+        }
+        (Err(error), _) => Err(error.into()),
     }
-    Ok(stopped)
+}
+
+fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
+    let mut response = json(to_json(body));
+    *response.status_mut() = status;
+    response
 }
 
 #[derive(Serialize)]
-struct Started {
-    id: String,
+struct Started<'a> {
+    id: &'a str,
     dir: PathBuf,
     spool: PathBuf,
     /// `asked`, `used`, `library`, and in `absent` why what was asked for is not what is used.
-    sources: SessionSources,
+    sources: &'a SessionSources,
+    window: &'a Window,
 }
 
 #[derive(Serialize)]
-struct Stopped {
-    /// `id`, `steps`, `expected`, `received`, `dropped`, `invalid`, `bytes`, …
-    #[serde(flatten)]
-    summary: SpoolSummary,
-    /// Every node that was replayed is in the spool with a usable time.
-    complete: bool,
-    files: Vec<PathBuf>,
-    stop_ms: f64,
-    render_ms: f64,
+struct SessionList {
+    sessions: Vec<Status>,
 }

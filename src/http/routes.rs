@@ -28,6 +28,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/detokenize", post(tokenize::detokenize))
         .route("/start_profile", post(profile::start))
         .route("/stop_profile", post(profile::stop))
+        .route("/profile/sessions", get(profile::sessions))
+        .route("/profile/sessions/{id}", get(profile::session))
         .route("/health", get(probes::health))
         .route("/ping", get(probes::health).post(probes::health))
         .route("/version", get(probes::version))

@@ -10,6 +10,7 @@ use super::answer::{Choice, Head, Rules};
 use super::body;
 use super::error::ApiError;
 use super::parse::generation::{Generation, MaxTokens};
+use super::sessions::Sessions;
 use crate::engine::Engine;
 use crate::request::{RequestError, TokenId};
 use crate::text::{ChatMessage, ChatTemplate, Tokenizer};
@@ -20,6 +21,8 @@ pub(crate) struct State {
     pub(crate) options: ServeOptions,
     pub(crate) engine: Engine,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Its recordings.
+    pub(crate) sessions: Sessions,
     /// In seconds of the Unix clock.
     pub(crate) started: u64,
     template: Option<ChatTemplate>,
@@ -49,6 +52,7 @@ impl State {
             engine,
             tokenizer,
             template,
+            sessions: Sessions::default(),
             started: super::answer::unix_seconds(),
             draining: AtomicBool::new(false),
             in_flight: Arc::new(AtomicUsize::new(0)),
@@ -115,9 +119,11 @@ impl State {
         Ok(blocking(move || tokenizer.encode(&text, add_special_tokens)).await?)
     }
 
-    /// Hands a prompt to the engine. `default_max_tokens`: as many as fit if `None`.
+    /// Hands a prompt to the engine, of the request that its client calls `name`. `default_max_tokens`: as many as fit
+    /// if `None`.
     pub(crate) fn submit(
         &self,
+        name: &str,
         prompt: Vec<TokenId>,
         generation: &Generation,
         default_max_tokens: Option<u32>,
@@ -132,7 +138,7 @@ impl State {
             stop: generation.stop.clone(),
             max_tokens: sampling.max_tokens,
         };
-        let stream = self.engine.submit(prompt, sampling)?;
+        let stream = self.engine.submit_named(name.to_owned(), prompt, sampling)?;
         Ok(Choice::new(stream, self.tokenizer.clone(), prompt_tokens, rules))
     }
 

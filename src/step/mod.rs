@@ -180,6 +180,11 @@ impl StepRunner {
         &mut self.batch
     }
 
+    /// The sizes of the batch that is being filled.
+    pub fn batch_sizes(&self) -> StepSizes {
+        self.batch.sizes()
+    }
+
     /// The key of the forward graph that the batch replays, and that of the sample graph.
     pub fn batch_keys(&self) -> [Option<GraphKey>; 2] {
         self.graphs.keys(&self.batch)

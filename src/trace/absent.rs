@@ -3,8 +3,10 @@
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::activity::Watched;
+use super::progress::Progress;
 use super::schema::{
     GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
 };
@@ -138,6 +140,12 @@ impl Recorder {
         match *self {}
     }
 
+    /// How far it is.
+    #[inline(always)]
+    pub fn progress(&self) -> &Arc<Progress> {
+        match *self {}
+    }
+
     /// What is to time a step's nodes.
     #[inline(always)]
     pub fn wants_step(&mut self, _: StepId) -> NodeSources {
@@ -174,6 +182,18 @@ impl Recorder {
         match *self {}
     }
 
+    /// A request's name.
+    #[inline(always)]
+    pub fn name(&mut self, _: u64, _: &str) {
+        match *self {}
+    }
+
+    /// What is launched from now on is not seen.
+    #[inline(always)]
+    pub fn quiesce(&mut self) {
+        match *self {}
+    }
+
     /// A replay and its nodes' times.
     #[inline(always)]
     pub fn replay(&mut self, _: &ReplayRecord, _: &[NodeStamp]) {
@@ -190,17 +210,11 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::session::{ClockAnchor, SessionDevice, SessionSources, TraceSource};
+    use crate::trace::session::{ClockAnchor, SessionDevice, SessionSources};
 
     #[test]
     fn there_is_no_recorder() {
-        let options = SessionOptions {
-            dir: "/".into(),
-            prefix: "p".into(),
-            max_bytes: u64::MAX,
-            toggle: false,
-            source: TraceSource::Stamps,
-        };
+        let options = SessionOptions::new("/");
         let header = SessionHeader {
             version: String::new(),
             model: String::new(),

@@ -3,9 +3,17 @@
 //! Everything above the device speaks of nodes in these words, whether a recorder is compiled in or not: a node's place
 //! and cost are the graph's own description. The spool's bytes are in [`crate::trace::spool`].
 
+mod steps;
+
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use self::steps::{
+    CallTimes, HostSpan, MemberRecord, Phase, ReplayRecord, RequestMoment, RequestRecord, StepRecord,
+};
 
 /// What a node is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,10 +42,13 @@ pub enum Op {
     /// Drawing the next token.
     #[serde(rename = "sample")]
     Sample,
+    /// A whole graph, where a recording describes it as one node.
+    #[serde(rename = "graph")]
+    Graph,
 }
 
 impl Op {
-    /// Every op, in the order of a step.
+    /// Every op of a model, in the order of a step.
     pub const ALL: [Op; 8] =
         [Op::Embed, Op::AttnQkv, Op::AttnCore, Op::AttnOut, Op::MlpUp, Op::MlpDown, Op::LmHead, Op::Sample];
 
@@ -52,6 +63,7 @@ impl Op {
             Op::MlpDown => "mlp.down",
             Op::LmHead => "lm_head",
             Op::Sample => "sample",
+            Op::Graph => "graph",
         }
     }
 }
@@ -156,6 +168,10 @@ pub enum GraphKind {
 }
 
 impl GraphKind {
+    /// Every kind.
+    pub const ALL: [GraphKind; 4] =
+        [GraphKind::ForwardDecode, GraphKind::ForwardMixed, GraphKind::SamplePlain, GraphKind::SampleFull];
+
     /// The kind's name in tables, metrics and traces.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -174,6 +190,21 @@ pub struct GraphKey {
     pub kind: GraphKind,
     /// The most rows (tokens, or logit rows) that it is captured for.
     pub bucket: u32,
+}
+
+/// Not a graph's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a graph has a name such as forward.decode.8: see vitrum graph")]
+pub struct NotAGraph;
+
+impl FromStr for GraphKey {
+    type Err = NotAGraph;
+
+    fn from_str(name: &str) -> Result<GraphKey, NotAGraph> {
+        let (kind, bucket) = name.rsplit_once('.').ok_or(NotAGraph)?;
+        let kind = GraphKind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or(NotAGraph)?;
+        Ok(GraphKey { kind, bucket: bucket.parse().map_err(|_| NotAGraph)? })
+    }
 }
 
 impl fmt::Display for GraphKey {
@@ -257,6 +288,24 @@ pub struct GraphTable {
     pub nodes: Vec<NodeInfo>,
 }
 
+impl GraphTable {
+    /// The same graph as one node, named as the graph is: for recordings of whole replays.
+    pub fn as_one_node(&self) -> GraphTable {
+        let node = NodeInfo {
+            kernel: self.key.to_string(),
+            choice: format!("{} nodes", self.nodes.len()),
+            barriers: self.nodes.iter().map(|node| node.barriers).sum(),
+            place: Place { layer: -1, op: Op::Graph },
+            cost: Cost {
+                bytes: self.nodes.iter().map(|node| node.cost.bytes).sum(),
+                flops: self.nodes.iter().map(|node| node.cost.flops).sum(),
+            },
+            launch: None,
+        };
+        GraphTable { id: self.id, key: self.key, nodes: vec![node] }
+    }
+}
+
 /// What times the nodes of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeSources {
@@ -301,6 +350,18 @@ impl NodeStamp {
     pub fn is_valid(&self) -> bool {
         is_time(self.start_ns, self.end_ns)
     }
+
+    /// From the first node's begin to the last one's end; no time if a node has none, and nothing of no node.
+    pub fn of_all(stamps: &[NodeStamp]) -> Option<NodeStamp> {
+        stamps.iter().copied().reduce(|whole, stamp| match whole.is_valid() && stamp.is_valid() {
+            true => NodeStamp {
+                start_ns: whole.start_ns.min(stamp.start_ns),
+                end_ns: whole.end_ns.max(stamp.end_ns),
+                wait_ns: whole.wait_ns.saturating_add(stamp.wait_ns),
+            },
+            false => NodeStamp::default(),
+        })
+    }
 }
 
 /// When a step's inputs were copied to the device, or its tokens back. Nanoseconds of the machine's monotonic clock.
@@ -328,161 +389,4 @@ pub struct StepCopies {
     pub upload: CopyStamp,
     /// After the last one.
     pub download: CopyStamp,
-}
-
-/// What the engine's thread does in one iteration of its loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Taking in new requests and aborts.
-    Receive,
-    /// Choosing the step's rows and pages.
-    Schedule,
-    /// Filling the step's input buffer.
-    Upload,
-    /// Submitting the graphs.
-    Replay,
-    /// Waiting for a step's tokens.
-    Download,
-    /// Accepting tokens: finished sequences, freed pages.
-    Apply,
-    /// Sending tokens to the clients.
-    Emit,
-}
-
-impl Phase {
-    /// Every phase, in the order of the loop.
-    pub const ALL: [Phase; 7] =
-        [Phase::Receive, Phase::Schedule, Phase::Upload, Phase::Replay, Phase::Download, Phase::Apply, Phase::Emit];
-
-    /// The phase's name in tables and traces.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Receive => "receive",
-            Phase::Schedule => "schedule",
-            Phase::Upload => "upload",
-            Phase::Replay => "replay",
-            Phase::Download => "download",
-            Phase::Apply => "apply",
-            Phase::Emit => "emit",
-        }
-    }
-}
-
-/// A stretch of the engine thread's time. `step` is the step that the phase works for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostSpan {
-    /// What was done.
-    pub phase: Phase,
-    /// For which step.
-    pub step: u64,
-    /// Begin.
-    pub start_ns: u64,
-    /// End.
-    pub end_ns: u64,
-}
-
-/// One iteration of the engine's loop that submitted a step (`ProfilerStep#N` in a trace), and when the step was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepRecord {
-    /// The step.
-    pub step: u64,
-    /// Begin of the iteration that submitted it.
-    pub start_ns: u64,
-    /// End of that iteration.
-    pub end_ns: u64,
-    /// When the engine's thread held the step's tokens; later than `end_ns` if the step was read in a later iteration.
-    pub done_ns: u64,
-    /// The step's sizes.
-    pub sizes: StepSizes,
-    /// Rows that belong to prompts.
-    pub prefill_tokens: u64,
-    /// Whether its nodes were recorded (a toggled recording leaves steps out, to compare).
-    pub traced: bool,
-    /// Its upload and its download on the device.
-    pub copies: StepCopies,
-}
-
-/// One replay of one graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplayRecord {
-    /// The replay, numbered from 1 over the process: the correlation id of its launch and of its nodes.
-    pub replay: u64,
-    /// The step that it is part of.
-    pub step: u64,
-    /// [`GraphTable::id`].
-    pub graph: u32,
-    /// What timed its nodes.
-    pub sources: NodeSources,
-    /// Begin of its launch on the engine's thread: of the submission of its step, where the device does not say more.
-    pub launch_start_ns: u64,
-    /// End of the launch.
-    pub launch_end_ns: u64,
-}
-
-/// A call, from its begin to its return. Nanoseconds of the machine's monotonic clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallTimes {
-    /// Begin.
-    pub start_ns: u64,
-    /// Return.
-    pub end_ns: u64,
-}
-
-/// A row of a step's batch composition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberRecord {
-    /// The step.
-    pub step: u64,
-    /// The request.
-    pub request: u64,
-    /// Its rows in the step.
-    pub tokens: u32,
-    /// How many of them are prompt rows.
-    pub prefill_tokens: u32,
-    /// Its KV length after the step.
-    pub kv_len: u32,
-}
-
-/// A moment in a request's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RequestMoment {
-    /// It arrived at the engine.
-    Queued,
-    /// It was in a step for the first time.
-    Scheduled,
-    /// Its first token was sent.
-    FirstToken,
-    /// Its pages were taken away; it starts again from its tokens.
-    Preempted,
-    /// Its last token was sent.
-    Finished,
-    /// It was aborted or failed.
-    Aborted,
-}
-
-impl RequestMoment {
-    /// Every moment, in the order of a life.
-    pub const ALL: [RequestMoment; 6] = [
-        RequestMoment::Queued,
-        RequestMoment::Scheduled,
-        RequestMoment::FirstToken,
-        RequestMoment::Preempted,
-        RequestMoment::Finished,
-        RequestMoment::Aborted,
-    ];
-}
-
-/// A request came to a moment of its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestRecord {
-    /// The request.
-    pub request: u64,
-    /// What happened.
-    pub moment: RequestMoment,
-    /// When.
-    pub at_ns: u64,
-    /// Tokens at that moment: the prompt's when queued, the answer's later.
-    pub tokens: u32,
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::activity::ActivityCounts;
 use super::schema::NodeSources;
+use super::window::Window;
 
 /// What to record, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,36 @@ pub struct SessionOptions {
     pub toggle: bool,
     /// What is to time the nodes.
     pub source: TraceSource,
+    /// What a record is of.
+    pub granularity: Granularity,
+    /// Which steps.
+    pub window: Window,
+}
+
+impl SessionOptions {
+    /// The usual ones: every node of every step by its stamp, up to 4 GiB.
+    pub fn new(dir: impl Into<PathBuf>) -> SessionOptions {
+        SessionOptions {
+            dir: dir.into(),
+            prefix: "vitrum".into(),
+            max_bytes: 4 << 30,
+            toggle: false,
+            source: TraceSource::default(),
+            granularity: Granularity::default(),
+            window: Window::default(),
+        }
+    }
+}
+
+/// What a record of the device's work is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// One node of one replay.
+    #[default]
+    Node,
+    /// A whole replay: its graph is described as one node. The smallest recording.
+    Graph,
 }
 
 /// What times the nodes of a recording.
@@ -131,7 +162,7 @@ pub struct Counts {
     pub members: u64,
     /// Host phases.
     pub spans: u64,
-    /// Moments of requests.
+    /// Moments of requests, and their names.
     pub requests: u64,
     /// Replays.
     pub replays: u64,

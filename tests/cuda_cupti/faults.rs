@@ -153,12 +153,12 @@ fn times_that_are_none_are_counted_and_stamps_go_on() {
 #[ignore = "run by a test"]
 fn child_times_that_are_none() {
     let engine = start();
-    engine.start_profile(session(&folder(), TraceSource::Activity)).expect("a recording");
+    let profile = engine.start_profile(session(&folder(), TraceSource::Activity)).expect("a recording");
     (0..5).for_each(|_| drop(serve(&engine)));
     // A buffer is handed over while nothing is under way, and what is wrong is seen.
     std::thread::sleep(Duration::from_millis(2500));
     (0..3).for_each(|_| drop(serve(&engine)));
-    let summary = engine.stop_profile().expect("the recording ends");
+    let summary = profile.stop().expect("the recording ends");
     engine.shutdown();
     let counts = summary.activity.as_ref().expect("counts");
     let reason = counts.given_up.as_ref().expect("it is given up");
@@ -182,11 +182,11 @@ fn a_function_that_always_fails_leaves_stamps_beside_no_others() {
 #[ignore = "run by a test"]
 fn child_by_cupti_alone() {
     let engine = start();
-    engine.start_profile(session(&folder(), TraceSource::Activity)).expect("a recording");
+    let profile = engine.start_profile(session(&folder(), TraceSource::Activity)).expect("a recording");
     serve(&engine);
     std::thread::sleep(Duration::from_millis(2500));
     serve(&engine);
-    let summary = engine.stop_profile().expect("the recording ends");
+    let summary = profile.stop().expect("the recording ends");
     engine.shutdown();
     let counts = summary.activity.as_ref().expect("counts");
     assert!(!counts.errors.is_empty() && !summary.is_complete(), "{summary:#?}");
@@ -206,9 +206,9 @@ fn a_full_file_is_counted() {
 fn child_a_full_file() {
     let engine = start();
     let options = SessionOptions { max_bytes: 200 << 10, ..session(&folder(), TraceSource::Activity) };
-    engine.start_profile(options).expect("a recording");
+    let profile = engine.start_profile(options).expect("a recording");
     (0..120).for_each(|_| drop(serve(&engine)));
-    let summary = engine.stop_profile().expect("the recording ends");
+    let summary = profile.stop().expect("the recording ends");
     engine.shutdown();
     assert!(summary.limit_reached && !summary.is_complete(), "{summary:#?}");
     assert!(summary.received < summary.expected && summary.dropped > 0, "{summary:#?}");
@@ -227,10 +227,10 @@ fn an_engine_that_ends_ends_its_recording() {
 #[ignore = "run by a test"]
 fn child_an_engine_that_ends() {
     let engine = start();
-    let started = engine.start_profile(session(&folder(), TraceSource::Activity)).expect("a recording");
+    let profile = engine.start_profile(session(&folder(), TraceSource::Activity)).expect("a recording");
     serve(&engine);
     engine.shutdown();
-    let report = Report::load(&started.path).expect("a recording");
+    let report = Report::load(&profile.started().path).expect("a recording");
     assert!(report.completeness.complete && report.completeness.received > 50, "{:#?}", report.completeness);
 }
 

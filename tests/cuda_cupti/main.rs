@@ -40,14 +40,14 @@ fn serve(engine: &Engine) -> Vec<Answer> {
 }
 
 fn session(dir: &Path, source: TraceSource) -> SessionOptions {
-    SessionOptions { dir: dir.to_owned(), prefix: "test".into(), max_bytes: 1 << 30, toggle: false, source }
+    SessionOptions { prefix: "test".into(), max_bytes: 1 << 30, source, ..SessionOptions::new(dir) }
 }
 
 /// Serves while recording. The recording's file is in the summary.
 fn record(engine: &Engine, dir: &Path, source: TraceSource) -> (SpoolSummary, Vec<Answer>) {
-    engine.start_profile(session(dir, source)).expect("a recording");
+    let profile = engine.start_profile(session(dir, source)).expect("a recording");
     let answers = serve(engine);
-    (engine.stop_profile().expect("the recording ends"), answers)
+    (profile.stop().expect("the recording ends"), answers)
 }
 
 /// A folder for a child's recordings, which its parent removes.

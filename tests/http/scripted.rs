@@ -15,7 +15,7 @@ use vitrum::http::{ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatTemplate, Tokenizer};
-use vitrum::trace::session::{Counts, RecordError, SessionSources, SpoolSummary, TraceSource};
+use vitrum::trace::session::{Counts, Granularity, RecordError, SessionSources, SpoolSummary, TraceSource};
 use vitrum::weights::{Architecture, ModelConfig, TokenKind, TokenizerSpec};
 
 pub(crate) const VOCAB: usize = 1000;
@@ -129,7 +129,13 @@ impl Harness {
 }
 
 pub(crate) fn options() -> ServeOptions {
-    let profile = ProfileOptions { dir: "profiles".into(), bytes_max: 1 << 20, source: TraceSource::Stamps, render };
+    let profile = ProfileOptions {
+        dir: "profiles".into(),
+        bytes_max: 1 << 20,
+        source: TraceSource::Stamps,
+        granularity: Granularity::Node,
+        render,
+    };
     let names = vec![MODEL.into(), "alias".into()];
     ServeOptions { port: 0, ..ServeOptions::new(names, "/models/counting.gguf".into(), profile) }
 }
@@ -192,7 +198,7 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                 let (script, ended) = (script.clone(), ended.clone());
                 thread::spawn(move || ended.send(count(submission, &script)));
             }
-            Command::StartProfile { options, reply } => {
+            Command::StartProfile { options, end, reply } => {
                 let path = options.dir.join(format!("{}.17.vtr", options.prefix));
                 let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
                 let _ = reply.send(match (script.profile, &session) {
@@ -200,14 +206,21 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     (ProfileScript::Unwritable, _) => Err(RecordError::Create { path, source: denied() }.into()),
                     (_, Some(_)) => Err(ProfileError::Running { id: "17".into() }),
                     (_, None) => {
-                        session = Some(path.clone());
-                        Ok(SessionStarted { id: "17".into(), path, sources: SessionSources::default() })
+                        session = Some((path.clone(), end));
+                        let sources = SessionSources::default();
+                        Ok(SessionStarted { id: "17".into(), path, sources, progress: Arc::default() })
                     }
                 });
             }
-            Command::StopProfile { reply } => {
+            Command::StopProfile { id, reply } => {
+                let is_other = id.is_some_and(|id| id != "17");
+                let Some((path, end)) = session.take_if(|_| !is_other) else {
+                    let _ = reply.send(Err(ProfileError::NotRunning));
+                    continue;
+                };
+                let _ = reply.send(Ok(()));
                 let received = if script.profile == ProfileScript::LosesRecords { 9 } else { 10 };
-                let summary = session.take().map(|path| SpoolSummary {
+                let _ = end.send(Ok(SpoolSummary {
                     id: "17".into(),
                     path,
                     steps: 2,
@@ -223,8 +236,7 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     dropped_records: Counts { nodes: 10 - received, ..Counts::default() },
                     limit_reached: false,
                     write_error: None,
-                });
-                let _ = reply.send(summary.ok_or(ProfileError::NotRunning));
+                }));
             }
             // The server watches no steps and measures no device.
             Command::WatchSteps { .. } | Command::MeasurePeaks { .. } => {}

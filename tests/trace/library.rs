@@ -122,7 +122,7 @@ fn read(path: &Path) -> Parts {
             Record::Replay(replay) => parts.replays.push((replay, Vec::new())),
             Record::Nodes { stamps, .. } => parts.replays.last_mut().expect("a replay").1.extend_from_slice(stamps),
             Record::Closing(closing) => parts.closing = *closing,
-            Record::Graph(_) | Record::Activity(_) => panic!("not in a plan: {record:?}"),
+            Record::Graph(_) | Record::Name { .. } | Record::Activity(_) => panic!("not in a plan: {record:?}"),
         }
     }
     parts

@@ -11,7 +11,6 @@ use vitrum::trace::schema::{
 };
 use vitrum::trace::session::{
     ClockAnchor, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionOptions, SessionPeaks, SessionSources,
-    TraceSource,
 };
 
 /// Where the simulated clock starts. Nothing may depend on it being small.
@@ -114,13 +113,7 @@ impl Plan {
 
 /// Options for a folder.
 pub(crate) fn options(dir: &Path) -> SessionOptions {
-    SessionOptions {
-        dir: dir.into(),
-        prefix: "synthetic".into(),
-        max_bytes: 1 << 30,
-        toggle: false,
-        source: TraceSource::Stamps,
-    }
+    SessionOptions { prefix: "synthetic".into(), max_bytes: 1 << 30, ..SessionOptions::new(dir) }
 }
 
 /// The session's header.

@@ -8,10 +8,10 @@ use std::time::Instant;
 use thiserror::Error;
 
 use crate::bench::latency::{Iteration, LatencyArgs, NodeTable, Workload};
-use crate::engine::{Engine, ProfileError, StepDone};
+use crate::engine::{Engine, Profile, ProfileError, StepDone};
 use crate::report::{self, Report, Table};
 use crate::request::{RequestError, SamplingParams, TokenEvent, TokenId};
-use crate::trace::session::{SessionOptions, TraceSource};
+use crate::trace::session::SessionOptions;
 
 /// The most steps of a batch whose times are kept.
 const STEPS_MAX: usize = 1 << 16;
@@ -20,8 +20,10 @@ const STEPS_MAX: usize = 1 << 16;
 pub(super) struct Batch {
     engine: Engine,
     args: LatencyArgs,
-    profile_dir: PathBuf,
-    source: TraceSource,
+    /// How to record.
+    session: SessionOptions,
+    /// The recording that runs.
+    profile: Option<Profile>,
     steps: mpsc::Receiver<StepDone>,
 }
 
@@ -38,11 +40,11 @@ pub(super) enum BatchError {
 }
 
 impl Batch {
-    /// Recordings will be in `profile_dir`, their nodes timed by `source`.
-    pub(super) fn new(engine: Engine, args: LatencyArgs, profile_dir: PathBuf, source: TraceSource) -> Batch {
+    /// It records as `session` says.
+    pub(super) fn new(engine: Engine, args: LatencyArgs, session: SessionOptions) -> Batch {
         let tokens = args.requests().saturating_mul((args.input_len as u64).saturating_add(args.output_len.into()));
         let steps = engine.watch_steps(tokens.min(STEPS_MAX as u64) as usize);
-        Batch { engine, args, profile_dir, source, steps }
+        Batch { engine, args, session, profile: None, steps }
     }
 
     pub(super) fn shutdown(self) {
@@ -99,19 +101,12 @@ impl Workload for Batch {
     }
 
     fn start_profile(&mut self) -> Result<(), BatchError> {
-        let options = SessionOptions {
-            dir: self.profile_dir.clone(),
-            prefix: "latency".into(),
-            max_bytes: 4 << 30,
-            toggle: false,
-            source: self.source,
-        };
-        self.engine.start_profile(options)?;
+        self.profile = Some(self.engine.start_profile(self.session.clone())?);
         Ok(())
     }
 
     fn stop_profile(&mut self) -> Result<PathBuf, BatchError> {
-        let summary = self.engine.stop_profile()?;
+        let summary = self.profile.take().ok_or(ProfileError::NotRunning)?.stop()?;
         report::render(&summary.path)?;
         Ok(summary.path)
     }

@@ -15,7 +15,7 @@ mod tests {
 
     use super::chat::ChatRequest;
     use super::completion::CompletionRequest;
-    use super::profile::StartProfileRequest;
+    use super::profile::{StartProfileRequest, StopProfileRequest};
     use super::tokenize::{DetokenizeRequest, TokenizeRequest};
     use crate::http::error::ApiError;
 
@@ -35,7 +35,8 @@ mod tests {
         check(ChatRequest::parse(body, 100));
         check(TokenizeRequest::parse(body));
         check(DetokenizeRequest::parse(body, 100));
-        check(StartProfileRequest::parse(body));
+        check(StartProfileRequest::parse(body, 1 << 20));
+        check(StopProfileRequest::parse(body));
     }
 
     proptest! {

@@ -157,4 +157,10 @@ pub(crate) const TOKENIZE: &[Neutral] = &[
 ];
 
 /// Of /start_profile.
-pub(crate) const PROFILE: &[Neutral] = &[at("delay_iterations", &["0"]), at("max_iterations", &["0"])];
+pub(crate) const PROFILE: &[Neutral] = &[
+    at("activities", &["[]", r#"["CPU","GPU"]"#, r#"["CPU"]"#, r#"["GPU"]"#]),
+    at("merge_profiles", &["false"]),
+    at("output_dir", &[]),
+    at("record_shapes", &["true", "false"]), // they are always there
+    at("with_stack", &["false"]),
+];

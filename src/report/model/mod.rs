@@ -3,6 +3,7 @@
 mod activity;
 mod resolve;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
@@ -35,6 +36,8 @@ pub struct Recording {
     pub spans: Vec<HostSpan>,
     /// By time.
     pub requests: Vec<RequestRecord>,
+    /// What clients call their requests, by request.
+    pub names: BTreeMap<u64, String>,
     /// By number.
     pub replays: Vec<Replay>,
     /// Valid node times; those of one replay stand together, by begin.
@@ -182,6 +185,7 @@ impl Recording {
             members: Vec::new(),
             spans: Vec::new(),
             requests: Vec::new(),
+            names: BTreeMap::new(),
             replays: Vec::new(),
             nodes: Vec::new(),
             nodes_by_start: Vec::new(),
@@ -198,6 +202,7 @@ impl Recording {
                 Record::Member(member) => recording.members.push(member),
                 Record::Span(span) => recording.spans.push(span),
                 Record::Request(request) => recording.requests.push(request),
+                Record::Name { request, name } => drop(recording.names.insert(request, name)),
                 Record::Replay(replay) => raw.push_replay(replay),
                 Record::Nodes { replay, first, stamps } => recording.orphans += raw.push_stamps(replay, first, stamps),
                 Record::Activity(activity) => raw.activity.push(activity),

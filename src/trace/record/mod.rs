@@ -21,12 +21,13 @@ pub use self::cupti::{ACTIVITY_NAME, ActivityLibrary, KnownGraph, SOURCE_HELP, W
 use self::cupti::{Decoded, Session};
 use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};
+use super::progress::Progress;
 use super::schema::{
     GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
 };
 use super::session::{
-    Closing, Expected, RecordError, RecordedGraph, SessionHeader, SessionOptions, SessionSources, SpoolSummary,
-    TraceSource,
+    Closing, Expected, Granularity, RecordError, RecordedGraph, SessionHeader, SessionOptions, SessionSources,
+    SpoolSummary, TraceSource,
 };
 use super::spool::{self, BLOCK_BYTES, SpoolHeader};
 use crate::request::StepId;
@@ -53,6 +54,7 @@ pub struct Recorder {
     path: PathBuf,
     toggle_seed: Option<u64>,
     sources: SessionSources,
+    progress: Arc<Progress>,
     /// The driver's profiling library, if it is a source.
     activity: Option<Session>,
     sink: Sink,
@@ -117,7 +119,8 @@ impl Recorder {
         let blocks = BLOCKS + if activity.is_some() { ACTIVITY_BLOCKS } else { 0 };
         let (full, messages) = sync_channel(blocks + GRAPHS_WAITING_MAX + 1);
         let room = Arc::new(Room::new(bytes, max_bytes - CLOSING_BYTES));
-        let writer = Writer::new(file, bytes, Arc::clone(&room));
+        let progress = Arc::new(Progress::default());
+        let writer = Writer::new(file, bytes, Arc::clone(&room), Arc::clone(&progress));
         let no_thread = |source| RecordError::Thread { source };
         let thread = std::thread::Builder::new().name("vitrum-recorder".into());
         let writer = thread.spawn(move || writer.run(&messages)).map_err(no_thread)?;
@@ -131,6 +134,7 @@ impl Recorder {
             path,
             toggle_seed: header.toggle_seed,
             sources: header.session.sources.clone(),
+            progress,
             activity,
             sink,
             full,
@@ -155,6 +159,11 @@ impl Recorder {
     /// What times the nodes, and why that is not what was asked for, if it is not.
     pub fn sources(&self) -> &SessionSources {
         &self.sources
+    }
+
+    /// How far it is. Of this the recorder knows the bytes alone; the engine tells the rest.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// What is to time a step's nodes: nothing, by the step's coin, if the recording is toggled. From where the
@@ -199,6 +208,13 @@ impl Recorder {
         self.sink.push(request);
     }
 
+    /// What a request's client calls it.
+    pub fn name(&mut self, request: u64, name: &str) {
+        if !name.is_empty() {
+            self.sink.push_name(request, name);
+        }
+    }
+
     /// A replay, when it is done, and the times of its nodes in node order: none unless it was stamped.
     pub fn replay(&mut self, replay: &ReplayRecord, stamps: &[NodeStamp]) {
         let Some(nodes) = self.nodes_of(replay.graph) else {
@@ -220,7 +236,14 @@ impl Recorder {
         }
     }
 
-    /// Ends the recording, with no step under way: writes what is left and the closing block, and waits for the
+    /// What is launched from now on is not seen, though the recording has not ended. With no step under way.
+    pub fn quiesce(&mut self) {
+        if let Some(activity) = &mut self.activity {
+            activity.quiesce();
+        }
+    }
+
+    /// Ends the recording, with no step of it under way: writes what is left and the closing block, and waits for the
     /// writer.
     pub fn stop(self, expected: Expected) -> Result<SpoolSummary, RecordError> {
         let Recorder { id, path, sources, activity, mut sink, full, writer, room, graphs, .. } = self;
@@ -305,8 +328,18 @@ fn choose_sources(options: &SessionOptions) -> (SessionSources, Option<Session>)
     if !asked.has_activity() {
         return (stamps(None), None);
     }
-    if options.toggle {
-        let reason = "a toggled recording compares steps with stamps and steps without, and has no other source";
+    let reason = match options {
+        _ if options.toggle => {
+            Some("a toggled recording compares steps with stamps and steps without, and has no other source")
+        }
+        _ if options.granularity == Granularity::Graph => Some("a recording of whole replays has no other source"),
+        // The library sees every launch while it records.
+        _ if !options.window.is_unbroken() => {
+            Some("a recording that leaves steps out, at its begin or between others, has no other source")
+        }
+        _ => None,
+    };
+    if let Some(reason) = reason {
         return (stamps(Some(reason.into())), None);
     }
     match Session::begin() {

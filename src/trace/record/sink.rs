@@ -88,6 +88,12 @@ impl Sink {
         pushed
     }
 
+    /// Appends what a request's client calls it.
+    pub(super) fn push_name(&mut self, request: u64, name: &str) {
+        let pushed = self.with_block(|block| block.push_name(request, name));
+        (if pushed { &mut self.written } else { &mut self.dropped }).requests += 1;
+    }
+
     /// Appends the times of a replay's nodes from ordinal `first` on, as many as fit the block, and returns how many
     /// did: none if they are to be dropped.
     pub(super) fn push_stamps(&mut self, replay: u64, first: u32, stamps: &[NodeStamp]) -> usize {

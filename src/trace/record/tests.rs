@@ -104,7 +104,7 @@ fn a_full_disk_ends_the_recording_and_is_said() {
     let (home, empty) = sync_channel(BLOCKS);
     let (sender, messages) = sync_channel(BLOCKS);
     let room = Arc::new(Room::new(0, u64::MAX));
-    let writer = Writer::new(full, 0, Arc::clone(&room));
+    let writer = Writer::new(full, 0, Arc::clone(&room), Arc::default());
     let mut block = Block::new();
     let record = ReplayRecord {
         replay: 1,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::sink::Room;
+use crate::trace::progress::Progress;
 use crate::trace::schema::GraphTable;
 use crate::trace::session::{Closing, Counts};
 use crate::trace::spool::{self, Block};
@@ -38,13 +39,15 @@ pub(super) struct Writer {
     bytes: u64,
     sequence: u32,
     room: Arc<Room>,
+    progress: Arc<Progress>,
     lost: Counts,
     error: Option<io::Error>,
 }
 
 impl Writer {
-    pub(super) fn new(file: File, bytes: u64, room: Arc<Room>) -> Writer {
-        Writer { file, bytes, sequence: 0, room, lost: Counts::default(), error: None }
+    pub(super) fn new(file: File, bytes: u64, room: Arc<Room>, progress: Arc<Progress>) -> Writer {
+        progress.set_bytes(bytes);
+        Writer { file, bytes, sequence: 0, room, progress, lost: Counts::default(), error: None }
     }
 
     /// Writes until the recording is closed, or its recorder is gone.
@@ -92,6 +95,7 @@ impl Writer {
             return false;
         }
         self.bytes += block.len() as u64;
+        self.progress.set_bytes(self.bytes);
         self.sequence += 1;
         true
     }

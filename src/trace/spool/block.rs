@@ -1,6 +1,6 @@
 //! The writing side: blocks of fixed size that records are encoded into, and the file's JSON parts.
 
-use super::wire::{Encoder, RUN_HEADER_BYTES, RUN_TAG, STAMP_BYTES, Wire, put_stamp};
+use super::wire::{Encoder, NAME_BYTES_MAX, NAME_TAG, RUN_HEADER_BYTES, RUN_TAG, STAMP_BYTES, Wire, put_stamp};
 use super::{
     BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, FILE_PREFIX_BYTES, MAGIC, SpoolHeader, VERSION, crc32,
 };
@@ -33,6 +33,22 @@ impl Block {
         record.put(&mut out);
         self.len = end;
         self.counts += T::ONE;
+        true
+    }
+
+    /// Appends what a request's client calls it. `false` if it does not fit.
+    pub fn push_name(&mut self, request: u64, name: &str) -> bool {
+        let kept = name.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|end| *end <= NAME_BYTES_MAX);
+        let name = &name.as_bytes()[..kept.last().unwrap_or(0)];
+        let end = self.len + 1 + 8 + 1 + name.len();
+        let Some(room) = self.bytes.get_mut(self.len..end) else { return false };
+        let mut out = Encoder::new(room);
+        out.put_u8(NAME_TAG);
+        out.put_u64(request);
+        out.put_u8(name.len() as u8);
+        out.put_bytes(name);
+        self.len = end;
+        self.counts.requests += 1;
         true
     }
 

@@ -5,7 +5,8 @@
 //!         then blocks, the last of them a closing block
 //! block   "VBLK" · kind u32 · sequence u32 · length u32 · crc32 of the payload u32 · crc32 of these 20 bytes u32
 //!         payload: records one after the other, or JSON of a GraphTable, or JSON of Closing
-//! record  tag u8 · fields, little endian, each kind of a fixed length; node times as a run of one replay's nodes
+//! record  tag u8 · fields, little endian, each kind of a fixed length; node times as a run of one replay's nodes, a
+//!         request's name with its length
 //! ```
 //!
 //! The engine's thread encodes into [`Block`]s of fixed size; a writer's thread seals and writes them. The [`Reader`]
@@ -33,7 +34,7 @@ use super::session::SessionHeader;
 pub const MAGIC: [u8; 8] = *b"VITRUM\r\n";
 
 /// The format that this build writes and reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Size of a block of records, its header included.
 pub const BLOCK_BYTES: usize = 64 << 10;

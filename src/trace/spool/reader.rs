@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::wire::{Decoder, RUN_TAG, Wire, take_stamp};
+use super::wire::{Decoder, NAME_TAG, RUN_TAG, Wire, take_stamp};
 use super::{
     BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, Damage, FILE_PREFIX_BYTES, JSON_BYTES_MAX, MAGIC, SpoolError,
     SpoolHeader, VERSION, crc32,
@@ -26,6 +26,13 @@ pub enum Record<'a> {
     Span(HostSpan),
     /// A moment of a request.
     Request(RequestRecord),
+    /// What a request's client calls it.
+    Name {
+        /// The request.
+        request: u64,
+        /// Its name, up to 255 bytes.
+        name: String,
+    },
     /// A replay; its node times follow.
     Replay(ReplayRecord),
     /// Times of the last replay's nodes, from ordinal `first` on. They may be invalid.
@@ -231,6 +238,11 @@ fn take_record(from: &mut Decoder<'_>, stamps: &mut Vec<NodeStamp>) -> Option<Ta
         CopyActivity::TAG => Record::Activity(Activity::Copy(CopyActivity::take(from)?)),
         CallActivity::TAG => Record::Activity(Activity::Call(CallActivity::take(from)?)),
         OverheadActivity::TAG => Record::Activity(Activity::Overhead(OverheadActivity::take(from)?)),
+        NAME_TAG => {
+            let (request, length) = (from.take_u64()?, from.take_u8()?);
+            let name = str::from_utf8(from.take_bytes(length.into())?).ok()?.to_owned();
+            Record::Name { request, name }
+        }
         RUN_TAG => {
             let (replay, first, count) = (from.take_u64()?, from.take_u32()?, from.take_u32()?);
             first.checked_add(count)?;

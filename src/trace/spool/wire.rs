@@ -281,6 +281,11 @@ pub(super) fn take_stamp(from: &mut Decoder<'_>) -> Option<NodeStamp> {
     Some(NodeStamp { start_ns: from.take_u64()?, end_ns: from.take_u64()?, wait_ns: from.take_u64()? })
 }
 
+/// What a request's client calls it: request u64 · length u8 · UTF-8.
+pub(super) const NAME_TAG: u8 = 11;
+/// The longest name; of longer ones the begin is kept.
+pub(super) const NAME_BYTES_MAX: usize = 255;
+
 // The decoders index `ALL` by what the encoders cast.
 const _: () = {
     let mut at = 0;
@@ -338,6 +343,12 @@ impl<'a> Decoder<'a> {
 
     pub(super) fn left(&self) -> usize {
         self.bytes.len()
+    }
+
+    pub(super) fn take_bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.bytes.split_at_checked(count)?;
+        self.bytes = rest;
+        Some(bytes)
     }
 
     fn take_chunk<const N: usize>(&mut self) -> Option<[u8; N]> {

@@ -32,6 +32,8 @@ pub(in crate::trace::record) struct Session {
     library: String,
     switch: Switch,
     is_on: bool,
+    /// What went wrong when its kinds of records were switched off before its end, if they were.
+    quiesced: Option<Vec<String>>,
     buffers: Option<Receiver<FullBuffer>>,
     decoder: Option<JoinHandle<Decoded>>,
 }
@@ -46,7 +48,8 @@ impl Session {
         let buffers = buffers::open().ok_or("another recording of this process uses CUPTI")?;
         let switch = Switch { cupti, given_up: Arc::new(AtomicBool::new(false)) };
         // From here on dropping ends it again.
-        let session = Session { library: cupti.name(), switch, is_on: true, buffers: Some(buffers), decoder: None };
+        let (library, buffers) = (cupti.name(), Some(buffers));
+        let session = Session { library, switch, is_on: true, quiesced: None, buffers, decoder: None };
         session.switch.on().map_err(|error| error.to_string())?;
         Ok(session)
     }
@@ -70,6 +73,13 @@ impl Session {
         self.switch.given_up.load(Ordering::Relaxed) || IS_TROUBLED.load(Ordering::Relaxed)
     }
 
+    /// What is launched from now on is not recorded. With nothing under way.
+    pub(in crate::trace::record) fn quiesce(&mut self) {
+        if self.quiesced.is_none() {
+            self.quiesced = Some(self.switch.off());
+        }
+    }
+
     /// Ends it, with nothing under way, if nobody decodes: the buffers that came, the library that filled them, how
     /// many records it had no room for, and what went wrong.
     pub(super) fn stop_undecoded(mut self) -> (Receiver<FullBuffer>, Cupti, u64, Vec<String>) {
@@ -81,7 +91,7 @@ impl Session {
     /// How many records there was no room for, and what went wrong.
     fn switch_off(&mut self) -> (u64, Vec<String>) {
         self.is_on = false;
-        let mut errors = self.switch.off();
+        let mut errors = self.quiesced.take().unwrap_or_else(|| self.switch.off());
         let dropped = self.switch.flush(&mut errors);
         buffers::close();
         (dropped, errors)

@@ -1,6 +1,8 @@
-//! Recordings of a real engine, started and stopped under load.
+//! Recordings of a real engine: started and stopped under load, and of chosen steps.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod windows;
 
 use std::path::Path;
 
@@ -8,22 +10,16 @@ use support::temp::TempDir;
 use support::tiny_engine::*;
 use vitrum::engine::Engine;
 use vitrum::report::Report;
-use vitrum::trace::session::{SessionOptions, TraceSource};
+use vitrum::trace::session::SessionOptions;
 
 fn session(dir: &Path) -> SessionOptions {
-    SessionOptions {
-        dir: dir.to_owned(),
-        prefix: "test".into(),
-        max_bytes: 1 << 30,
-        toggle: false,
-        source: TraceSource::Stamps,
-    }
+    SessionOptions { prefix: "test".into(), ..SessionOptions::new(dir) }
 }
 
 fn record(engine: &Engine, dir: &Path, load: impl FnOnce()) -> Report {
-    engine.start_profile(session(dir)).expect("the folder is there");
+    let profile = engine.start_profile(session(dir)).expect("the folder is there");
     load();
-    let summary = engine.stop_profile().expect("a recording runs");
+    let summary = profile.stop().expect("a recording runs");
     assert!(summary.is_complete(), "{summary:?}");
     Report::load(&summary.path).expect("the spool is whole")
 }

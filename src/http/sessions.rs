@@ -1,0 +1,279 @@
+//! Recordings of this server: the one that runs, and the last ones before it.
+//!
+//! Each has a thread of its own that waits for its end, by its window or because somebody stops it, and then makes its
+//! files, behind everything else that the machine does.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::Render;
+use super::answer::unix_seconds;
+use super::error::ApiError;
+use crate::device::{monotonic_ns, yield_to_others};
+use crate::engine::{Profile, ProfileError, SessionStarted};
+use crate::trace::progress::{Snapshot, State as Activity};
+use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
+use crate::trace::window::Window;
+
+/// So many recordings are remembered.
+const REMEMBERED_MAX: usize = 64;
+
+/// Every recording that is remembered, in order of their start.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    list: Mutex<Vec<Arc<Session>>>,
+    /// Held while one is started or stopped: who stops finds what was started.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+}
+
+/// One recording.
+#[derive(Debug)]
+pub(crate) struct Session {
+    started: SessionStarted,
+    window: Window,
+    /// In seconds of the Unix clock.
+    start: u64,
+    /// When somebody asked it to end.
+    stopped: OnceLock<Instant>,
+    /// Somebody was told what it came to.
+    is_claimed: AtomicBool,
+    phase: watch::Sender<Phase>,
+}
+
+/// What there is of it.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// It runs, or its file is being ended.
+    Open,
+    /// Its file is whole.
+    Rendering,
+    /// So are the files made of it.
+    Ready(Arc<Stopped>),
+    /// It has no file, or nothing could be made of it.
+    Failed(Arc<ApiError>),
+}
+
+/// What a recording came to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stopped {
+    /// `id`, `steps`, `expected`, `received`, `dropped`, `invalid`, `bytes`, …
+    #[serde(flatten)]
+    pub(crate) summary: SpoolSummary,
+    /// Every node that was replayed is in the spool with a usable time.
+    pub(crate) complete: bool,
+    files: Vec<PathBuf>,
+    /// From the wish that it ends to the whole file; `null` if it ended by itself.
+    stop_ms: Option<f64>,
+    pub(crate) render_ms: f64,
+}
+
+/// A recording as it is now.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    id: String,
+    /// `waiting` for its first step, `recording`, `closing`, `rendering`, `ready`, `failed`.
+    state: &'static str,
+    started: u64,
+    spool: PathBuf,
+    steps: u64,
+    nodes: u64,
+    bytes: u64,
+    /// Of its duration; `null` if it has none, or has not begun.
+    seconds_left: Option<f64>,
+    /// Of all steps that it is to have; `null` if there is no such number, or one for each stage.
+    steps_left: Option<u64>,
+    window: Window,
+    sources: SessionSources,
+    /// Once it is ready.
+    complete: Option<bool>,
+    files: Vec<PathBuf>,
+    error: Option<String>,
+}
+
+impl Sessions {
+    /// Remembers a recording that has begun, and makes its files when it has ended.
+    pub(crate) fn add(
+        &self,
+        profile: Profile,
+        options: &SessionOptions,
+        render: Render,
+    ) -> Result<Arc<Session>, ApiError> {
+        let session = Arc::new(Session {
+            started: profile.started().clone(),
+            window: options.window.clone(),
+            start: unix_seconds(),
+            stopped: OnceLock::new(),
+            is_claimed: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Open),
+        });
+        let own = session.clone();
+        let thread = std::thread::Builder::new().name("vitrum-render".into());
+        let spawned = thread.spawn(move || own.see_through(profile, render));
+        spawned.map_err(|source| ProfileError::Record(RecordError::Thread { source }))?;
+        let mut list = self.list();
+        if list.len() >= REMEMBERED_MAX
+            && let Some(oldest) = list.iter().position(|session| session.is_settled())
+        {
+            list.remove(oldest);
+        }
+        list.push(session.clone());
+        Ok(session)
+    }
+
+    /// All that are remembered, the newest first.
+    pub(crate) fn status(&self) -> Vec<Status> {
+        self.list().iter().rev().map(|session| session.status()).collect()
+    }
+
+    /// By its id.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Session>> {
+        self.list().iter().find(|session| session.started.id == id).cloned()
+    }
+
+    /// The newest.
+    pub(crate) fn newest(&self) -> Option<Arc<Session>> {
+        self.list().last().cloned()
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
+        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) // a list is whole after every change
+    }
+
+    /// Waits until the files of all are made.
+    pub(crate) async fn settle(&self) {
+        let all: Vec<_> = self.list().clone();
+        for session in all {
+            let _ = session.settled().await; // what went wrong was logged
+        }
+    }
+}
+
+impl Session {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.started.id
+    }
+
+    /// Its file, what times its nodes.
+    pub(crate) fn started(&self) -> &SessionStarted {
+        &self.started
+    }
+
+    /// Somebody is about to ask it to end.
+    pub(crate) fn note_stop(&self) {
+        if !self.is_ending() {
+            let _ = self.stopped.set(Instant::now()); // of several wishes the first counts
+        }
+    }
+
+    /// It has ended, and nobody was told what it came to.
+    pub(crate) fn has_ended_unseen(&self) -> bool {
+        !self.is_claimed.load(Ordering::Acquire) && self.is_ending()
+    }
+
+    /// It takes no more steps.
+    fn is_ending(&self) -> bool {
+        let state = self.started.progress.snapshot().state;
+        matches!(state, Activity::Closing | Activity::Closed) || !matches!(*self.phase.borrow(), Phase::Open)
+    }
+
+    fn is_settled(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Ready(_) | Phase::Failed(_))
+    }
+
+    /// What it came to, once its files are made.
+    pub(crate) async fn settled(&self) -> Result<Arc<Stopped>, ApiError> {
+        let mut phase = self.phase.subscribe();
+        let settled = phase.wait_for(|phase| matches!(phase, Phase::Ready(_) | Phase::Failed(_))).await;
+        let settled = settled.expect("its sender is in this session").clone();
+        self.is_claimed.store(true, Ordering::Release);
+        match settled {
+            Phase::Ready(stopped) => Ok(stopped),
+            Phase::Failed(error) => Err(ApiError::Session(error)),
+            Phase::Open | Phase::Rendering => unreachable!("it was waited for the others"),
+        }
+    }
+
+    /// As it is now.
+    pub(crate) fn status(&self) -> Status {
+        let Snapshot { state, steps, nodes, bytes, opened_ns } = self.started.progress.snapshot();
+        let phase = self.phase.borrow().clone();
+        let state = match (&phase, state) {
+            (Phase::Open, Activity::Waiting) => "waiting",
+            (Phase::Open, Activity::Recording) => "recording",
+            (Phase::Open, Activity::Closing | Activity::Closed) => "closing",
+            (Phase::Rendering, _) => "rendering",
+            (Phase::Ready(_), _) => "ready",
+            (Phase::Failed(_), _) => "failed",
+        };
+        let is_open = matches!(state, "waiting" | "recording");
+        let end_ns = opened_ns.zip(self.window.duration_ns).map(|(from, length)| from.saturating_add(length));
+        let seconds_left = end_ns.map(|end_ns| end_ns.saturating_sub(monotonic_ns()) as f64 / 1e9);
+        let steps_max = self.window.steps_max.filter(|_| self.window.stages.is_empty());
+        let ready = if let Phase::Ready(stopped) = &phase { Some(stopped) } else { None };
+        Status {
+            id: self.started.id.clone(),
+            state,
+            started: self.start,
+            spool: self.started.path.clone(),
+            steps,
+            nodes,
+            bytes,
+            seconds_left: seconds_left.filter(|_| is_open),
+            steps_left: steps_max.map(|max| max.saturating_sub(steps)).filter(|_| is_open),
+            window: self.window.clone(),
+            sources: self.started.sources.clone(),
+            complete: ready.map(|stopped| stopped.complete),
+            files: ready.map(|stopped| stopped.files.clone()).unwrap_or_default(),
+            error: if let Phase::Failed(error) = &phase { Some(error.to_string()) } else { None },
+        }
+    }
+
+    /// Waits for its end, and makes its files.
+    fn see_through(&self, profile: Profile, render: Render) {
+        let result = self.finish(profile, render);
+        let settled = match result {
+            Ok(stopped) => Phase::Ready(Arc::new(stopped)),
+            Err(error) => {
+                tracing::error!(id = self.id(), "{error}");
+                Phase::Failed(Arc::new(error))
+            }
+        };
+        self.phase.send_replace(settled);
+    }
+
+    fn finish(&self, profile: Profile, render: Render) -> Result<Stopped, ApiError> {
+        let summary = profile.wait()?;
+        let stop_ms = self.stopped.get().map(|since| since.elapsed().as_secs_f64() * 1e3);
+        self.phase.send_replace(Phase::Rendering);
+        yield_to_others();
+        let render_start = Instant::now();
+        let SpoolSummary { received, expected, .. } = summary;
+        let spool = summary.path.clone();
+        let rendered =
+            render(&spool).map_err(|source| ApiError::Render { spool: spool.clone(), received, expected, source })?;
+        let render_ms = render_start.elapsed().as_secs_f64() * 1e3;
+        let files = [vec![spool], rendered].concat();
+        let stopped = Stopped { complete: summary.is_complete(), files, stop_ms, render_ms, summary };
+        stopped.log();
+        Ok(stopped)
+    }
+}
+
+impl Stopped {
+    fn log(&self) {
+        let SpoolSummary { id, expected, received, activity, .. } = &self.summary;
+        for trouble in activity.iter().flat_map(|counts| counts.given_up.iter().chain(&counts.errors)) {
+            tracing::warn!(id, "the driver's profiling library: {trouble}");
+        }
+        match self.complete {
+            true => tracing::info!(id, render_ms = self.render_ms, nodes = received, "recorded"),
+            false => tracing::error!(id, self.render_ms, expected, received, "recorded, but node times are missing"),
+        }
+    }
+}

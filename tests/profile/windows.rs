@@ -1,0 +1,226 @@
+//! Which steps a recording has: by number, by time, by stage, by graph, by request. It ends by itself, holds those steps
+//! and nothing else, and is complete.
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use vitrum::device::monotonic_ns;
+use vitrum::engine::{Engine, Profile, ProfileError, TokenStream};
+use vitrum::report::Report;
+use vitrum::trace::progress::State;
+use vitrum::trace::schema::{GraphKey, GraphKind, Op, RequestMoment};
+use vitrum::trace::session::{Granularity, SessionOptions, SpoolSummary};
+use vitrum::trace::window::{Stage, Window};
+
+use crate::session;
+use crate::support::temp::TempDir;
+use crate::support::tiny_engine::*;
+
+/// One engine for tests that let it live: the first recording of an engine measures the device, which takes seconds.
+fn shared_engine() -> MutexGuard<'static, Engine> {
+    static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| Mutex::new(engine(&engine_options())));
+    ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(engine: &Engine, dir: &TempDir, window: Window) -> Profile {
+    let options = SessionOptions { window, ..session(dir.path()) };
+    engine.start_profile(options).expect("the folder is there")
+}
+
+/// Serves requests one after the other until the recording has ended by itself.
+fn record(engine: &Engine, window: Window) -> Report {
+    let dir = TempDir::new();
+    let profile = start(engine, &dir, window);
+    let progress = profile.started().progress.clone();
+    let mut seed = 0;
+    while !matches!(progress.snapshot().state, State::Closing | State::Closed) {
+        run_all(engine, &[(prompt(9, seed), greedy(6))]);
+        seed += 1;
+        assert!(seed < 10_000, "it does not end");
+    }
+    load(&profile.wait().expect("it has ended"))
+}
+
+/// A complete recording, in which nothing but its steps is.
+fn load(summary: &SpoolSummary) -> Report {
+    assert!(summary.is_complete(), "{summary:?}");
+    let report = Report::load(&summary.path).expect("the spool is whole");
+    assert!(report.completeness.complete, "{:?}", report.completeness);
+    let recording = &report.recording;
+    let is_in = |step: u64| recording.step(step).is_some();
+    assert!(recording.spans.iter().all(|span| is_in(span.step)), "{:?}", recording.spans);
+    assert!(recording.members.iter().all(|member| is_in(member.step)), "{:?}", recording.members);
+    assert!(recording.replays.iter().all(|replay| is_in(replay.record.step)));
+    for step in &recording.steps {
+        assert!(!recording.members_of(step.step).is_empty(), "step {} has nobody in it", step.step);
+        assert_eq!(recording.spans.iter().filter(|span| span.step == step.step).count(), 7, "phases of {}", step.step);
+    }
+    report
+}
+
+fn steps(report: &Report) -> Vec<u64> {
+    report.recording.steps.iter().map(|step| step.step).collect()
+}
+
+fn stages(report: &Report) -> Vec<Stage> {
+    report.recording.steps.iter().map(|step| Stage::of(&step.sizes, step.prefill_tokens)).collect()
+}
+
+#[test]
+fn steps_are_skipped_and_counted_exactly() {
+    let engine = shared_engine();
+    let all = steps(&record(&engine, Window { steps_max: Some(9), ..Window::default() }));
+    assert_eq!(all, (all[0]..all[0] + 9).collect::<Vec<_>>(), "consecutive steps");
+    // The engine is asked for its next step's number by a recording of one step.
+    let next = |engine: &Engine| steps(&record(engine, Window { steps_max: Some(1), ..Window::default() }))[0];
+    let first = next(&engine);
+    let report = record(&engine, Window { first_step: Some(first + 100), steps_max: Some(5), ..Window::default() });
+    assert_eq!(steps(&report), (first + 100..first + 105).collect::<Vec<_>>());
+    // Here the first step of the recording is known: nothing runs when it starts.
+    let dir = TempDir::new();
+    let window = Window { skip_steps: 2, warmup_steps: 1, steps_max: Some(3), ..Window::default() };
+    let profile = start(&engine, &dir, window);
+    run_all(&engine, &[(prompt(9, 1), greedy(8))]);
+    let report = load(&profile.wait().expect("it has ended"));
+    // The prompt, then a decode step for each further token: left out are the prompt and two decode steps.
+    assert_eq!(stages(&report), [Stage::Decode; 3]);
+    let kv: Vec<u64> = report.recording.steps.iter().map(|step| step.sizes.kv_tokens).collect();
+    assert_eq!(kv, [12, 13, 14], "the fourth to the sixth step of a prompt of 9");
+}
+
+#[test]
+fn a_delay_and_a_duration_are_kept_within_one_step() {
+    let engine = shared_engine();
+    record(&engine, Window { steps_max: Some(1), ..Window::default() }); // the first one measures the device
+    let (delay_ns, duration_ns) = (60_000_000, 90_000_000);
+    let start_ns = monotonic_ns();
+    let report = record(&engine, Window { delay_ns, duration_ns: Some(duration_ns), ..Window::default() });
+    let recording = &report.recording;
+    let (first, last) = (recording.steps[0], recording.steps[recording.steps.len() - 1]);
+    let longest_ns = recording.steps.windows(2).map(|pair| pair[1].start_ns - pair[0].start_ns).max().expect("steps");
+    let begin_ns = start_ns + delay_ns;
+    // The start itself takes a little; a step is let in when it is submitted, inside its iteration.
+    let slack_ns = longest_ns + 30_000_000;
+    assert!(first.end_ns >= begin_ns && first.start_ns <= begin_ns + slack_ns, "{} after", first.start_ns - start_ns);
+    let end_ns = begin_ns + duration_ns;
+    assert!(last.start_ns <= end_ns + slack_ns && last.done_ns + slack_ns >= end_ns, "{}", last.done_ns - start_ns);
+}
+
+#[test]
+fn a_duration_ends_though_nothing_runs() {
+    let engine = shared_engine();
+    let dir = TempDir::new();
+    let window = Window { duration_ns: Some(50_000_000), ..Window::default() };
+    let summary = start(&engine, &dir, window).wait().expect("it ends");
+    assert_eq!((summary.steps, summary.expected, summary.is_complete()), (0, 0, true));
+    assert!(matches!(engine.stop_profile(None), Err(ProfileError::NotRunning)));
+}
+
+#[test]
+fn stages_hold_nothing_else() {
+    let engine = shared_engine();
+    let window = Window { stages: vec![Stage::Prefill, Stage::Decode], steps_max: Some(4), ..Window::default() };
+    let report = record(&engine, window);
+    let of = |stage| stages(&report).iter().filter(|found| **found == stage).count();
+    assert_eq!((of(Stage::Prefill), of(Stage::Decode), of(Stage::Mixed)), (4, 4, 0));
+    let report = record(&engine, Window { stages: vec![Stage::Decode], steps_max: Some(7), ..Window::default() });
+    assert_eq!(stages(&report), [Stage::Decode; 7]);
+    // A prompt beside an answer under way.
+    let dir = TempDir::new();
+    let profile = start(&engine, &dir, Window { stages: vec![Stage::Mixed], steps_max: Some(1), ..Window::default() });
+    let mut long = engine.submit(prompt(5, 1), greedy(900)).expect("a good request");
+    long.blocking_next().expect("a token");
+    run_all(&engine, &[(prompt(20, 2), greedy(2))]);
+    let report = load(&profile.wait().expect("it has ended"));
+    assert_eq!(stages(&report), [Stage::Mixed]);
+    assert_eq!(report.recording.steps[0].prefill_tokens, 20);
+    drop(long);
+}
+
+#[test]
+fn graphs_hold_nothing_else() {
+    let engine = shared_engine();
+    let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
+    let report = record(&engine, Window { graphs: vec![key], steps_max: Some(5), ..Window::default() });
+    assert_eq!(stages(&report), [Stage::Decode; 5]);
+    let recording = &report.recording;
+    let forward = recording.replays.iter().map(|replay| recording.graphs[replay.graph].key);
+    assert_eq!(forward.filter(|found| *found == key).count(), 5);
+}
+
+#[test]
+fn one_request_has_its_steps_alone() {
+    let engine = shared_engine();
+    let dir = TempDir::new();
+    let submit = |name: &str, length, tokens| -> TokenStream {
+        engine.submit_named(name.into(), prompt(length, 3), greedy(tokens)).expect("a good request")
+    };
+    let other = submit("other", 9, 30);
+    let profile = start(&engine, &dir, Window { request: Some("mine".into()), ..Window::default() });
+    answer(submit("before", 4, 5));
+    let mine = submit("mine", 11, 7);
+    let id = mine.id.0;
+    answer(mine);
+    let report = load(&profile.wait().expect("it ends with the request"));
+    answer(submit("mine", 4, 5)); // too late
+    answer(other);
+    let recording = &report.recording;
+    assert_eq!(recording.steps.len(), 7, "a step for each token: {:?}", steps(&report));
+    for step in &recording.steps {
+        assert!(recording.members_of(step.step).iter().any(|member| member.request == id), "{step:?}");
+    }
+    assert_eq!(recording.names.get(&id).map(String::as_str), Some("mine"));
+    assert!(recording.names.values().any(|name| name == "other"), "those there before have their names, too");
+    let is_end = |moment: &vitrum::trace::schema::RequestRecord| {
+        moment.request == id && moment.moment == RequestMoment::Finished
+    };
+    assert!(recording.requests.iter().any(is_end));
+}
+
+/// One record for each replay, from the first node to the last.
+#[test]
+fn whole_replays_are_one_node_each() {
+    let engine = shared_engine();
+    let dir = TempDir::new();
+    let window = Window { steps_max: Some(6), ..Window::default() };
+    let options = SessionOptions { granularity: Granularity::Graph, window, ..session(dir.path()) };
+    let profile = engine.start_profile(options).expect("the folder is there");
+    run_all(&engine, &[(prompt(9, 1), greedy(8))]);
+    let report = load(&profile.wait().expect("it has ended"));
+    let recording = &report.recording;
+    assert_eq!((recording.steps.len(), recording.replays.len(), recording.nodes.len()), (6, 12, 12));
+    for node in &recording.nodes {
+        let info = recording.info(node);
+        let graph = &recording.graphs[recording.replays[node.replay as usize].graph];
+        assert_eq!((info.place.op, &info.kernel), (Op::Graph, &graph.key.to_string()));
+        assert!(node.end_ns > node.start_ns);
+    }
+    // The same work as by node: 13 nodes of a step of one row take as long as both graphs together, or less.
+    assert!(report.account.total.unattributed_share() < 0.05, "{:?}", report.account.total);
+}
+
+#[test]
+fn a_second_start_and_a_wrong_stop_name_the_one_that_runs() {
+    let engine = engine(&engine_options());
+    let dir = TempDir::new();
+    let profile = start(&engine, &dir, Window::default());
+    let id = profile.started().id.clone();
+    let refused = engine.start_profile(session(dir.path())).expect_err("one at a time");
+    assert!(matches!(&refused, ProfileError::Running { id: running } if *running == id), "{refused}");
+    let refused = engine.stop_profile(Some("17")).expect_err("another one");
+    assert_eq!(refused.to_string(), format!("profile 17 is not running: {id} is"));
+    assert_eq!(profile.started().progress.snapshot().state, State::Recording);
+    run_all(&engine, &[(prompt(9, 1), greedy(3))]);
+    let now = profile.started().progress.snapshot();
+    assert!(now.steps == 3 && now.nodes > 3 && now.bytes > 0, "{now:?}");
+    // Somebody else stops it, and its holder is told.
+    engine.stop_profile(None).expect("it runs");
+    let summary = profile.wait().expect("it has ended");
+    assert_eq!((summary.id, summary.steps), (id, 3));
+    // The engine ends while one runs and while one is being closed: both are whole.
+    let closing = start(&engine, &dir, Window { steps_max: Some(2), ..Window::default() });
+    run_all(&engine, &[(prompt(9, 1), greedy(3))]);
+    engine.shutdown();
+    let summary = closing.wait().expect("it has ended");
+    assert_eq!((summary.steps, summary.is_complete()), (2, true));
+    assert!(matches!(engine.start_profile(session(dir.path())), Err(ProfileError::EngineStopped)));
+}
