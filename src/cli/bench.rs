@@ -45,7 +45,7 @@ pub(super) fn run(
         BenchCommand::Latency(args) => {
             check_recorder(&args.latency)?;
             if args.trace.is_given() && !(args.latency.profile || args.latency.node_table) {
-                return Err("--trace-source and --graph-trace are for --profile or --node-table only".into());
+                return Err("--trace-source is for --profile or --node-table only, and so is --graph-trace".into());
             }
             let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
             let model = args.engine.load(cache_dir)?;

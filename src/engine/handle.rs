@@ -305,8 +305,8 @@ pub struct SessionStarted {
     pub progress: Arc<Progress>,
 }
 
-/// A recording that runs. Dropping this leaves it running: it ends with its window, by [`Engine::stop_profile`], or with
-/// the engine.
+/// A recording that runs. Dropping this leaves it running: it ends with its window, by [`Engine::stop_profile`], or
+/// with the engine.
 #[derive(Debug)]
 pub struct Profile {
     started: SessionStarted,

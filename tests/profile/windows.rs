@@ -1,5 +1,5 @@
-//! Which steps a recording has: by number, by time, by stage, by graph, by request. It ends by itself, holds those steps
-//! and nothing else, and is complete.
+//! Which steps a recording has: by number, by time, by stage, by graph, by request. It ends by itself, holds those
+//! steps and nothing else, and is complete.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
