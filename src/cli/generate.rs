@@ -1,7 +1,7 @@
 //! `vitrum generate`: one prompt, its answer on standard output as it comes.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -9,9 +9,12 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::CommandResult;
 use super::engine_args::EngineArgs;
-use crate::engine;
+use super::trace_args::TraceArgs;
+use crate::engine::{self, Profile};
+use crate::report;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
 use crate::text::{ChatMessage, ChatTemplate, Detokenizer};
+use crate::trace::session::{RecordError, SessionOptions, TraceSource};
 
 const MAX_TOKENS_DEFAULT: u32 = 128;
 
@@ -47,10 +50,30 @@ pub(super) struct GenerateArgs {
     /// Go on past the end-of-sequence token
     #[arg(long)]
     ignore_eos: bool,
+    /// Record the answer's steps: the recording and its trace are named on standard error
+    #[arg(long)]
+    profile: bool,
+    /// The folder for the recording [default: VITRUM_PROFILE_DIR, else the current folder]
+    #[arg(long, requires = "profile")]
+    profile_dir: Option<PathBuf>,
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
-pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
+pub(super) fn run(
+    args: &GenerateArgs,
+    cache_dir: &Path,
+    profile_dir: Option<PathBuf>,
+    toolkits: &[PathBuf],
+) -> CommandResult {
     let start = Instant::now();
+    if args.profile && !engine::CAN_RECORD {
+        return Err(format!("--profile: {}", RecordError::NotCompiledIn).into());
+    }
+    if args.trace.is_given() && !args.profile {
+        return Err("--trace-source and --graph-trace are for --profile only".into());
+    }
+    let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
     let model = args.engine.load(cache_dir)?;
     let prompt = match (args.chat, model.weights.tokenizer()) {
         (true, Some(spec)) => {
@@ -60,7 +83,9 @@ pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
         (true, None) => return Err("--chat: this model has no tokenizer, and so no chat template".into()),
         (false, _) => model.tokenizer.encode(&args.prompt, true)?,
     };
-    let engine = engine::start(&model.weights, &args.engine.options(&model, &args.engine.model)?)?;
+    let mut options = args.engine.options(&model, &args.engine.model)?;
+    options.device.activity = source.names_nodes();
+    let engine = engine::start(&model.weights, &options)?;
     let room = engine.info().limits.max_model_len.saturating_sub(prompt.len());
     if let Some(max_tokens) = args.max_tokens.filter(|max_tokens| *max_tokens as usize > room) {
         let tokens = prompt.len();
@@ -78,6 +103,13 @@ pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
         ..SamplingParams::default()
     };
     let prompt_tokens = prompt.len();
+    let session = SessionOptions {
+        prefix: "generate".into(),
+        source: source.on(model.device)?,
+        granularity: args.trace.granularity(),
+        ..SessionOptions::new(args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")))
+    };
+    let profile = args.profile.then(|| engine.start_profile(session)).transpose()?;
     let mut stream = engine.submit(prompt, sampling)?;
     let mut detokenizer = Detokenizer::new(model.tokenizer.clone(), args.stop.clone(), true);
     let mut out = std::io::stdout().lock();
@@ -96,9 +128,19 @@ pub(super) fn run(args: &GenerateArgs, cache_dir: &Path) -> CommandResult {
     }
     writeln!(out)?;
     drop(stream);
+    let recorded = profile.map(save);
     engine.shutdown();
     answer.report(prompt_tokens);
-    Ok(())
+    recorded.unwrap_or(Ok(()))
+}
+
+/// Ends a recording, makes its trace and names both.
+fn save(profile: Profile) -> CommandResult {
+    let summary = profile.stop()?;
+    let rendered = report::render(&summary.path)?;
+    [summary.path].iter().chain(&rendered.files).for_each(|file| eprintln!("{}", file.display()));
+    let completeness = rendered.completeness;
+    if completeness.complete { Ok(()) } else { Err(completeness.to_string().into()) }
 }
 
 /// True: a stop string was reached.

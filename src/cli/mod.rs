@@ -39,7 +39,7 @@ enum Command {
     Graph(Box<graph::GraphArgs>),
     /// See whether this machine's devices compute the right thing, and what they can do
     Doctor(doctor::DoctorArgs),
-    /// Read recordings
+    /// Record a running server, and read recordings
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
 }
@@ -60,7 +60,7 @@ pub fn run(config: Config) -> ExitCode {
     let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
     let result = match Args::parse_from(args).command {
         Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits),
-        Command::Generate(args) => generate::run(&args, &cache_dir),
+        Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
         Command::Graph(args) => graph::run(&args, &cache_dir),
         Command::Doctor(args) => doctor::run(&args, &cache_dir, toolkits, program),

@@ -1,4 +1,6 @@
-//! `vitrum profile`: what a recording says.
+//! `vitrum profile`: drives the recordings of a running server, and says what is in them.
+
+mod remote;
 
 use std::path::PathBuf;
 
@@ -8,9 +10,17 @@ use super::CommandResult;
 use crate::report::stats::Table;
 use crate::report::{self, Completeness, Format, Report};
 
-/// Reads recordings.
+/// Makes and reads recordings.
 #[derive(Debug, Subcommand)]
 pub(super) enum ProfileCommand {
+    /// Start to record a running server: all steps, or those that the flags say
+    Start(Box<remote::StartArgs>),
+    /// Stop recording, and wait for the files
+    Stop(remote::StopArgs),
+    /// Say how far a recording is
+    Status(remote::StatusArgs),
+    /// List the recordings of a running server
+    Sessions(remote::SessionsArgs),
     /// Print tables: kernels (the columns of `nsys stats`), nodes by layer and op, steps, the account of their time
     Stats(StatsArgs),
     /// Write the trace for Perfetto and HTA beside the recording
@@ -38,6 +48,10 @@ pub(super) struct ExportArgs {
 
 pub(super) fn run(command: &ProfileCommand) -> CommandResult {
     match command {
+        ProfileCommand::Start(args) => remote::start(args),
+        ProfileCommand::Stop(args) => remote::stop(args),
+        ProfileCommand::Status(args) => remote::status(args),
+        ProfileCommand::Sessions(args) => remote::sessions(args),
         ProfileCommand::Stats(args) => {
             let report = Report::load(&args.file)?;
             let mut text = report::stats(&report, args.report, args.format);

@@ -83,8 +83,7 @@ impl Recording {
             sources: recorder.sources().clone(),
             progress: recorder.progress().clone(),
         };
-        let (seqs, known_graphs) = (self.info.limits.max_seqs, tables.len() as u32);
-        self.session = Some(Session::new(recorder, options, end, seqs, known_graphs));
+        self.session = Some(Session::new(recorder, options, end, self.info.limits.max_seqs));
         Ok(started)
     }
 

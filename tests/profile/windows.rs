@@ -198,6 +198,23 @@ fn whole_replays_are_one_node_each() {
     assert!(report.account.total.unattributed_share() < 0.05, "{:?}", report.account.total);
 }
 
+/// What a step that is left out captures, a later one may replay.
+#[test]
+fn graphs_of_steps_that_are_left_out_are_known() {
+    let engine = engine(&engine_options());
+    let dir = TempDir::new();
+    for granularity in [Granularity::Node, Granularity::Graph] {
+        // Prompt and draw first, then decode: the draw's graph is older than the first one that is recorded.
+        let window = Window { skip_steps: 1, steps_max: Some(2), ..Window::default() };
+        let options = SessionOptions { granularity, window, ..session(dir.path()) };
+        let profile = engine.start_profile(options).expect("the folder is there");
+        run_all(&engine, &[(prompt(9, 1), greedy(5))]);
+        let report = load(&profile.wait().expect("it has ended"));
+        assert_eq!((report.recording.steps.len(), report.recording.replays.len()), (2, 4));
+    }
+    engine.shutdown();
+}
+
 #[test]
 fn a_second_start_and_a_wrong_stop_name_the_one_that_runs() {
     let engine = engine(&engine_options());

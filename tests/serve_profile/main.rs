@@ -1,5 +1,6 @@
 //! Recording a server as users do: over HTTP, into files, read with `vitrum profile stats` and as a trace.
 
+mod commands;
 mod known_truth;
 mod routes;
 #[path = "../support/mod.rs"]

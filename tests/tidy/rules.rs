@@ -12,7 +12,7 @@ pub(crate) const COLUMNS_MAX: usize = 120;
 const UNSAFE_ALLOWED: &[&str] =
     &["src/device/", "src/weights/", "src/trace/record/cupti/", "src/trace/absent.rs", "xtask/src/process.rs"];
 /// Where the argument list and the environment may be read.
-const ENVIRONMENT_ALLOWED: &[&str] = &["src/config.rs", "build.rs", "xtask/", "tests/", "benches/"];
+const ENVIRONMENT_ALLOWED: &[&str] = &["src/config.rs", "build.rs", "xtask/", "tests/", "benches/", "examples/"];
 /// Where code may be async; the engine's token stream is what http awaits.
 const ASYNC_ALLOWED: &[&str] = &["src/http/", "src/bench/", "src/engine/stream.rs", "tests/"];
 /// Written by `cargo xtask bindings`.

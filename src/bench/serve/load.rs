@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::client::Client;
 use super::request::{self, Outcome, PreparedRequest};
 use super::rng::Rng;
+use crate::bench::client::Client;
 
 /// A server, and where on it requests go.
 #[derive(Clone)]

@@ -4,7 +4,6 @@
 //! moment at which the piece of the body that carries it arrived, read before the piece is parsed.
 
 mod args;
-mod client;
 mod load;
 mod metrics;
 mod output;
@@ -24,12 +23,12 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use self::args::ServeArgs;
-pub use self::client::ClientError;
 use self::load::{Target, Traffic};
 use self::metrics::Metrics;
 pub use self::request::Failure;
 use self::request::{Outcome, PreparedRequest};
 pub use self::sse::SseError;
+use super::client::{self, ClientError};
 
 /// How long to wait between two questions whether the server is ready.
 const READY_POLL: Duration = Duration::from_millis(200);

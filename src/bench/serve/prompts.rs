@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::args::ServeArgs;
-use super::client::{Client, ClientError};
 use super::rng::Rng;
+use crate::bench::client::{Client, ClientError};
 
 /// Words that the server tokenises for the pool of ids.
 const POOL_WORDS: usize = 512;

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::args::ServeArgs;
-use super::client::{Client, ClientError};
 use super::prompts::Prompt;
 use super::sse::{SseError, SseParser};
+use crate::bench::client::{Client, ClientError};
 
 /// Why a request failed.
 #[derive(Debug, Error)]

@@ -37,8 +37,6 @@ pub(in crate::engine) struct Session {
     /// The last recorded step that was read.
     pub(super) last_read: Option<StepId>,
     pub(super) submitted_in_iteration: bool,
-    /// Graphs up to this number are in the recording's header.
-    pub(super) known_graphs: u32,
 }
 
 /// What is known of a step before it is known whether it is recorded.
@@ -67,13 +65,7 @@ pub(super) struct OpenStep {
 }
 
 impl Session {
-    pub(super) fn new(
-        recorder: Recorder,
-        options: &SessionOptions,
-        end: SessionEnd,
-        max_seqs: usize,
-        known_graphs: u32,
-    ) -> Session {
+    pub(super) fn new(recorder: Recorder, options: &SessionOptions, end: SessionEnd, max_seqs: usize) -> Session {
         let now = monotonic_ns();
         Session {
             recorder,
@@ -94,7 +86,6 @@ impl Session {
             decided: None,
             last_read: None,
             submitted_in_iteration: false,
-            known_graphs,
         }
     }
 
@@ -177,12 +168,12 @@ impl Session {
             let table = runner.graph(*graph);
             let nodes = if self.granularity == Granularity::Graph { 1 } else { table.nodes.len() as u64 };
             self.expect(table.id, nodes, step.sources);
-            if table.id > self.known_graphs {
+            // Captured since the start, maybe by a step that is not in the recording.
+            if !self.recorder.knows(table.id) {
                 match self.granularity {
                     Granularity::Node => self.recorder.graph(table),
                     Granularity::Graph => self.recorder.graph(&table.as_one_node()),
                 }
-                self.known_graphs = table.id;
             }
             let replay = ReplayRecord {
                 replay: first_replay + i as u64,

@@ -178,9 +178,14 @@ impl Recorder {
         }
     }
 
+    /// Whether a graph's description is in the recording.
+    pub fn knows(&self, graph: u32) -> bool {
+        self.nodes_of(graph).is_some()
+    }
+
     /// A graph captured while the recording runs, before its first replay. Allocates, as the capture did.
     pub fn graph(&mut self, table: &GraphTable) {
-        if self.nodes_of(table.id).is_some() || !self.room.take(spool::graph_block_bytes_max(table)) {
+        if self.knows(table.id) || !self.room.take(spool::graph_block_bytes_max(table)) {
             return;
         }
         if self.full.try_send(Message::Graph(Box::new(table.clone()))).is_ok() {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the server under load: one connection per request under way, kept for the next one.
+//! HTTP/1.1 to a server: one connection per request under way, kept for the next one.
 //!
 //! Bodies are serialised before the clock starts, and sockets do not wait to fill packets (TCP_NODELAY).
 
@@ -73,6 +73,9 @@ pub enum ClientError {
         /// The path.
         path: String,
     },
+    /// No threads or sockets to be had.
+    #[error("could not start a client: {0}")]
+    Runtime(std::io::Error),
     /// A tokeniser that gives no token for 512 words.
     #[error("/tokenize: the answer has no token")]
     NoTokens,
@@ -89,7 +92,7 @@ pub enum ClientError {
 type Connection = SendRequest<Full<Bytes>>;
 
 /// The server under load and the connections to it that are idle.
-pub(super) struct Client {
+pub(in crate::bench) struct Client {
     host: String,
     port: u16,
     /// `Host:` of every request.
@@ -101,14 +104,14 @@ pub(super) struct Client {
 }
 
 /// An answer whose body is still to come.
-pub(super) struct Reply {
-    pub(super) response: Response<Incoming>,
+pub(in crate::bench) struct Reply {
+    pub(in crate::bench) response: Response<Incoming>,
     connection: Connection,
 }
 
 impl Client {
     /// `headers` are `NAME=VALUE`, sent with every request.
-    pub(super) fn new(base_url: &str, headers: &[String]) -> Result<Client, ClientError> {
+    pub(in crate::bench) fn new(base_url: &str, headers: &[String]) -> Result<Client, ClientError> {
         let bad_url = || ClientError::Url { url: base_url.to_owned() };
         let uri: Uri = base_url.parse().map_err(|_| bad_url())?;
         let host = uri.host().filter(|_| uri.scheme_str() == Some("http") && uri.query().is_none());
@@ -124,7 +127,7 @@ impl Client {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(
+    pub(in crate::bench) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -146,12 +149,12 @@ impl Client {
     }
 
     /// Gives the connection of an answer that was read to its end to the next request.
-    pub(super) fn reuse(&self, connection: Connection) {
+    pub(in crate::bench) fn reuse(&self, connection: Connection) {
         self.idle.lock().expect("no holder of this lock panics").push(connection);
     }
 
     /// POSTs JSON and reads JSON.
-    pub(super) async fn post<T: serde::de::DeserializeOwned>(
+    pub(in crate::bench) async fn post<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
         body: &Value,
@@ -161,13 +164,27 @@ impl Client {
     }
 
     /// GETs JSON.
-    pub(super) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(in crate::bench) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let text = self.text(Method::GET, path, Bytes::new()).await?;
         serde_json::from_str(&text).map_err(|source| ClientError::Json { path: path.to_owned(), source })
     }
 
     /// The body of a 200.
-    pub(super) async fn text(&self, method: Method, path: &str, body: Bytes) -> Result<String, ClientError> {
+    pub(in crate::bench) async fn text(&self, method: Method, path: &str, body: Bytes) -> Result<String, ClientError> {
+        let (status, body) = self.exchange(method.clone(), path, body).await?;
+        if status != StatusCode::OK {
+            return Err(ClientError::Status { method, path: path.to_owned(), status, body });
+        }
+        Ok(body)
+    }
+
+    /// Status and body of whatever the server answers.
+    pub(in crate::bench) async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, String), ClientError> {
         let mut reply = self.send(method.clone(), path, None, body).await?;
         let status = reply.response.status();
         let mut bytes = Vec::new();
@@ -183,11 +200,7 @@ impl Client {
             }
         }
         self.reuse(reply.connection);
-        let body = String::from_utf8_lossy(&bytes).into_owned();
-        if status != StatusCode::OK {
-            return Err(ClientError::Status { method, path: path.to_owned(), status, body });
-        }
-        Ok(body)
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn request(
@@ -239,7 +252,7 @@ impl Client {
 
 impl Reply {
     /// The connection, when the body was read to its end.
-    pub(super) fn into_connection(self) -> Connection {
+    pub(in crate::bench) fn into_connection(self) -> Connection {
         self.connection
     }
 }
