@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::support::client::{get, post};
+use crate::support::client::{get, post, post_with};
 use crate::support::server::{Ended, Server, run_within, vitrum, wait_until};
 use crate::support::temp::TempDir;
 use crate::support::tiny_model::TinyModel;
@@ -107,29 +107,15 @@ async fn windows_end_by_themselves_and_the_server_lives_on() {
     assert!(ended.after >= Duration::from_millis(300), "{:?}", ended.after);
     // By request: its own steps, of an answer beside another.
     profile(&server, &["start", "--request", "mine", "--prefix", "request"]);
-    let mine = async {
-        let body = json!({"prompt": [65, 66], "max_tokens": 6, "temperature": 0, "ignore_eos": true}).to_string();
-        let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-request-id: mine\r\n";
-        let text = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        let address = server.address;
-        tokio::task::spawn_blocking(move || raw(address, &text)).await.expect("an answer")
-    };
+    let body = json!({"prompt": [65, 66], "max_tokens": 6, "temperature": 0, "ignore_eos": true});
+    let mine = post_with(server.address, "/v1/completions", "x-request-id: mine\r\n", body);
     let (answer, ()) = tokio::join!(mine, generate(&server, 40));
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(answer.status, 200, "{}", answer.text());
     let sessions = || async { get(server.address, "/profile/sessions").await.json()["sessions"][0].clone() };
     wait_until("the recording ends with its request", async || sessions().await["state"] == "ready").await;
     let session = sessions().await;
     assert_eq!((&session["steps"], &session["complete"]), (&json!(6), &json!(true)), "{session}");
     server.assert_answers().await;
-}
-
-fn raw(address: std::net::SocketAddr, text: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).expect("a server");
-    stream.write_all(text.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
 }
 
 #[tokio::test]
