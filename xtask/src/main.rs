@@ -11,6 +11,7 @@ mod kernels;
 #[path = "../../build/nvcc.rs"]
 mod nvcc;
 mod process;
+mod profile_cost;
 mod profile_serve;
 mod soak;
 mod software_gpu;
@@ -35,6 +36,8 @@ struct Args {
 enum Task {
     /// Build, serve, load, record, and print where the time went
     ProfileServe(profile_serve::Args),
+    /// Measure what recording a server costs: throughput, time to stop, bytes, memory
+    ProfileCost(profile_cost::Args),
     /// Run every check that needs no GPU
     Test(test::Args),
     /// Prove that a build without feature `profiling` has no trace of the recorder
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     process::end_children_on_signals();
     let result = match Args::parse().task {
         Task::ProfileServe(args) => profile_serve::run(&args),
+        Task::ProfileCost(args) => profile_cost::run(&args),
         Task::Test(args) => test::run(&args),
         Task::VerifyOff => verify_off::run(),
         Task::Features(args) => features::run(&args),

@@ -49,6 +49,11 @@ impl Group {
         Ok(Group { child, status: None, tail, lines, readers: out.into_iter().chain(err).collect() })
     }
 
+    /// The child, as the operating system numbers it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line that `wanted` accepts, calling `waiting` every second; `None` if the child ended its output
     /// without one, or the time is over.
     pub(crate) fn line<T>(
