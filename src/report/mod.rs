@@ -8,12 +8,14 @@ mod account;
 pub mod chrome;
 mod completeness;
 mod error;
+mod lives;
 mod model;
 mod perturbation;
 mod sheet;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+mod whole_file;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
