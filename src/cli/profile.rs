@@ -2,13 +2,13 @@
 
 mod remote;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::CommandResult;
 use crate::report::stats::Table;
-use crate::report::{self, Completeness, Format, Report};
+use crate::report::{self, Completeness, Format, Report, html};
 
 /// Makes and reads recordings.
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,8 @@ pub(super) enum ProfileCommand {
     Stats(StatsArgs),
     /// Write the trace for Perfetto and HTA beside the recording
     Export(ExportArgs),
+    /// Write one page, for any browser, that shows where the time went
+    Report(ReportArgs),
 }
 
 #[derive(Args, Debug)]
@@ -44,6 +46,15 @@ pub(super) struct StatsArgs {
 pub(super) struct ExportArgs {
     /// The recording, a .vtr file
     file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReportArgs {
+    /// The recording, a .vtr file
+    file: PathBuf,
+    /// The page [default: the recording's name with .html]
+    #[arg(short, long)]
+    output: Option<PathBuf>,
 }
 
 pub(super) fn run(command: &ProfileCommand) -> CommandResult {
@@ -67,7 +78,22 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
             super::print(&files)?;
             check(&rendered.completeness)
         }
+        ProfileCommand::Report(args) => {
+            let page = args.output.clone().unwrap_or_else(|| args.file.with_extension("html"));
+            if is_same_file(&page, &args.file) {
+                return Err(format!("--output {} is the recording itself", page.display()).into());
+            }
+            let report = Report::load(&args.file)?;
+            html::write(&report, &page)?;
+            super::print(&format!("{}\n", page.display()))?;
+            check(&report.completeness)
+        }
     }
+}
+
+/// Whether two paths lead to one file that exists.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
 }
 
 /// A shortfall is an error, after what there is has been printed.

@@ -2,18 +2,21 @@
 //!
 //! A [`Report`] is made from a spool in one pass ([`Recording`]) and three computations on it: [`Completeness`] (is
 //! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). Renders
-//! read it: [`chrome`] writes the trace, [`stats`] the tables.
+//! read it: [`chrome`] writes the trace, [`stats`] the tables, [`html`] a page that shows both.
 
 mod account;
 pub mod chrome;
 mod completeness;
 mod error;
+pub mod html;
+mod lives;
 mod model;
 mod perturbation;
 mod sheet;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+mod whole_file;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -238,5 +238,9 @@ proptest! {
         prop_assert!(dominates(&report).ends_with('.'));
         let json = chrome::write_json(&report, "any", Vec::new()).expect("a trace");
         serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+        let few = html::Limits { nodes: 3, steps: 2, spans: 2, members: 2, requests: 1 };
+        for limits in [html::Limits::default(), few] {
+            prop_assert!(html::page(&report, &limits).expect("a page").ends_with("</html>\n"));
+        }
     }
 }

@@ -4,6 +4,7 @@ mod acceptance;
 mod account;
 mod allocation;
 mod library;
+mod page;
 mod recorder;
 mod shortfalls;
 mod sources;

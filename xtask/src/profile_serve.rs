@@ -1,7 +1,7 @@
 //! `cargo xtask profile-serve`: from a checkout to a profile of a server under load, in one command.
 //!
-//! build → serve → warm up → record under load → print tables → record again with recording switched on and off at
-//! random, to know what recording costs. The server is ended however this ends.
+//! build → serve → warm up → record under load → print tables, write a page → record again with recording switched on
+//! and off at random, to know what recording costs. The server is ended however this ends.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -108,6 +108,7 @@ impl Session<'_> {
         let (load, recording) = self.timed("record", |session| session.record("recording", "{}", "load.json"))?;
         let spool = spool(&recording)?;
         let tables = self.timed("tables", |session| session.tables(&spool))?;
+        let page = self.timed("page", |_| page(&spool))?;
         let perturbation = match self.args.no_perturbation {
             true => None,
             false => Some(self.timed("perturbation", Self::perturbation)?),
@@ -125,6 +126,7 @@ impl Session<'_> {
             load,
             recording,
             tables,
+            page,
             perturbation,
             parts: self.parts.clone(),
         })
@@ -263,6 +265,13 @@ impl Session<'_> {
 fn stats(spool: &Path, flags: &[&str]) -> Result<String, String> {
     let mut command = Command::new(tree::vitrum());
     output("vitrum profile stats", command.args(["profile", "stats"]).arg(spool).args(flags))
+}
+
+/// The page that shows the recording, beside it.
+fn page(spool: &Path) -> Result<PathBuf, String> {
+    let mut command = Command::new(tree::vitrum());
+    let text = output("vitrum profile report", command.args(["profile", "report"]).arg(spool))?;
+    Ok(PathBuf::from(text.trim_end()))
 }
 
 fn parse(text: &str) -> Result<Value, String> {

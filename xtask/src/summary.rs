@@ -30,6 +30,8 @@ pub(crate) struct Summary {
     /// The answer of /stop_profile.
     pub(crate) recording: Value,
     pub(crate) tables: Tables,
+    /// The page that `vitrum profile report` wrote.
+    pub(crate) page: PathBuf,
     /// The row of table `perturbation`; `Null` if there were too few steps to compare.
     pub(crate) perturbation: Option<Value>,
     pub(crate) parts: Vec<(&'static str, f64)>,
@@ -63,6 +65,7 @@ impl Summary {
             "unattributed_percent": self.unattributed_percent(),
             "perturbation": self.perturbation,
             "tables": self.tables.all,
+            "page": self.page,
             "seconds": seconds.collect::<Map<_, _>>(),
             "total_seconds": self.total_seconds(),
             "out": self.out,
@@ -85,10 +88,11 @@ impl Summary {
         let parts: Vec<String> = self.parts.iter().map(|(part, s)| format!("{part} {s:.1}")).collect();
         text += &format!("{:.1} s in all ({})\n\nFiles\n", self.total_seconds(), parts.join(", "));
         let files = self.recording["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        for file in files.map(str::to_owned).chain([self.out.join("stats.txt").display().to_string()]) {
+        let others = [self.page.clone(), self.out.join("stats.txt")].map(|file| file.display().to_string());
+        for file in files.map(str::to_owned).chain(others) {
             text += &format!("  {file}\n");
         }
-        text += "Open the .json.gz at ui.perfetto.dev, or in anything that reads Chrome traces.\n";
+        text += "Open the .html in a browser, the .json.gz at ui.perfetto.dev or in what else reads Chrome traces.\n";
         text
     }
 
@@ -212,6 +216,7 @@ mod tests {
             load: json!({"completed": 20, "output_throughput": 300.0, "mean_ttft_ms": 12.0, "mean_tpot_ms": 3.0}),
             recording,
             tables,
+            page: "a.html".into(),
             perturbation: Some(json!({"Ratio": 1.004, "Low": 0.999, "High": 1.009, "Pairs": 80})),
             parts: vec![("build", 1.0), ("record", 2.5)],
         }
@@ -228,6 +233,7 @@ mod tests {
             "+0.40 % of step time (95 % interval -0.10 to +0.90 %, 80 pairs",
             "3.5 s in all",
             "a.pt.trace.json.gz",
+            "a.html",
         ] {
             assert!(text.contains(fact), "{fact} is not in\n{text}");
         }

@@ -1,5 +1,5 @@
-//! Tools that tasks need beside Rust: Python packages in environments under the target folder, Node, g++,
-//! libclang. Each is looked for first and installed only if it is missing.
+//! Tools that tasks need beside Rust: Python packages in environments under the target folder, Node,
+//! Chromium, g++, libclang. Each is looked for first and installed only if it is missing.
 
 use std::env;
 use std::fs;
@@ -43,6 +43,11 @@ fn create_environment(folder: &Path) -> Result<(), String> {
 /// Node, installed if it is missing.
 pub(crate) fn node() -> Result<&'static str, String> {
     program("node", "nodejs")
+}
+
+/// The browser, installed if it is missing.
+pub(crate) fn chromium() -> Result<&'static str, String> {
+    program("chromium", "chromium")
 }
 
 /// The GNU C++ compiler, installed if it is missing.

@@ -15,7 +15,6 @@ mod nodes;
 mod requests;
 mod tail;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -23,7 +22,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use self::json::{Events, Json};
-use super::{Recording, Report, ReportError};
+use super::{Recording, Report, ReportError, whole_file};
 
 /// The device's number, and the pid of its lanes.
 const DEVICE: u64 = 0;
@@ -79,19 +78,11 @@ impl Layout {
 
 /// Writes the trace, gzipped, to a temporary file beside `path` and renames it when it is whole.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let written = File::create(temporary).and_then(|file| {
+    whole_file::write(path, |file| {
         let gzip = GzEncoder::new(BufWriter::with_capacity(1 << 20, file), Compression::new(1));
         write_json(report, &name, gzip)?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-        std::fs::rename(temporary, path)
-    });
-    written.map_err(|source| {
-        // The error that is returned matters more than one from clearing up.
-        let _ = std::fs::remove_file(temporary);
-        ReportError::Write { path: path.into(), source }
+        Ok(())
     })
 }
 

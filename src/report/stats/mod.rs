@@ -3,7 +3,7 @@
 mod completeness;
 mod dominates;
 mod durations;
-mod nodes;
+pub(super) mod nodes;
 mod sources;
 mod steps;
 

@@ -20,7 +20,7 @@ const HTA: [&str; 3] = ["HolisticTraceAnalysis==0.5.0", "pandas<3", "numpy<2.3"]
 const IMPORT_ERRORS: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
 const SLICES: &str = "select count(*) as slices from slice";
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     tree::target().join("xtask-test").join("profile")
 }
 
@@ -42,7 +42,7 @@ pub(super) fn summary(folder: &Path) -> Result<Value, String> {
 }
 
 /// A file of the recording that profile-serve made.
-fn recording(folder: &Path, suffix: &str) -> Result<PathBuf, String> {
+pub(super) fn recording(folder: &Path, suffix: &str) -> Result<PathBuf, String> {
     let summary = summary(folder)?;
     let files = summary["recording"]["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
     files

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::{Check, Outcome, Part, acceptance, cuda_serve};
+use super::{Check, Outcome, Part, acceptance, cuda_serve, page};
 use crate::process::output;
 use crate::{emulate, tools, tree};
 
@@ -38,6 +38,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("trace-lint", acceptance::lint),
         ("trace-complete", acceptance::complete),
         ("trace-perfetto", acceptance::perfetto),
+        ("report-page", page::page),
         ("cuda-serve", cuda_serve::cuda_serve),
         ("cuda-perfetto", cuda_serve::perfetto),
         ("verify-off", |part| this(part, &["verify-off"])),

@@ -1,0 +1,147 @@
+//! Where steps' wall time went, by kind of step: the parts of the account, the nodes' part by op.
+
+use serde::Serialize;
+
+use crate::report::{Parts, Recording, Report};
+use crate::trace::schema::{Op, StepRecord};
+
+/// Exclusive node time by op, in the order of [`Op::ALL`].
+pub(super) type OpSums = [u64; Op::ALL.len()];
+
+/// One bar: the parts sum up to `wall_ns`.
+#[derive(Debug, Serialize)]
+pub(super) struct Bar {
+    name: &'static str,
+    steps: u64,
+    wall_ns: u64,
+    /// Those that are not 0.
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Part {
+    name: &'static str,
+    /// What it is a kind of: `node`, `copy`, `gap`, `host`, `unattributed`.
+    kind: &'static str,
+    ns: u64,
+}
+
+/// What the rows of a step are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepKind {
+    Decode,
+    Mixed,
+    Prompt,
+}
+
+fn kind(step: &StepRecord) -> StepKind {
+    match step.prefill_tokens {
+        0 => StepKind::Decode,
+        prompt if prompt < step.sizes.tokens => StepKind::Mixed,
+        _ => StepKind::Prompt,
+    }
+}
+
+/// A bar for all accounted steps, and one for each kind that there is.
+pub(super) fn bars(report: &Report) -> Vec<Bar> {
+    let recording = &report.recording;
+    let op_sums = op_sums(recording);
+    let bar = |name, only: Option<StepKind>| {
+        let (mut steps, mut parts, mut ops) = (0, Parts::default(), OpSums::default());
+        for account in &report.account.steps {
+            let Ok(at) = recording.steps.binary_search_by_key(&account.step, |step| step.step) else { continue };
+            if only.is_some_and(|only| only != kind(&recording.steps[at])) {
+                continue;
+            }
+            steps += 1;
+            parts += &account.parts;
+            ops.iter_mut().zip(op_sums[at]).for_each(|(sum, ns)| *sum = sum.saturating_add(ns));
+        }
+        Bar { name, steps, wall_ns: parts.wall_ns, parts: named(&parts, &ops) }
+    };
+    let bars = [
+        bar("all steps", None),
+        bar("decode rows only", Some(StepKind::Decode)),
+        bar("prompt and decode rows", Some(StepKind::Mixed)),
+        bar("prompt rows only", Some(StepKind::Prompt)),
+    ];
+    bars.into_iter().filter(|bar| bar.steps > 0).collect()
+}
+
+/// Node time of each step by op; steps are in the order of [`Recording::steps`].
+pub(super) fn op_sums(recording: &Recording) -> Vec<OpSums> {
+    let mut sums = vec![OpSums::default(); recording.steps.len()];
+    for replay in &recording.replays {
+        let Ok(at) = recording.steps.binary_search_by_key(&replay.record.step, |step| step.step) else { continue };
+        for node in &recording.nodes[replay.nodes.clone()] {
+            let sum = &mut sums[at][recording.info(node).place.op as usize];
+            *sum = sum.saturating_add(node.excl_ns);
+        }
+    }
+    sums
+}
+
+fn named(parts: &Parts, ops: &OpSums) -> Vec<Part> {
+    let mut named = Vec::new();
+    for (name, ns) in parts.named() {
+        if name == "nodes" {
+            let shares = shares(ns, ops);
+            let other_ns = ns - shares.iter().sum::<u64>();
+            named.extend(Op::ALL.into_iter().zip(shares).map(|(op, ns)| Part { name: op.as_str(), kind: "node", ns }));
+            named.push(Part { name: "nodes of no op", kind: "node", ns: other_ns });
+        } else {
+            named.push(Part { name, kind: part_kind(name), ns });
+        }
+    }
+    named.retain(|part| part.ns > 0);
+    named
+}
+
+fn part_kind(name: &str) -> &'static str {
+    match name {
+        "unattributed" => "unattributed",
+        "upload" | "download" => "copy",
+        name if name.starts_with("host") => "host",
+        _ => "gap",
+    }
+}
+
+/// The nodes' part of an account by op. Exclusive times are this part, to the nanosecond, unless nodes ran beside a
+/// copy or beside another step's: then it is divided in their proportion.
+fn shares(nodes_ns: u64, ops: &OpSums) -> OpSums {
+    let total = ops.iter().map(|ns| u128::from(*ns)).sum::<u128>();
+    if total == 0 {
+        return OpSums::default();
+    }
+    let mut shares = ops.map(|ns| (u128::from(nodes_ns) * u128::from(ns) / total) as u64);
+    let rest_ns = nodes_ns - shares.iter().sum::<u64>();
+    if let Some(largest) = shares.iter_mut().max() {
+        *largest += rest_ns;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_sum_up() {
+        let ops = [0, 1, 2, 3, 4, 5, 6, 7];
+        assert_eq!(shares(28, &ops), ops);
+        for nodes_ns in [0, 1, 27, 1_000_003, u64::MAX] {
+            assert_eq!(shares(nodes_ns, &ops).iter().sum::<u64>(), nodes_ns);
+        }
+        assert_eq!(shares(u64::MAX, &[u64::MAX; 8]).iter().sum::<u64>(), u64::MAX);
+        assert_eq!(shares(5, &OpSums::default()), OpSums::default());
+    }
+
+    #[test]
+    fn a_bar_is_its_account() {
+        let parts = Parts { wall_ns: 60, nodes_ns: 40, download_ns: 5, unattributed_ns: 15, ..Parts::default() };
+        let named = named(&parts, &OpSums::default());
+        let found: Vec<_> = named.iter().map(|part| (part.name, part.kind, part.ns)).collect();
+        let expected = [("unattributed", "unattributed", 15), ("nodes of no op", "node", 40), ("download", "copy", 5)];
+        assert_eq!(found, expected);
+    }
+}
