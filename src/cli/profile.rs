@@ -1,4 +1,6 @@
-//! `vitrum profile`: what a recording says.
+//! `vitrum profile`: what recordings say.
+
+mod merge;
 
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ pub(super) enum ProfileCommand {
     Stats(StatsArgs),
     /// Write the trace for Perfetto and HTA beside the recording
     Export(ExportArgs),
+    /// Write one trace of the recordings of several servers, on one timeline
+    Merge(merge::MergeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -53,6 +57,7 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
             super::print(&files)?;
             check(&rendered.completeness)
         }
+        ProfileCommand::Merge(args) => merge::run(args),
     }
 }
 

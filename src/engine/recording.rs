@@ -4,10 +4,9 @@
 //! and the calls are gone.
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{EngineInfo, ProfileError, SessionStarted};
-use crate::device::{DeviceError, DevicePeaks, STEPS_IN_FLIGHT, monotonic_ns, thread_id};
+use crate::device::{DeviceError, DevicePeaks, STEPS_IN_FLIGHT, clock_anchor, monotonic_ns, thread_id};
 use crate::request::{RequestId, StepId};
 use crate::step::{FinishedStep, StepRunner, SubmittedStep};
 use crate::trace::record::Recorder;
@@ -186,7 +185,6 @@ impl Recording {
 
     fn header(&self) -> SessionHeader {
         let device = &self.info.device;
-        let unix_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         SessionHeader {
             version: env!("CARGO_PKG_VERSION").into(),
             model: self.info.model.name.clone(),
@@ -205,7 +203,7 @@ impl Recording {
             }),
             pid: std::process::id(),
             engine_tid: thread_id(),
-            clock: ClockAnchor { unix_ns, monotonic_ns: monotonic_ns() },
+            clock: clock_anchor(),
             sources: SessionSources::default(), // the recorder's to say
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! A [`Report`] is made from a spool in one pass ([`Recording`]) and three computations on it: [`Completeness`] (is
 //! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). Renders
-//! read it: [`chrome`] writes the trace, [`stats`] the tables.
+//! read it: [`chrome`] writes the trace, [`stats`] the tables. [`merge`] puts several on one timeline.
 
 mod account;
 pub mod chrome;
 mod completeness;
 mod error;
+pub mod merge;
 mod model;
 mod perturbation;
 mod sheet;
@@ -23,6 +24,7 @@ use serde::Serialize;
 pub use self::account::{Account, Parts, StepAccount, Unaccounted};
 pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompleteness};
 pub use self::error::ReportError;
+pub use self::merge::Alignment;
 pub use self::model::{Call, DeviceCopy, NodeTime, Recording, Replay, Seen, SeenNode};
 pub use self::perturbation::Perturbation;
 pub use self::sheet::{Format, Sheet};

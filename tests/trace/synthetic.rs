@@ -138,7 +138,12 @@ pub(crate) fn header() -> SessionHeader {
         }),
         pid: 4242,
         engine_tid: 4243,
-        clock: ClockAnchor { unix_ns: 1_768_000_000_000_000_000, monotonic_ns: START_NS - 1_000_000 },
+        clock: ClockAnchor {
+            unix_ns: 1_768_000_000_000_000_000,
+            monotonic_ns: START_NS - 1_000_000,
+            error_ns: Some(30),
+            boot_id: Some("a boot".into()),
+        },
         sources: SessionSources::default(),
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
-use super::{Layout, REQUESTS_PID};
+use super::layout::Layout;
 use crate::report::Recording;
 use crate::trace::schema::{RequestMoment, RequestRecord};
 
@@ -36,7 +36,7 @@ pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &m
         }
     }
     for lane in 1..=lanes.count() as u64 {
-        super::host::name_lane(REQUESTS_PID, lane, &format!("requests {lane}"), lane, events)?;
+        super::host::name_lane(layout.pids.requests, lane, &format!("requests {lane}"), lane, events)?;
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ fn slice<'a, W: Write>(
 ) -> io::Result<&'a mut Vec<u8>> {
     let out = events.event()?;
     out.raw(r#"{"ph":"X","cat":"request","name":"#).string(name);
-    out.raw(r#","pid":"#).int(REQUESTS_PID).raw(r#","tid":"#).int(tid);
+    out.raw(r#","pid":"#).int(layout.pids.requests).raw(r#","tid":"#).int(tid);
     out.raw(r#","ts":"#).us(layout.at(start_ns)).raw(r#","dur":"#).us(end_ns - start_ns).raw(r#","args":{"#);
     Ok(out)
 }
@@ -79,8 +79,8 @@ fn life(request: u64, moments: &[&RequestRecord], layout: &Layout) -> Life {
     let mut stretches = Vec::new();
     // What the request did until the next moment; before the first one it was running, if it was there.
     let mut state = Some("running");
-    let mut since_ns = layout.base_ns;
-    let mut start_ns = layout.base_ns;
+    let mut since_ns = layout.start_ns;
+    let mut start_ns = layout.start_ns;
     let mut ended = None;
     for (at, record) in moments.iter().enumerate() {
         if at == 0 && record.moment == RequestMoment::Queued {
