@@ -1,5 +1,6 @@
 //! `vitrum profile`: what recordings say.
 
+mod diff;
 mod merge;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub(super) enum ProfileCommand {
     Export(ExportArgs),
     /// Write one trace of the recordings of several servers, on one timeline
     Merge(merge::MergeArgs),
+    /// Compare two recordings, node by node: what takes longer, and whether that is more than noise
+    Diff(diff::DiffArgs),
 }
 
 #[derive(Args, Debug)]
@@ -58,6 +61,7 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
             check(&rendered.completeness)
         }
         ProfileCommand::Merge(args) => merge::run(args),
+        ProfileCommand::Diff(args) => diff::run(args),
     }
 }
 

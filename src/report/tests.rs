@@ -236,6 +236,12 @@ proptest! {
         for node in &seen.nodes {
             prop_assert_eq!(seen.node(&recording.replays[node.replay as usize], node.ordinal), Some(node));
         }
+        let diff = diff::Diff::new(&report, &report);
+        for row in diff::Level::ALL.iter().flat_map(|level| diff.rows(*level)) {
+            prop_assert_eq!(row.shift.delta_ns(), 0.0);
+            prop_assert!(matches!(row.change(), diff::Change::None | diff::Change::TooFew));
+        }
+        prop_assert!(!diff.print(None, Format::Csv).is_empty());
         prop_assert!(dominates(&report).ends_with('.'));
         let json = chrome::write_json(&report, "any", Vec::new()).expect("a trace");
         serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");

@@ -1,6 +1,8 @@
 //! Recording a server as users do: over HTTP, into files, read with `vitrum profile stats` and as a trace.
 
+mod changed;
 mod known_truth;
+mod merged;
 mod routes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,6 +3,7 @@
 mod acceptance;
 mod account;
 mod allocation;
+mod diff;
 mod library;
 mod merge;
 mod recorder;
