@@ -2,8 +2,8 @@
 //!
 //! A [`Report`] is made from a spool in one pass ([`Recording`]) and three computations on it: [`Completeness`] (is
 //! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). Renders
-//! read it: [`chrome`] writes the trace, [`stats`] the tables. [`merge`] puts several on one timeline, [`diff`] compares
-//! two.
+//! read it: [`chrome`] writes the trace, [`stats`] the tables. [`merge`] puts several on one timeline, [`diff`]
+//! compares two.
 
 mod account;
 pub mod chrome;

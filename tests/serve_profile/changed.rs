@@ -2,8 +2,8 @@
 //! nothing is where nothing was changed.
 //!
 //! Three servers are asked in turns, so that all of them have the machine's good and bad moments; one worker, as in
-//! known_truth.rs. All of them have a delay in that node: without any, the tiny model's other nodes, which take less than
-//! a microsecond, find warmer caches than behind a worker that did nothing for a while, and that is a change, too.
+//! known_truth.rs. All of them have a delay in that node: without any, the tiny model's other nodes, which take less
+//! than a microsecond, find warmer caches than behind a worker that did nothing for a while: that is a change, too.
 
 use std::time::Duration;
 

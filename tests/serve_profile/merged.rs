@@ -94,6 +94,9 @@ fn assert_within(trace: &Value, entry: &Value, seen: &Seen) -> i128 {
     start_ns
 }
 
+/// A number of an event that no other recording's may have.
+type Number<'a> = &'a dyn Fn(&Value) -> Option<u64>;
+
 /// No process, launch, arrow or graph of both.
 fn assert_distinct(trace: &Value) {
     let entries = trace["vitrum"]["recordings"].as_array().expect("a list");
@@ -101,14 +104,14 @@ fn assert_distinct(trace: &Value) {
         let pids = entries[at]["merged"]["pids"].as_object().expect("pids");
         pids.values().map(|pid| pid.as_u64().expect("a pid")).collect()
     };
-    let numbers = |at: usize, of: &dyn Fn(&Value) -> Option<u64>| -> HashSet<u64> {
+    let numbers = |at: usize, of: Number<'_>| -> HashSet<u64> {
         let events = trace["traceEvents"].as_array().expect("events").iter();
         let own = pids(at);
         events.filter(|event| own.contains(&event["pid"].as_u64().expect("a pid"))).filter_map(of).collect()
     };
     assert!(pids(0).is_disjoint(&pids(1)));
     assert_ne!(entries[0]["merged"]["process"], entries[1]["merged"]["process"]);
-    let kinds: [&dyn Fn(&Value) -> Option<u64>; 4] = [
+    let kinds: [Number<'_>; 4] = [
         &|event| event["id"].as_u64(),
         &|event| event["args"]["correlation"].as_u64(),
         &|event| event["args"]["graph node id"].as_u64(),

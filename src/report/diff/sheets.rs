@@ -10,6 +10,10 @@ use crate::trace::schema::GraphKey;
 /// Rows of each table, where all tables are printed as text.
 pub(super) const ROWS_SHOWN: usize = 20;
 
+const INTERVAL: &str = "Low and High: the 95 % interval of the change, for all rows of the table together, by a rank \
+                        test on the medians of up to 16 stretches of each recording. Per step: what the change makes \
+                        up of a step, over all steps.";
+
 /// A table of at most so many rows.
 pub(super) fn rows(level: Level, rows: &[Row], rows_max: usize) -> Sheet {
     let keys: &[&'static str] = match level {
@@ -32,6 +36,10 @@ pub(super) fn rows(level: Level, rows: &[Row], rows_max: usize) -> Sheet {
         "Change",
     ];
     let mut notes = vec![meaning(level).to_owned()];
+    // Once, where all tables are printed.
+    if level == Level::Step || rows_max == usize::MAX {
+        notes.push(INTERVAL.into());
+    }
     let too_few = rows.iter().filter(|row| row.change() == Change::TooFew).count();
     if too_few > 0 {
         notes.push(format!("{too_few} of {} rows have too few executions for an interval.", rows.len()));
@@ -49,11 +57,7 @@ pub(super) fn rows(level: Level, rows: &[Row], rows_max: usize) -> Sheet {
 
 fn meaning(level: Level) -> &'static str {
     match level {
-        Level::Step => {
-            "Wall time of accounted steps. Low and High: 95 % interval of the change, of all rows of the table together, \
-             by a rank test on the medians of up to 16 stretches of each recording. Per step: what the change makes up \
-             of all steps."
-        }
+        Level::Step => "Wall time of accounted steps, by the graphs that they replayed.",
         Level::Graph | Level::Op | Level::Layer => {
             "Exclusive time of the nodes, summed up for each replay of the graph."
         }
