@@ -1,5 +1,7 @@
 //! `vitrum profile`: drives the recordings of a running server, and says what is in them.
 
+mod diff;
+mod merge;
 mod remote;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +29,10 @@ pub(super) enum ProfileCommand {
     Export(ExportArgs),
     /// Write one page, for any browser, that shows where the time went
     Report(ReportArgs),
+    /// Write one trace of the recordings of several servers, on one timeline
+    Merge(merge::MergeArgs),
+    /// Compare two recordings, node by node: what takes longer, and whether that is more than noise
+    Diff(diff::DiffArgs),
 }
 
 #[derive(Args, Debug)]
@@ -88,6 +94,8 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
             super::print(&format!("{}\n", page.display()))?;
             check(&report.completeness)
         }
+        ProfileCommand::Merge(args) => merge::run(args),
+        ProfileCommand::Diff(args) => diff::run(args),
     }
 }
 

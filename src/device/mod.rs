@@ -20,7 +20,7 @@ mod validate;
 
 use thiserror::Error;
 
-pub use self::clock::{monotonic_ns, thread_id, yield_to_others};
+pub use self::clock::{clock_anchor, monotonic_ns, thread_id, yield_to_others};
 pub use self::pack::{PackSource, WeightFormat};
 use self::params::*;
 pub use self::pod::{pod_bytes, read_pod};

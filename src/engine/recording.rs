@@ -7,11 +7,11 @@ mod session;
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use self::session::Session;
 use super::{EngineInfo, ProfileError, SessionEnd, SessionStarted};
-use crate::device::{DeviceError, DevicePeaks, monotonic_ns, thread_id};
+use crate::device::{DeviceError, DevicePeaks, clock_anchor, monotonic_ns, thread_id};
 use crate::request::{RequestId, StepId};
 use crate::step::{FinishedStep, StepRunner, SubmittedStep};
 use crate::trace::progress::State;
@@ -245,7 +245,6 @@ impl Recording {
 
     fn header(&self) -> SessionHeader {
         let device = &self.info.device;
-        let unix_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         SessionHeader {
             version: env!("CARGO_PKG_VERSION").into(),
             model: self.info.model.name.clone(),
@@ -264,7 +263,7 @@ impl Recording {
             }),
             pid: std::process::id(),
             engine_tid: thread_id(),
-            clock: ClockAnchor { unix_ns, monotonic_ns: monotonic_ns() },
+            clock: clock_anchor(),
             sources: SessionSources::default(), // the recorder's to say
         }
     }

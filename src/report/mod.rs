@@ -2,14 +2,17 @@
 //!
 //! A [`Report`] is made from a spool in one pass ([`Recording`]) and three computations on it: [`Completeness`] (is
 //! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). Renders
-//! read it: [`chrome`] writes the trace, [`stats`] the tables, [`html`] a page that shows both.
+//! read it: [`chrome`] writes the trace, [`stats`] the tables, [`html`] a page that shows both. [`merge`] puts several on
+//! one timeline, [`diff`] compares two.
 
 mod account;
 pub mod chrome;
 mod completeness;
+pub mod diff;
 mod error;
 pub mod html;
 mod lives;
+pub mod merge;
 mod model;
 mod perturbation;
 mod sheet;
@@ -26,9 +29,10 @@ use serde::Serialize;
 pub use self::account::{Account, Parts, StepAccount, Unaccounted};
 pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompleteness};
 pub use self::error::ReportError;
+pub use self::merge::Alignment;
 pub use self::model::{Call, DeviceCopy, NodeTime, Recording, Replay, Seen, SeenNode};
 pub use self::perturbation::Perturbation;
-pub use self::sheet::{Format, Sheet};
+pub use self::sheet::{Cell, Format, Sheet};
 pub use self::stats::{Table, dominates};
 
 /// A recording and what follows from it.

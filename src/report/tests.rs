@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::merge::AlignedBy;
 use super::*;
 use crate::trace::activity::{
     Activity, CallActivity, CopyActivity, CopyKind, DriverCall, NodeActivity, OverheadActivity, OverheadKind,
@@ -161,7 +162,7 @@ fn header(toggled: bool, size: u32) -> SpoolHeader {
         peaks: None,
         pid: 0,
         engine_tid: 0,
-        clock: ClockAnchor { unix_ns: 0, monotonic_ns: u64::MAX },
+        clock: ClockAnchor { monotonic_ns: u64::MAX, ..ClockAnchor::default() },
         sources: SessionSources::default(),
     };
     let graphs = vec![GraphTable { id: 1, key, nodes: vec![node(-1), node(0), node(i32::MIN)] }];
@@ -235,6 +236,12 @@ proptest! {
         for node in &seen.nodes {
             prop_assert_eq!(seen.node(&recording.replays[node.replay as usize], node.ordinal), Some(node));
         }
+        let diff = diff::Diff::new(&report, &report);
+        for row in diff::Level::ALL.iter().flat_map(|level| diff.rows(*level)) {
+            prop_assert_eq!(row.shift.delta_ns(), 0.0);
+            prop_assert!(matches!(row.change(), diff::Change::None | diff::Change::TooFew));
+        }
+        prop_assert!(!diff.print(None, Format::Csv).is_empty());
         prop_assert!(dominates(&report).ends_with('.'));
         let json = chrome::write_json(&report, "any", Vec::new()).expect("a trace");
         serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
@@ -242,5 +249,15 @@ proptest! {
         for limits in [html::Limits::default(), few] {
             prop_assert!(html::page(&report, &limits).expect("a page").ends_with("</html>\n"));
         }
+        let clock = |offset_ns| Alignment {
+            by: AlignedBy::WallClock,
+            offset_ns,
+            error_ns: None,
+            wall_clock_differs_ns: offset_ns,
+        };
+        let far_ns = 2 * i128::from(u64::MAX);
+        let three = [(&report, clock(0)), (&report, clock(far_ns)), (&report, clock(-far_ns))];
+        let json = chrome::write_merged_json(&three, "any", Vec::new()).expect("a trace");
+        serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
     }
 }

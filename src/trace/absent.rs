@@ -228,7 +228,7 @@ mod tests {
             peaks: None,
             pid: 1,
             engine_tid: 1,
-            clock: ClockAnchor { unix_ns: 0, monotonic_ns: 0 },
+            clock: ClockAnchor::default(),
             sources: SessionSources::default(),
         };
         let refusal = Recorder::start(&options, &header, &[]).expect_err("no recorder");

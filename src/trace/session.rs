@@ -145,12 +145,19 @@ pub struct SessionPeaks {
 }
 
 /// The same moment on the wall clock and on the monotonic clock of the stamps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockAnchor {
     /// Nanoseconds since 1970.
     pub unix_ns: u64,
     /// Nanoseconds of the monotonic clock.
     pub monotonic_ns: u64,
+    /// How far the two may be from the same moment; `None` in recordings of builds that did not measure it.
+    #[serde(default)]
+    pub error_ns: Option<u64>,
+    /// The run of the operating system that counts the monotonic clock: in recordings of one boot, its times are of one
+    /// clock. `None` where the system has no such name.
+    #[serde(default)]
+    pub boot_id: Option<String>,
 }
 
 /// Records of each kind.

@@ -47,8 +47,15 @@ def lint_top_level(text, trace, error):
     head = text[: text.index('"traceEvents"')]
     if not any(re.search(r'"rank":\s+\d', line) for line in head.splitlines()):
         error('HTA reads the rank by line, with white space behind "rank":')
-    if not all(key in trace.get("vitrum", {}) for key in ("version", "completeness", "account", "graphs", "device")):
-        error("vitrum lacks version, device, graphs, completeness or account")
+    for entry in recordings(trace):
+        if not all(key in entry for key in ("version", "completeness", "account", "graphs", "device")):
+            error("vitrum lacks version, device, graphs, completeness or account")
+
+
+def recordings(trace):
+    """What the trace says of each of its recordings."""
+    vitrum = trace.get("vitrum", {})
+    return vitrum.get("recordings", [vitrum])
 
 
 def lint_slices(slices, error):
@@ -129,6 +136,39 @@ def lint_calls(slices, error):
             error("a node's second times are not both there, or negative")
 
 
+def lint_merged(trace, error):
+    """Several recordings in one trace have nothing in common: no process, no launch, no stream, no graph."""
+    owners = {}
+    for at, entry in enumerate(recordings(trace)):
+        for pid in entry["merged"]["pids"].values():
+            if owners.setdefault(pid, at) != at or pid >= 2**32:
+                error("a pid of two recordings, or one that Perfetto cuts")
+    names = {}
+    used = defaultdict(set)
+    for event in trace["traceEvents"]:
+        owner = owners.get(event["pid"])
+        if owner is None:
+            error("an event of no recording's process")
+        if event["name"] == "process_name":
+            names.setdefault(event["args"]["name"], set()).add(event["pid"])
+        args = event.get("args", {})
+        for key in ("correlation", "stream", "device", "graph id", "graph node id"):
+            if key in args:
+                used[key, args[key]].add(owner)
+        if event["ph"] in "sf":
+            used["correlation", event["id"]].add(owner)
+    if any(len(of) > 1 for of in used.values()):
+        error("a number of two recordings")
+    if {event["pid"] for event in trace["traceEvents"]} - set().union(*names.values()):
+        error("a process without a name")
+    if any(len(pids) > 1 for pids in names.values()):
+        error("processes whose names do not say which is which")
+    if len({device["id"] for device in trace["deviceProperties"]}) != len(recordings(trace)):
+        error("each recording has a device of its own")
+    if all(event["ts"] > 0 for event in trace["traceEvents"] if event["ph"] == "X"):
+        error("the first moment of all has to be 0")
+
+
 def lint(path):
     errors = Counter()
     error = lambda message: errors.update([message])
@@ -146,6 +186,8 @@ def lint(path):
         lint_overlaps(slices, error)
         lint_nodes(trace, slices, error)
         lint_calls(slices, error)
+        if "recordings" in trace["vitrum"]:
+            lint_merged(trace, error)
     return slices, errors
 
 

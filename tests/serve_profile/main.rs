@@ -1,8 +1,10 @@
 //! Recording a server as users do: over HTTP, into files, read with `vitrum profile stats` and as a trace.
 
+mod changed;
 mod commands;
 mod endurance;
 mod known_truth;
+mod merged;
 mod routes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,7 +3,9 @@
 mod acceptance;
 mod account;
 mod allocation;
+mod diff;
 mod library;
+mod merge;
 mod page;
 mod recorder;
 mod shortfalls;
@@ -15,7 +17,7 @@ mod trace_json;
 use std::path::{Path, PathBuf};
 
 use vitrum::trace::record::Recorder;
-use vitrum::trace::session::{SessionOptions, SpoolSummary};
+use vitrum::trace::session::{SessionHeader, SessionOptions, SpoolSummary};
 
 use self::synthetic::{Plan, header, options, play};
 
@@ -28,8 +30,13 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn record_with(plan: &Plan, options: &SessionOptions) -> SpoolSummary {
+    record_as(&header(), plan, options)
+}
+
+/// Records a plan of any server.
+fn record_as(header: &SessionHeader, plan: &Plan, options: &SessionOptions) -> SpoolSummary {
     let graphs = plan.graphs();
-    let mut recorder = Recorder::start(options, &header(), &graphs.each_ref()).expect("a recorder");
+    let mut recorder = Recorder::start(options, header, &graphs.each_ref()).expect("a recorder");
     let expected = play(plan, &mut recorder);
     recorder.stop(expected).expect("a summary")
 }

@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod cuda_serve;
+mod merged;
 mod page;
 mod parts;
 

@@ -7,17 +7,14 @@ use super::engine::{HostSlice, write_slice};
 use super::host::{name_lane, name_process};
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
-use super::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Layout, OVERHEADS_PID};
+use super::layout::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Layout};
 use crate::report::{Call, Recording};
 
-/// Added to the library's correlations where they are not a replay's: replays are numbered by the engine, from 1.
-const CORRELATION_OFFSET: u64 = 1 << 32;
-
 /// The correlation of a call and of what the device did for it.
-pub(super) fn correlation(recording: &Recording, call: &Call) -> u64 {
+pub(super) fn correlation(recording: &Recording, call: &Call, layout: &Layout) -> u64 {
     match call.replay {
-        Some(replay) => recording.replays[replay as usize].record.replay,
-        None => CORRELATION_OFFSET + u64::from(call.record.correlation),
+        Some(replay) => layout.correlation(recording.replays[replay as usize].record.replay),
+        None => layout.call_correlation(call.record.correlation),
     }
 }
 
@@ -60,7 +57,7 @@ pub(super) fn other_threads<W: Write>(
             write_slice(&HostSlice::Call(call, *has_copies), recording, layout, tids[lane], events)?;
         }
         for tid in tids {
-            name_lane(layout.host_pid, tid, &format!("thread {thread}"), 1000 + order as u64, events)?;
+            name_lane(layout.pids.host, tid, &format!("thread {thread}"), 1000 + order as u64, events)?;
         }
     }
     Ok(())
@@ -72,18 +69,19 @@ pub(super) fn overheads<W: Write>(recording: &Recording, layout: &Layout, events
     if overheads.is_empty() {
         return Ok(());
     }
-    name_process(OVERHEADS_PID, "profiling overhead", "overhead", 7_000_000, events)?;
+    let (pid, order) = (layout.pids.overheads, layout.process_order(7_000_000, 3));
+    name_process(pid, &layout.process_name("profiling overhead"), "overhead", order, events)?;
     let mut lanes = Lanes::new(Nesting::Nested);
     for overhead in overheads {
         let lane = lanes.place(overhead.start_ns, overhead.end_ns) as u64;
         let out = events.event()?;
         out.raw(r#"{"ph":"X","cat":"overhead","name":"#).string(overhead.kind.as_str());
-        out.raw(r#","pid":"#).int(OVERHEADS_PID).raw(r#","tid":"#).int(lane);
+        out.raw(r#","pid":"#).int(pid).raw(r#","tid":"#).int(lane);
         out.raw(r#","ts":"#).us(layout.at(overhead.start_ns));
         out.raw(r#","dur":"#).us(overhead.end_ns - overhead.start_ns).raw(r#","args":{}}"#);
     }
     for lane in 0..lanes.count() as u64 {
-        name_lane(OVERHEADS_PID, lane, "overhead", lane, events)?;
+        name_lane(pid, lane, "overhead", lane, events)?;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use super::calls::correlation;
 use super::json::{Events, Json};
 use super::lanes::Lanes;
+use super::layout::Layout;
 use super::nodes::{node_tid, write_flow_end};
-use super::{DEVICE, Layout, STREAM};
 use crate::report::{DeviceCopy, Recording};
 use crate::trace::activity::CopyKind;
 
@@ -24,18 +24,18 @@ pub(super) struct CopySlice {
 }
 
 /// Every copy that has a launch in the file, by begin.
-pub(super) fn by_start(recording: &Recording) -> Vec<CopySlice> {
-    let seen = recording.seen.copies.iter().filter_map(|copy| seen_copy(recording, copy));
-    let mut copies: Vec<CopySlice> = seen.chain(stamped_copies(recording)).collect();
+pub(super) fn by_start(recording: &Recording, layout: &Layout) -> Vec<CopySlice> {
+    let seen = recording.seen.copies.iter().filter_map(|copy| seen_copy(recording, copy, layout));
+    let mut copies: Vec<CopySlice> = seen.chain(stamped_copies(recording, layout)).collect();
     copies.sort_by_key(|copy| copy.start_ns);
     copies
 }
 
-fn seen_copy(recording: &Recording, copy: &DeviceCopy) -> Option<CopySlice> {
+fn seen_copy(recording: &Recording, copy: &DeviceCopy, layout: &Layout) -> Option<CopySlice> {
     let record = &copy.record;
     Some(CopySlice {
         kind: record.kind,
-        correlation: correlation(recording, &recording.seen.calls[copy.call? as usize]),
+        correlation: correlation(recording, &recording.seen.calls[copy.call? as usize], layout),
         step: None,
         start_ns: record.start_ns,
         end_ns: record.end_ns,
@@ -44,7 +44,7 @@ fn seen_copy(recording: &Recording, copy: &DeviceCopy) -> Option<CopySlice> {
 }
 
 /// The stamped copies of steps that have replays, without which nothing launched them.
-fn stamped_copies(recording: &Recording) -> impl Iterator<Item = CopySlice> {
+fn stamped_copies(recording: &Recording, layout: &Layout) -> impl Iterator<Item = CopySlice> {
     let mut replays_of: HashMap<u64, (u64, u64)> = HashMap::new();
     for replay in recording.replays.iter().filter(|replay| !replay.nodes.is_empty()) {
         let number = replay.record.replay;
@@ -55,7 +55,7 @@ fn stamped_copies(recording: &Recording) -> impl Iterator<Item = CopySlice> {
         let (first, last) = *replays_of.get(&step.step)?;
         Some(CopySlice {
             kind,
-            correlation: if kind == CopyKind::HtoD { first } else { last },
+            correlation: layout.correlation(if kind == CopyKind::HtoD { first } else { last }),
             step: Some(step.step),
             start_ns: stamp.start_ns,
             end_ns: stamp.end_ns,
@@ -82,9 +82,9 @@ pub(super) fn write<W: Write>(
     let tid = node_tid(lanes, copy.start_ns, copy.end_ns);
     let out = events.event()?;
     out.raw(r#"{"ph":"X","cat":"#).string(category).raw(r#","name":"#).string(name);
-    out.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#).int(tid);
+    out.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#).int(tid);
     out.raw(r#","ts":"#).us(layout.at(copy.start_ns)).raw(r#","dur":"#).us(ns);
-    out.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
+    out.raw(r#","args":{"device":"#).int(layout.device).raw(r#","context":1,"stream":"#).int(layout.stream);
     out.raw(r#","correlation":"#).int(copy.correlation);
     if let Some(step) = copy.step {
         out.raw(r#","step":"#).int(step);
@@ -95,6 +95,6 @@ pub(super) fn write<W: Write>(
         out.raw(r#","memory bandwidth (GB/s)":"#).raw(&(copy.bytes as f64 / ns as f64).to_string());
     }
     out.raw("}}");
-    write_flow_end(copy.correlation, (layout.device_pid, tid), layout.at(copy.start_ns), events.event()?);
+    write_flow_end(copy.correlation, (layout.pids.device, tid), layout.at(copy.start_ns), events.event()?);
     Ok(())
 }

@@ -7,8 +7,8 @@ use super::calls::correlation;
 use super::host::name_lane;
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
+use super::layout::{ENGINE_OVERLAP_TID, Layout};
 use super::nodes::step_args;
-use super::{ENGINE_OVERLAP_TID, Layout};
 use crate::report::{Call, Recording, Replay, Report};
 use crate::trace::schema::{HostSpan, StepRecord};
 
@@ -74,7 +74,7 @@ pub(super) fn engine_thread<W: Write>(
     }
     for lane in 1..lanes.count() as u64 {
         let name = format!("thread {} (engine, overlap {lane})", layout.engine_tid);
-        name_lane(layout.host_pid, ENGINE_OVERLAP_TID + lane - 1, &name, lane, events)?;
+        name_lane(layout.pids.host, ENGINE_OVERLAP_TID + lane - 1, &name, lane, events)?;
     }
     Ok(())
 }
@@ -118,7 +118,7 @@ pub(super) fn write_slice<W: Write>(
             out.raw(r#"{"ph":"X","cat":"cuda_driver","name":"replay""#);
         }
     }
-    out.raw(r#","pid":"#).int(layout.host_pid).raw(r#","tid":"#).int(tid);
+    out.raw(r#","pid":"#).int(layout.pids.host).raw(r#","tid":"#).int(tid);
     out.raw(r#","ts":"#).us(layout.at(start_ns)).raw(r#","dur":"#).us(end_ns - start_ns).raw(r#","args":{"#);
     let mut arrow = None;
     match slice {
@@ -128,13 +128,14 @@ pub(super) fn write_slice<W: Write>(
         }
         HostSlice::Launch(Launch { replay, has_work, .. }) => {
             let (graph, record) = (&recording.graphs[replay.graph], &replay.record);
-            out.raw(r#""correlation":"#).int(record.replay).raw(r#","graph":"#).string(&graph.key.to_string());
-            out.raw(r#","graph id":"#).int(graph.id.into()).raw(r#","step":"#).int(record.step);
+            let correlation = layout.correlation(record.replay);
+            out.raw(r#""correlation":"#).int(correlation).raw(r#","graph":"#).string(&graph.key.to_string());
+            out.raw(r#","graph id":"#).int(layout.graph_id(graph.id)).raw(r#","step":"#).int(record.step);
             out.raw(r#","traced":"#).raw(if record.sources.any() { "true" } else { "false" });
-            arrow = has_work.then_some(record.replay);
+            arrow = has_work.then_some(correlation);
         }
         HostSlice::Call(call, has_copies) => {
-            let correlation = correlation(recording, call);
+            let correlation = correlation(recording, call, layout);
             out.raw(r#""correlation":"#).int(correlation);
             if call.record.status != 0 {
                 out.raw(r#","status":"#).int(call.record.status.into());
@@ -146,7 +147,7 @@ pub(super) fn write_slice<W: Write>(
     if let Some(correlation) = arrow {
         let out = events.event()?;
         out.raw(r#"{"ph":"s","id":"#).int(correlation).raw(r#","cat":"ac2g","name":"ac2g","pid":"#);
-        out.int(layout.host_pid).raw(r#","tid":"#).int(tid).raw(r#","ts":"#).us(layout.at(start_ns)).raw("}");
+        out.int(layout.pids.host).raw(r#","tid":"#).int(tid).raw(r#","ts":"#).us(layout.at(start_ns)).raw("}");
     }
     Ok(())
 }

@@ -3,20 +3,22 @@
 use std::io::{self, Write};
 
 use super::json::{Events, Json};
-use super::{LAYERS_TID, Layout, REQUESTS_PID, STEPS_TID, STREAM};
+use super::layout::{LAYERS_TID, Layout, STEPS_TID, STREAM};
 use crate::report::{Recording, Report};
 
 /// Names of processes and lanes: the file's first events.
 pub(super) fn name_lanes<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
     let session = &report.recording.header.session;
     let device = format!("{} ({})", session.device.name, session.device.isa);
-    name_process(layout.host_pid, "vitrum", "CPU", layout.host_pid, events)?;
-    name_lane(layout.host_pid, layout.engine_tid, &format!("thread {} (engine)", layout.engine_tid), 0, events)?;
-    name_process(layout.device_pid, &device, "GPU 0", 5_000_000, events)?;
-    name_lane(layout.device_pid, STEPS_TID, "steps", 0, events)?;
-    name_lane(layout.device_pid, LAYERS_TID, "layers", 1, events)?;
-    name_lane(layout.device_pid, STREAM, &format!("stream {STREAM} "), 2, events)?;
-    name_process(REQUESTS_PID, "requests", "requests", 6_000_000, events)
+    let (pids, order) = (&layout.pids, |alone, within| layout.process_order(alone, within));
+    name_process(pids.host, &layout.process_name("vitrum"), "CPU", order(pids.host, 0), events)?;
+    name_lane(pids.host, layout.engine_tid, &format!("thread {} (engine)", layout.engine_tid), 0, events)?;
+    let label = format!("GPU {}", layout.device);
+    name_process(pids.device, &layout.process_name(&device), &label, order(5_000_000, 1), events)?;
+    name_lane(pids.device, STEPS_TID, "steps", 0, events)?;
+    name_lane(pids.device, LAYERS_TID, "layers", 1, events)?;
+    name_lane(pids.device, STREAM, &format!("stream {} ", layout.stream), 2, events)?;
+    name_process(pids.requests, &layout.process_name("requests"), "requests", order(6_000_000, 2), events)
 }
 
 /// Names a process and gives it its place.
@@ -65,8 +67,12 @@ pub(super) fn node_tables<W: Write>(recording: &Recording, layout: &Layout, even
         let at_ns = first.map_or(0, |replay| layout.at(replay.record.launch_start_ns));
         let out = events.event()?;
         out.raw(r#"{"ph":"i","s":"t","cat":"graph","name":"#).string(&format!("graph {}", graph.key));
-        out.raw(r#","pid":"#).int(layout.host_pid).raw(r#","tid":"#).int(layout.engine_tid);
-        out.raw(r#","ts":"#).us(at_ns).raw(r#","args":{"graph id":"#).int(graph.id.into()).raw(r#","nodes":["#);
+        out.raw(r#","pid":"#).int(layout.pids.host).raw(r#","tid":"#).int(layout.engine_tid);
+        out.raw(r#","ts":"#)
+            .us(at_ns)
+            .raw(r#","args":{"graph id":"#)
+            .int(layout.graph_id(graph.id))
+            .raw(r#","nodes":["#);
         for (ordinal, node) in graph.nodes.iter().enumerate() {
             out.raw(if ordinal == 0 { "[" } else { ",[" }).int(ordinal as u64).raw(",").string(&node.kernel);
             out.raw(",").string(&node.choice).raw(",").raw(&node.place.layer.to_string());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::copies;
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
-use super::{DEVICE, LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
+use super::layout::{LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
 use crate::report::{NodeTime, Recording, Replay, Report, SeenNode};
 use crate::trace::schema::{Cost, GraphTable, LaunchFacts, NodeInfo, StepSizes};
 
@@ -26,20 +26,20 @@ struct NodeText<'a> {
 }
 
 /// Kineto's `graph node id` is unique over all graphs: PyTorch's tools look nodes up by it alone.
-fn graph_node_id(graph: &GraphTable, ordinal: usize) -> u64 {
-    u64::from(graph.id) << 32 | ordinal as u64
+fn graph_node_id(layout: &Layout, graph: &GraphTable, ordinal: usize) -> u64 {
+    layout.graph_id(graph.id) << 32 | ordinal as u64
 }
 
 fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a NodeInfo) -> NodeText<'a> {
     let mut head = Vec::new();
     head.raw(r#"{"ph":"X","cat":"kernel","name":"#).string(&info.kernel);
-    head.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#);
+    head.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#);
     let mut place = Vec::new();
     if let Some(facts) = &info.launch {
         write_launch(facts, &mut place);
     }
-    place.raw(r#","graph id":"#).int(graph.id.into());
-    place.raw(r#","graph node id":"#).int(graph_node_id(graph, ordinal));
+    place.raw(r#","graph id":"#).int(layout.graph_id(graph.id));
+    place.raw(r#","graph node id":"#).int(graph_node_id(layout, graph, ordinal));
     place.raw(r#","layer":"#).raw(&info.place.layer.to_string());
     place.raw(r#","op":"#).string(info.place.op.as_str());
     NodeText { head, place, cost: &info.cost }
@@ -72,11 +72,11 @@ struct ReplayText {
     sizes: Option<StepSizes>,
 }
 
-fn replay_text(recording: &Recording, replay: &Replay) -> ReplayText {
+fn replay_text(recording: &Recording, replay: &Replay, layout: &Layout) -> ReplayText {
     let record = &replay.record;
     let mut stream = Vec::new();
-    stream.raw(r#","args":{"device":"#).int(DEVICE).raw(r#","context":1,"stream":"#).int(STREAM);
-    stream.raw(r#","correlation":"#).int(record.replay);
+    stream.raw(r#","args":{"device":"#).int(layout.device).raw(r#","context":1,"stream":"#).int(layout.stream);
+    stream.raw(r#","correlation":"#).int(layout.correlation(record.replay));
     let mut text = Vec::new();
     text.raw(r#","step":"#).int(record.step).raw(r#","replay":"#).int(record.replay).raw(r#","excl_us":"#);
     ReplayText { stream, replay: text, sizes: recording.step(record.step).map(|step| step.sizes) }
@@ -90,7 +90,7 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
         .collect();
     let mut lanes = Lanes::new(Nesting::Disjoint);
     let mut current: Option<(u32, ReplayText)> = None;
-    let mut copies = copies::by_start(recording).into_iter().peekable();
+    let mut copies = copies::by_start(recording, layout).into_iter().peekable();
     for at in &recording.nodes_by_start {
         let node = &recording.nodes[*at as usize];
         while let Some(copy) = copies.next_if(|copy| copy.start_ns <= node.start_ns) {
@@ -98,7 +98,7 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
         }
         let replay = &recording.replays[node.replay as usize];
         if current.as_ref().is_none_or(|(of, _)| *of != node.replay) {
-            current = Some((node.replay, replay_text(recording, replay)));
+            current = Some((node.replay, replay_text(recording, replay, layout)));
         }
         let Some((_, replay_text)) = &current else { continue };
         let tid = node_tid(&mut lanes, node.start_ns, node.end_ns);
@@ -109,14 +109,15 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
             write_seen(seen, layout, out);
         }
         out.raw("}}");
-        write_flow_end(replay.record.replay, (layout.device_pid, tid), start_ns, events.event()?);
+        let correlation = layout.correlation(replay.record.replay);
+        write_flow_end(correlation, (layout.pids.device, tid), start_ns, events.event()?);
     }
     for copy in copies {
         copies::write(&copy, layout, &mut lanes, events)?;
     }
     for lane in 1..lanes.count() as u64 {
-        let name = format!("stream {STREAM} (overlap {lane})");
-        super::host::name_lane(layout.device_pid, OVERLAP_TID + lane - 1, &name, 3 + lane, events)?;
+        let name = format!("stream {} (overlap {lane})", layout.stream);
+        super::host::name_lane(layout.pids.device, OVERLAP_TID + lane - 1, &name, 3 + lane, events)?;
     }
     Ok(())
 }
@@ -176,7 +177,7 @@ fn write_slices<W: Write>(mut slices: Vec<Slice>, tid: u64, layout: &Layout, eve
         let end_ns = slice.end_ns.min(next_ns);
         let out = events.event()?;
         out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#).string(&slice.name);
-        out.raw(r#","pid":"#).int(layout.device_pid).raw(r#","tid":"#).int(tid);
+        out.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#).int(tid);
         out.raw(r#","ts":"#).us(layout.at(slice.start_ns)).raw(r#","dur":"#).us(end_ns - slice.start_ns);
         out.raw(r#","args":{"#).extend_from_slice(&slice.args);
         out.raw("}}");

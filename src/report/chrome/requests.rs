@@ -4,12 +4,12 @@ use std::io::{self, Write};
 
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
-use super::{Layout, REQUESTS_PID};
+use super::layout::Layout;
 use crate::report::Recording;
 use crate::report::lives::{end_word, lives};
 
 pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let lives = lives(recording, (layout.base_ns, layout.end_ns));
+    let lives = lives(recording, (layout.start_ns, layout.end_ns));
     let mut lanes = Lanes::new(Nesting::Disjoint);
     for life in &lives {
         let tid = 1 + lanes.place(life.start_ns, life.end_ns) as u64;
@@ -22,7 +22,7 @@ pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &m
         }
     }
     for lane in 1..=lanes.count() as u64 {
-        super::host::name_lane(REQUESTS_PID, lane, &format!("requests {lane}"), lane, events)?;
+        super::host::name_lane(layout.pids.requests, lane, &format!("requests {lane}"), lane, events)?;
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ fn slice<'a, W: Write>(
 ) -> io::Result<&'a mut Vec<u8>> {
     let out = events.event()?;
     out.raw(r#"{"ph":"X","cat":"request","name":"#).string(name);
-    out.raw(r#","pid":"#).int(REQUESTS_PID).raw(r#","tid":"#).int(tid);
+    out.raw(r#","pid":"#).int(layout.pids.requests).raw(r#","tid":"#).int(tid);
     out.raw(r#","ts":"#).us(layout.at(start_ns)).raw(r#","dur":"#).us(end_ns - start_ns).raw(r#","args":{"#);
     Ok(out)
 }

@@ -1,25 +1,36 @@
-//! The end of the file: one object `vitrum` with everything that is not an event.
+//! The end of the file: one object `vitrum` with everything that is not an event. Of several recordings it holds a list
+//! `recordings` of what it is for one.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Layout;
 use super::json::{Events, Json};
+use super::{Part, Placement};
 use crate::report::stats::SourceComparison;
-use crate::report::{Account, Completeness, Perturbation, Report};
+use crate::report::{Account, Completeness, Perturbation};
 use crate::trace::schema::GraphTable;
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
 #[derive(Serialize)]
-struct Vitrum<'a> {
+#[serde(untagged)]
+enum Vitrum<'a> {
+    One(Box<Entry<'a>>),
+    Several { recordings: Vec<Entry<'a>> },
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
     version: &'a str,
     recording: &'a str,
     model: &'a str,
     device: &'a SessionDevice,
     window: Window,
     peaks: Option<SessionPeaks>,
-    /// Set where the device's pid in the file is not its number.
+    /// Set if there are others in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged: Option<Placement>,
+    /// Set where the device's pid in the file of one recording is not its number.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_pid: Option<u64>,
     toggled: bool,
@@ -36,7 +47,7 @@ struct Vitrum<'a> {
 
 #[derive(Serialize)]
 struct Window {
-    /// Nanoseconds of the monotonic clock: what `ts` 0 is.
+    /// Nanoseconds of the monotonic clock: what `ts` 0 is in a file of one recording.
     start_ns: u64,
     end_ns: u64,
     steps: usize,
@@ -50,23 +61,31 @@ struct Graph<'a> {
     table: &'a GraphTable,
 }
 
-pub(super) fn write<W: Write>(
-    report: &Report,
-    layout: &Layout,
-    trace_name: &str,
-    events: &mut Events<W>,
-) -> io::Result<()> {
+pub(super) fn write<W: Write>(parts: &[Part<'_>], trace_name: &str, events: &mut Events<W>) -> io::Result<()> {
+    events.text("\n],\n\"vitrum\": ");
+    events.value(&match parts {
+        [only] => Vitrum::One(Box::new(entry(only))),
+        several => Vitrum::Several { recordings: several.iter().map(entry).collect() },
+    })?;
+    let mut name = Vec::new();
+    name.raw(",\n\"traceName\": ").string(trace_name).raw("\n}\n");
+    events.text(&String::from_utf8_lossy(&name));
+    Ok(())
+}
+
+fn entry<'a>(Part { report, layout }: &Part<'a>) -> Entry<'a> {
     let recording = &report.recording;
     let session = &recording.header.session;
-    events.text("\n],\n\"vitrum\": ");
-    events.value(&Vitrum {
+    let is_moved = layout.among.is_none() && layout.pids.device != layout.device;
+    Entry {
         version: &session.version,
         recording: &recording.header.id,
         model: &session.model,
         device: &session.device,
-        window: Window { start_ns: layout.base_ns, end_ns: layout.end_ns, steps: recording.steps.len() },
+        window: Window { start_ns: layout.start_ns, end_ns: layout.end_ns, steps: recording.steps.len() },
         peaks: session.peaks,
-        device_pid: (layout.device_pid != super::DEVICE).then_some(layout.device_pid),
+        merged: layout.placement(recording),
+        device_pid: is_moved.then_some(layout.pids.device),
         toggled: recording.header.toggle_seed.is_some(),
         sources: &session.sources,
         source_comparison: SourceComparison::of(recording),
@@ -74,9 +93,5 @@ pub(super) fn write<W: Write>(
         account: &report.account,
         perturbation: report.perturbation,
         graphs: recording.graphs.iter().map(|table| Graph { name: table.key.to_string(), table }).collect(),
-    })?;
-    let mut name = Vec::new();
-    name.raw(",\n\"traceName\": ").string(trace_name).raw("\n}\n");
-    events.text(&String::from_utf8_lossy(&name));
-    Ok(())
+    }
 }

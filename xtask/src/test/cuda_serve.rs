@@ -83,6 +83,11 @@ fn judge_source(recording: &Value, source: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The folders of recordings that have CUPTI's records in them.
+pub(super) fn folders_by_cupti() -> [PathBuf; 2] {
+    [folder(SOURCES[1], VERSION), folder(SOURCES[2], VERSION)]
+}
+
 /// Perfetto takes the traces that have CUPTI's records in them.
 pub(super) fn perfetto(part: &Part) -> Result<Outcome, String> {
     each_by_cupti(|folder| perfetto_of(part, folder))

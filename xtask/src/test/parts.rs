@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::{Check, Outcome, Part, acceptance, cuda_serve, page};
+use super::{Check, Outcome, Part, acceptance, cuda_serve, merged, page};
 use crate::process::output;
 use crate::{emulate, tools, tree};
 
@@ -41,12 +41,15 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("report-page", page::page),
         ("cuda-serve", cuda_serve::cuda_serve),
         ("cuda-perfetto", cuda_serve::perfetto),
+        ("merge", merged::merge),
+        ("merge-perfetto", merged::perfetto),
         ("verify-off", |part| this(part, &["verify-off"])),
     ];
     if full {
         parts.extend([
             ("trace-hta", acceptance::hta as Check),
             ("cuda-hta", cuda_serve::hta),
+            ("merge-hta", merged::hta),
             ("aarch64", aarch64),
             ("emulate", emulate),
             ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),

@@ -1,0 +1,100 @@
+//! `vitrum profile diff` on real recordings: a node made 200 µs longer is found, with the step that it is part of, and
+//! nothing is where nothing was changed.
+//!
+//! Three servers are asked in turns, so that all of them have the machine's good and bad moments; one worker, as in
+//! known_truth.rs. All of them have a delay in that node: without any, the tiny model's other nodes, which take less
+//! than a microsecond, find warmer caches than behind a worker that did nothing for a while: that is a change, too.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::server::{Ended, Server, run_within, vitrum};
+use crate::support::temp::TempDir;
+use crate::support::tiny_model::TinyModel;
+use crate::{file, machine, stop};
+
+const LAYER: i64 = 1;
+const OP: &str = "attn.core";
+/// The delay of all of them, and what one has more.
+const DELAYS_US: f64 = 200.0;
+const DELAY_US: f64 = 200.0;
+const ROUNDS: usize = 24;
+const TOKENS: usize = 100;
+/// What a limit allows: more than a shared machine makes of nothing.
+const LIMIT: &str = "--fail-above=50";
+
+fn server(delay_us: f64) -> Server {
+    let folder = TempDir::new();
+    let profiles = folder.path().to_str().expect("UTF-8").to_owned();
+    let model = TinyModel::default().write(&folder);
+    let delay = format!("{OP}:{LAYER}:{delay_us}");
+    Server::start_in(folder, &model, &["--profile-dir", &profiles, "--threads", "1", "--test-delay", &delay])
+}
+
+/// Each server's recording of the same load.
+async fn record(servers: &[Server; 3]) -> [String; 3] {
+    for server in servers {
+        assert_eq!(server.post("/start_profile", "").await.status, 200);
+    }
+    let body = json!({"prompt": [65, 66, 67], "max_tokens": TOKENS, "temperature": 0, "ignore_eos": true});
+    for _ in 0..ROUNDS {
+        for server in servers {
+            assert_eq!(server.post("/v1/completions", &body).await.status, 200);
+        }
+    }
+    let mut recordings = Vec::new();
+    for server in servers {
+        recordings.push(file(&stop(server).await, ".vtr").to_owned());
+    }
+    recordings.try_into().expect("three")
+}
+
+fn diff(base: &str, new: &str, flags: &[&str]) -> Ended {
+    run_within(vitrum([&["profile", "diff", base, new], flags].concat()), Duration::from_secs(20))
+}
+
+fn rows(base: &str, new: &str, by: &str) -> Vec<Value> {
+    let ended = diff(base, new, &["--by", by, "--format", "json"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_node_made_200_us_longer_is_found_and_nothing_where_nothing_changed() {
+    let _alone = machine().await;
+    let servers = [DELAYS_US, DELAYS_US, DELAYS_US + DELAY_US].map(server);
+    let [plain, again, delayed] = &record(&servers).await;
+
+    let found = rows(plain, delayed, "node");
+    let place = |row: &Value| (row["Layer"].as_i64(), row["Op"].as_str().map(str::to_owned));
+    let first = &found[0];
+    assert_eq!((place(first), &first["Change"]), ((Some(LAYER), Some(OP.into())), &json!("slower")), "{first}");
+    let us = |row: &Value, key: &str| row[key].as_f64().unwrap_or_else(|| panic!("no {key}: {row}"));
+    assert!((us(first, "Delta (us)") - DELAY_US).abs() <= 0.1 * DELAY_US, "{first}");
+    assert!(us(first, "Low (us)") <= DELAY_US * 1.1 && us(first, "High (us)") >= DELAY_US * 0.9, "{first}");
+    for row in found[1..].iter().filter(|row| row["Change"] == "slower" && place(row) != place(first)) {
+        println!("slower, too: {row}");
+        assert!(us(row, "Low (us)") <= 0.1 * DELAY_US, "{row}");
+    }
+
+    let ended = diff(plain, delayed, &[LIMIT, "--by", "op"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let named: Vec<&str> = ended.stderr.split(';').collect();
+    assert!(named.iter().any(|part| part.contains(" attn.core takes")), "{}", ended.stderr);
+    assert!(named.iter().any(|part| part.contains(" + sample.plain.")), "no step: {}", ended.stderr);
+    let other = named.iter().find(|part| !part.contains(" attn.core takes") && !part.contains(" + sample."));
+    assert_eq!(other, None, "{}", ended.stderr);
+
+    let ended = diff(plain, again, &[LIMIT]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let compared = rows(plain, again, "node");
+    let tested = compared.iter().filter(|row| row["Change"] != "too few").count();
+    let flagged = compared.iter().filter(|row| row["Change"] == "slower" || row["Change"] == "faster").count();
+    println!("{flagged} of {tested} nodes of equal servers differ");
+    assert!(tested >= 13, "{compared:?}");
+    for by in ["step", "graph", "op", "layer", "node"] {
+        let same = rows(plain, plain, by);
+        assert!(!same.is_empty() && same.iter().all(|row| us(row, "Delta (us)") == 0.0), "{same:?}");
+    }
+}
