@@ -14,7 +14,7 @@ use crate::report::{Call, Recording};
 const CORRELATION_OFFSET: u64 = 1 << 32;
 
 /// The correlation of a call and of what the device did for it.
-pub(super) fn correlation(recording: &Recording, call: &Call) -> u64 {
+pub(in crate::report) fn correlation(recording: &Recording, call: &Call) -> u64 {
     match call.replay {
         Some(replay) => recording.replays[replay as usize].record.replay,
         None => CORRELATION_OFFSET + u64::from(call.record.correlation),

@@ -5,17 +5,16 @@
 //! (Perfetto drops the slice); `"rank": 0` with its space and on a line before the events (HTA looks for it by line);
 //! stream numbers above 0, and none on slices that are no node (HTA counts every slice with a stream as a kernel).
 
-mod calls;
-mod copies;
+pub(super) mod calls;
+pub(super) mod copies;
 mod engine;
 mod host;
-mod json;
+pub(super) mod json;
 mod lanes;
-mod nodes;
+pub(super) mod nodes;
 mod requests;
 mod tail;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -23,10 +22,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use self::json::{Events, Json};
-use super::{Recording, Report, ReportError};
+use super::{Recording, Report, ReportError, output};
 
 /// The device's number, and the pid of its lanes.
-const DEVICE: u64 = 0;
+pub(super) const DEVICE: u64 = 0;
 /// The pid of the requests' lanes, above any pid of the operating system (at most 2²²).
 const REQUESTS_PID: u64 = 10_000_000;
 /// The pid of what the driver's profiling library took for itself.
@@ -34,7 +33,7 @@ const OVERHEADS_PID: u64 = 11_000_000;
 /// Added to the device's pid if the engine's process has that pid.
 const PID_OFFSET: u64 = 20_000_000;
 /// The stream of all nodes, and the tid of its lane. HTA wants it above 0.
-const STREAM: u64 = 1;
+pub(super) const STREAM: u64 = 1;
 /// The tids of the lanes above the nodes.
 const STEPS_TID: u64 = 1_000;
 const LAYERS_TID: u64 = 1_001;
@@ -77,21 +76,17 @@ impl Layout {
     }
 }
 
-/// Writes the trace, gzipped, to a temporary file beside `path` and renames it when it is whole.
+/// Writes the trace, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let written = File::create(temporary).and_then(|file| {
-        let gzip = GzEncoder::new(BufWriter::with_capacity(1 << 20, file), Compression::new(1));
-        write_json(report, &name, gzip)?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-        std::fs::rename(temporary, path)
-    });
-    written.map_err(|source| {
-        // The error that is returned matters more than one from clearing up.
-        let _ = std::fs::remove_file(temporary);
-        ReportError::Write { path: path.into(), source }
+    output::whole(path, |file| {
+        let is_zipped = path.extension().is_some_and(|extension| extension == "gz");
+        let out = BufWriter::with_capacity(1 << 20, file);
+        let mut out = match is_zipped {
+            true => write_json(report, &name, GzEncoder::new(out, Compression::new(1)))?.finish()?,
+            false => write_json(report, &name, out)?,
+        };
+        out.flush()
     })
 }
 
