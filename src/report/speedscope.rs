@@ -1,9 +1,9 @@
 //! Two flame graphs in speedscope's own file format: the device's nodes, and the engine's thread.
 //!
 //! Speedscope adds up frames that are equal, arguments included, so frames here have none: a step is named by its
-//! graphs, not by its number, a layer by its number, a node by its kernel, its op standing where speedscope has a
-//! function's file. Left Heavy and Sandwich then show what `node_sum` says: a node's slice is its exclusive time, from
-//! the end of what began before it. Of a thread's slices that do not nest, the later one is cut to the one around it.
+//! graphs, not by its number, a layer by its number, a node by its op and its kernel. Left Heavy and Sandwich then show
+//! what `node_sum` and `op_sum` say: a node's slice is its exclusive time, from the end of what began before it. Of a
+//! thread's slices that do not nest, the later one is cut to the one around it.
 //!
 //! Rules of the format: events of a profile ascend, every frame that is opened is closed, the innermost first.
 
@@ -18,7 +18,7 @@ use flate2::write::GzEncoder;
 
 use super::chrome::json::Json;
 use super::{Recording, Report, ReportError, output};
-use crate::trace::schema::Op;
+use crate::trace::schema::NodeInfo;
 
 const SCHEMA: &str = "https://www.speedscope.app/file-format-schema.json";
 const FLUSH_BYTES: usize = 256 << 10;
@@ -59,21 +59,19 @@ pub fn write_json<W: Write>(report: &Report, mut out: W) -> io::Result<W> {
 /// Names in the file, each once.
 #[derive(Default)]
 struct Frames {
-    numbers: HashMap<(String, Option<Op>), usize>,
+    numbers: HashMap<String, usize>,
     json: Vec<u8>,
 }
 
 impl Frames {
-    fn number(&mut self, name: &str, op: Option<Op>) -> usize {
-        let next = self.numbers.len();
-        *self.numbers.entry((name.to_owned(), op)).or_insert_with(|| {
-            self.json.raw(if next == 0 { "\n{\"name\":" } else { ",\n{\"name\":" }).string(name);
-            if let Some(op) = op {
-                self.json.raw(",\"file\":").string(op.as_str());
-            }
-            self.json.raw("}");
-            next
-        })
+    fn number(&mut self, name: &str) -> usize {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.numbers.len();
+        self.json.raw(if number == 0 { "\n{\"name\":" } else { ",\n{\"name\":" }).string(name).raw("}");
+        self.numbers.insert(name.to_owned(), number);
+        number
     }
 }
 
@@ -153,7 +151,7 @@ fn device<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> 
     let nodes: Vec<Vec<usize>> = recording
         .graphs
         .iter()
-        .map(|graph| graph.nodes.iter().map(|info| frames.number(&info.kernel, Some(info.place.op))).collect())
+        .map(|graph| graph.nodes.iter().map(|info| frames.number(&node_name(info))).collect())
         .collect();
     let mut current: Option<(u64, i32)> = None;
     let mut latest_end_ns = base_ns;
@@ -172,7 +170,7 @@ fn device<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> 
                 profile.open(steps[&step], start_ns, u64::MAX)?;
             }
             if layer >= 0 {
-                profile.open(frames.number(&format!("layer {layer}"), None), start_ns, u64::MAX)?;
+                profile.open(frames.number(&format!("layer {layer}")), start_ns, u64::MAX)?;
             }
             current = Some((step, layer));
         }
@@ -187,6 +185,10 @@ fn device<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> 
     profile.finish()
 }
 
+fn node_name(info: &NodeInfo) -> String {
+    format!("{} {}", info.place.op, info.kernel)
+}
+
 /// A frame for each step that has nodes, named by what it replayed.
 fn step_frames(recording: &Recording, frames: &mut Frames) -> HashMap<u64, usize> {
     // In order: a recording has one rendering.
@@ -196,31 +198,29 @@ fn step_frames(recording: &Recording, frames: &mut Frames) -> HashMap<u64, usize
         let name = names.entry(replay.record.step).or_default();
         *name += &if name.is_empty() { format!("step {key}") } else { format!(" + {key}") };
     }
-    names.into_iter().map(|(step, name)| (step, frames.number(&name, None))).collect()
+    names.into_iter().map(|(step, name)| (step, frames.number(&name))).collect()
 }
 
 /// Loop iterations, phases inside them, launches and other calls of the driver inside these.
 fn engine_thread<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> io::Result<()> {
     let seen = &recording.seen;
     let mut slices: Vec<(u64, u64, usize)> = Vec::new();
-    let iteration = frames.number("ProfilerStep", None);
+    let iteration = frames.number("ProfilerStep");
     slices.extend(recording.steps.iter().map(|step| (step.start_ns, step.end_ns, iteration)));
-    slices.extend(
-        recording.spans.iter().map(|span| (span.start_ns, span.end_ns, frames.number(span.phase.as_str(), None))),
-    );
+    slices.extend(recording.spans.iter().map(|span| (span.start_ns, span.end_ns, frames.number(span.phase.as_str()))));
     let mut is_seen = vec![false; recording.replays.len()];
     for call in &seen.calls {
         if let Some(replay) = call.replay {
             is_seen[replay as usize] = true;
         }
         if call.replay.is_some() || seen.is_engine(call) {
-            let frame = frames.number(call.record.call.as_str(), None);
+            let frame = frames.number(call.record.call.as_str());
             slices.push((call.record.start_ns, call.record.end_ns, frame));
         }
     }
     for (replay, _) in recording.replays.iter().zip(is_seen).filter(|(_, is_seen)| !is_seen) {
         let record = &replay.record;
-        slices.push((record.launch_start_ns, record.launch_end_ns, frames.number("replay", None)));
+        slices.push((record.launch_start_ns, record.launch_end_ns, frames.number("replay")));
     }
     // Stable, so that of equal slices the outer stays first.
     slices.sort_by_key(|(start_ns, end_ns, _)| (*start_ns, Reverse(*end_ns)));

@@ -238,5 +238,36 @@ proptest! {
         prop_assert!(dominates(&report).ends_with('.'));
         let json = chrome::write_json(&report, "any", Vec::new()).expect("a trace");
         serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+        let json = speedscope::write_json(&report, Vec::new()).expect("flame graphs");
+        let flames = serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+        for profile in flames["profiles"].as_array().expect("profiles") {
+            prop_assert!(is_balanced(profile), "{}", profile);
+        }
+        let mut database = rusqlite::Connection::open_in_memory().expect("memory");
+        sqlite::fill(&report, &mut database).expect("a database");
+        let nodes: usize = database.query_row("SELECT count(*) FROM vitrum_nodes", [], |row| row.get(0)).expect("a count");
+        // Replays that have one number between them stand there once.
+        let numbers: std::collections::BTreeSet<u64> =
+            recording.replays.iter().map(|replay| replay.record.replay).collect();
+        prop_assert!(nodes == recording.nodes.len() || numbers.len() < recording.replays.len());
     }
+}
+
+/// Whether what is opened is closed, the innermost first, in the order of time.
+fn is_balanced(profile: &serde_json::Value) -> bool {
+    let mut open = Vec::new();
+    let mut at = 0;
+    profile["events"].as_array().expect("events").iter().all(|event| {
+        let now = event["at"].as_u64().expect("a time");
+        let is_after = now >= at;
+        at = now;
+        let fits = match event["type"].as_str() {
+            Some("O") => {
+                open.push(&event["frame"]);
+                true
+            }
+            _ => open.pop() == Some(&event["frame"]),
+        };
+        is_after && fits
+    }) && open.is_empty()
 }

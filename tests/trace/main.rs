@@ -3,12 +3,14 @@
 mod acceptance;
 mod account;
 mod allocation;
+mod exports;
 mod library;
 mod recorder;
 mod shortfalls;
 mod sources;
 mod sources_json;
 mod synthetic;
+mod tables;
 mod trace_json;
 
 use std::path::{Path, PathBuf};

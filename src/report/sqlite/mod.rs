@@ -38,6 +38,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Recording, Report, ReportError, output};
+use crate::trace::session::ClockAnchor;
 
 /// Writes the file; one that is there is replaced by a whole one only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
@@ -49,13 +50,13 @@ pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
     let temporary = std::path::absolute(output::temporary(path)).map_err(no_file)?;
     let written = fs::remove_file(&temporary)
         .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(no_file(error)) })
-        .and_then(|()| fill(report, &temporary).map_err(|source| ReportError::Sqlite { path: path.into(), source }))
+        .and_then(|()| write_to(report, &temporary).map_err(|source| ReportError::Sqlite { path: path.into(), source }))
         .and_then(|()| fs::rename(&temporary, path).map_err(no_file));
     // The error that is returned matters more than one from clearing up.
     written.inspect_err(|_| _ = fs::remove_file(&temporary))
 }
 
-fn fill(report: &Report, path: &Path) -> rusqlite::Result<()> {
+fn write_to(report: &Report, path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     // A file that is not whole is thrown away, so nothing has to survive a crash.
@@ -63,18 +64,24 @@ fn fill(report: &Report, path: &Path) -> rusqlite::Result<()> {
         "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; \
          PRAGMA cache_size = -65536;",
     )?;
+    fill(report, &mut connection)?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Makes the tables in an empty database.
+pub(super) fn fill(report: &Report, connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     let frame = Frame::of(&report.recording);
     nsys::fill(report, &frame, &transaction)?;
     own::fill(report, &frame, &transaction)?;
-    transaction.commit()?;
-    connection.close().map_err(|(_, error)| error)
+    transaction.commit()
 }
 
 /// What times and threads are relative to.
 struct Frame {
     base_ns: u64,
     end_ns: u64,
+    clock: ClockAnchor,
     pid: u32,
 }
 
@@ -83,7 +90,13 @@ impl Frame {
         let session = &recording.header.session;
         let clock_ns = session.clock.monotonic_ns;
         let (base_ns, end_ns) = recording.window().unwrap_or((clock_ns, clock_ns));
-        Frame { base_ns, end_ns, pid: session.pid }
+        Frame { base_ns, end_ns, clock: session.clock, pid: session.pid }
+    }
+
+    /// The recording's begin, in nanoseconds since 1970.
+    fn base_unix_ns(&self) -> i64 {
+        let unix_ns = i128::from(self.clock.unix_ns) + i128::from(self.base_ns) - i128::from(self.clock.monotonic_ns);
+        i64::try_from(unix_ns.max(0)).unwrap_or(i64::MAX)
     }
 
     /// A moment, since the recording's begin.

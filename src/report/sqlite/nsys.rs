@@ -106,9 +106,11 @@ impl Frame {
 }
 
 fn kernels(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Connection) -> rusqlite::Result<()> {
-    let kernel = |info: &crate::trace::schema::NodeInfo, strings: &mut Strings| strings.id(&info.kernel);
-    let names: Vec<Vec<i64>> =
-        recording.graphs.iter().map(|graph| graph.nodes.iter().map(|info| kernel(info, strings)).collect()).collect();
+    let names: Vec<Vec<i64>> = recording
+        .graphs
+        .iter()
+        .map(|graph| graph.nodes.iter().map(|info| strings.id(&info.kernel)).collect())
+        .collect();
     let mut insert = to.prepare(&sql(
         "INSERT INTO CUP-TI_ACTIVITY_KIND_KERNEL VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7, ?8, ?8, ?8, ?9, ?10, ?11, \
          ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
@@ -242,20 +244,18 @@ fn target(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Conn
     let facts = recording.graphs.iter().flat_map(|graph| &graph.nodes).find_map(|node| node.launch);
     let bandwidth = session.peaks.map(|peaks| peaks.memory_gb_s * 1e9).filter(|peak| *peak > 0.0);
     to.execute(
-        "INSERT INTO TARGET_INFO_GPU VALUES (0, ?1, ?2, NULL, 1, NULL, ?3, ?4, ?5, ?1)",
+        "INSERT INTO TARGET_INFO_GPU VALUES (0, ?1, ?2, NULL, ?6, NULL, ?3, ?4, ?5, ?1)",
         params![
             id(DEVICE),
             session.device.name,
             bandwidth.map(|peak| peak as i64),
             facts.map(|facts| facts.multiprocessors),
-            session.device.isa
+            session.device.isa,
+            (session.device.kind == "cuda").then_some(1),
         ],
     )?;
     to.execute("INSERT INTO TARGET_INFO_CUDA_DEVICE VALUES (?1, ?1, ?2)", params![id(DEVICE), session.pid])?;
-    let clock = session.clock;
-    let base_unix_ns = i128::from(clock.unix_ns) + i128::from(frame.base_ns) - i128::from(clock.monotonic_ns);
-    let base_unix_ns = count(u64::try_from(base_unix_ns.max(0)).unwrap_or(u64::MAX));
-    to.execute("INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (?1)", params![base_unix_ns])?;
+    to.execute("INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (?1)", params![frame.base_unix_ns()])?;
     to.execute("INSERT INTO PROCESSES VALUES (?1, ?2, 'vitrum')", params![frame.global_pid(), session.pid])?;
     let mut threads: Vec<u32> = recording.seen.calls.iter().map(|call| call.record.thread).collect();
     threads.push(recording.seen.engine_thread);

@@ -8,6 +8,7 @@ use crate::report::stats::node_ns_by_step;
 use crate::report::{Doing, Life, Recording, Report, dominates};
 use crate::trace::schema::LinearCost;
 
+// Columns named `end` are quoted in views: DuckDB, which reads them too, takes the bare word for another.
 const SCHEMA: &str = "
 CREATE TABLE vitrum_session (name TEXT NOT NULL PRIMARY KEY, value);
 CREATE TABLE vitrum_graphs (graph_id INTEGER NOT NULL PRIMARY KEY, graph TEXT NOT NULL, kind TEXT NOT NULL,
@@ -33,7 +34,7 @@ CREATE TABLE vitrum_requests (request INTEGER NOT NULL PRIMARY KEY, start_ns INT
     queue_ns INTEGER NOT NULL, prefill_ns INTEGER NOT NULL, decode_ns INTEGER NOT NULL, preempted_ns INTEGER NOT NULL,
     e2e_ns INTEGER, ttft_ns INTEGER, itl_ns REAL, prompt_tokens INTEGER, answer_tokens INTEGER,
     steps INTEGER NOT NULL, nodes_ns INTEGER NOT NULL, ended TEXT NOT NULL);
-CREATE VIEW vitrum_nodes AS SELECT k.start AS start_ns, k.end AS end_ns, k.end - k.start AS ns,
+CREATE VIEW vitrum_nodes AS SELECT k.start AS start_ns, k.\"end\" AS end_ns, k.\"end\" - k.start AS ns,
     k.vitrumExclNs AS excl_ns, k.vitrumWaitNs AS wait_ns, r.step AS step, k.correlationId AS replay, g.graph AS graph,
     n.ordinal AS ordinal, n.layer AS layer, n.op AS op, n.kernel AS kernel, n.choice AS choice,
     n.bytes_constant + n.bytes_tokens * s.tokens + n.bytes_seqs * s.seqs + n.bytes_logit_rows * s.logit_rows
@@ -43,10 +44,10 @@ CREATE VIEW vitrum_nodes AS SELECT k.start AS start_ns, k.end AS end_ns, k.end -
     FROM CUP-TI_ACTIVITY_KIND_KERNEL k JOIN vitrum_graph_nodes n ON n.id = k.graphNodeId
     JOIN vitrum_graphs g ON g.graph_id = k.graphId JOIN vitrum_replays r ON r.replay = k.correlationId
     LEFT JOIN vitrum_steps s ON s.step = r.step;
-CREATE VIEW vitrum_copies AS SELECT coalesce(o.label, 'Unknown') AS kind, c.start AS start_ns, c.end AS end_ns,
-    c.end - c.start AS ns, c.bytes AS bytes
+CREATE VIEW vitrum_copies AS SELECT coalesce(o.label, 'Unknown') AS kind, c.start AS start_ns, c.\"end\" AS end_ns,
+    c.\"end\" - c.start AS ns, c.bytes AS bytes
     FROM CUP-TI_ACTIVITY_KIND_MEMCPY c LEFT JOIN ENUM_CUDA_MEMCPY_OPER o ON o.id = c.copyKind
-    UNION ALL SELECT 'Fill', start, end, end - start, bytes FROM CUP-TI_ACTIVITY_KIND_MEMSET;
+    UNION ALL SELECT 'Fill', start, \"end\", \"end\" - start, bytes FROM CUP-TI_ACTIVITY_KIND_MEMSET;
 ";
 
 pub(super) fn fill(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
@@ -62,9 +63,6 @@ pub(super) fn fill(report: &Report, frame: &Frame, to: &Connection) -> rusqlite:
 fn session(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
     let (header, completeness) = (&report.recording.header, &report.completeness);
     let session = &header.session;
-    let clock = session.clock;
-    let base_unix_ns = i128::from(clock.unix_ns) + i128::from(frame.base_ns) - i128::from(clock.monotonic_ns);
-    let base_unix_ns = count(u64::try_from(base_unix_ns.max(0)).unwrap_or(u64::MAX));
     let ratio = report.perturbation.map(|cost| cost.ratio);
     let facts: [(&str, &dyn ToSql); 23] = [
         ("version", &session.version),
@@ -79,7 +77,7 @@ fn session(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<
         ("memory_gb_s", &session.peaks.map(|peaks| peaks.memory_gb_s)),
         ("cache_gb_s", &session.peaks.map(|peaks| peaks.cache_gb_s)),
         ("float_gflop_s", &session.peaks.map(|peaks| peaks.float_gflop_s)),
-        ("base_unix_ns", &base_unix_ns),
+        ("base_unix_ns", &frame.base_unix_ns()),
         ("base_monotonic_ns", &count(frame.base_ns)),
         ("end_ns", &frame.at(frame.end_ns)),
         ("complete", &completeness.complete),

@@ -140,3 +140,20 @@ impl Spread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// numpy.quantile([1, 2, 4, 8, 100], share)
+    #[test]
+    fn quantiles_are_those_of_numpy() {
+        let sorted = [1, 2, 4, 8, 100];
+        for (share, value) in [(0.0, 1.0), (0.5, 4.0), (0.6, 5.6), (0.99, 96.32), (1.0, 100.0)] {
+            let found = Spread::quantile(&sorted, share).expect("values");
+            assert!((found - value).abs() < 1e-9, "{share}: {found}");
+        }
+        assert_eq!(Spread::quantile(&[7], 0.99), Some(7.0));
+        assert_eq!(Spread::quantile(&[], 0.5), None);
+    }
+}
