@@ -18,7 +18,8 @@
 //!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
 //!                             src/trace: the record's words and bytes, always compiled
 //!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI
-//!  src/report renders a recording: Chrome JSON, tables      src/bench: load generators      src/cli: the commands
+//!  src/report renders a recording: Chrome JSON, flame graphs, SQLite, tables
+//!  src/bench: load generators      src/cli: the commands
 //!  src/doctor compares kernels with their references, measures devices
 //! ```
 //!

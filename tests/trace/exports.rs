@@ -204,7 +204,7 @@ fn a_database_has_what_readers_of_nsys_need() {
     );
     assert_eq!(count(&database, "SELECT globalTid / 0x1000000 % 0x1000000 FROM NVTX_EVENTS LIMIT 1"), 4242);
     assert_eq!(count(&database, "SELECT globalTid % 0x1000000 FROM NVTX_EVENTS LIMIT 1"), 4243);
-    let up = "SELECT count(*) FROM CUPTI_ACTIVITY_KIND_MEMCPY c JOIN CUPTI_ACTIVITY_KIND_RUNTIME r USING (correlationId) \
+    let up = "SELECT count(*) FROM CUPTI_ACTIVITY_KIND_MEMCPY JOIN CUPTI_ACTIVITY_KIND_RUNTIME USING (correlationId) \
               JOIN StringIds ON id = nameId WHERE copyKind = 1 AND value = 'cuMemcpyHtoDAsync'";
     assert_eq!(count(&database, up), 2 * plan.steps);
     assert_eq!(count(&database, "SELECT count(*) FROM CUPTI_ACTIVITY_KIND_MEMSET"), plan.steps);

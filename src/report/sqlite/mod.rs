@@ -5,19 +5,20 @@
 //! sqlite3 run.sqlite "select layer, op, count(*), sum(excl_ns) from vitrum_nodes group by layer, op"
 //! ```
 //!
-//! | ours | a row is | columns |
-//! |---|---|---|
-//! | `vitrum_nodes` (view) | a node of a replay | start_ns, end_ns, ns, excl_ns, wait_ns, step, replay, graph, ordinal, layer, op, kernel, choice, bytes, flops |
-//! | `vitrum_copies` (view) | a copy or fill | kind, start_ns, end_ns, ns, bytes |
-//! | `vitrum_steps` | a step | step, start_ns, end_ns, done_ns, tokens, seqs, logit_rows, kv_tokens, qk_pairs, prefill_tokens, traced, nodes_ns |
-//! | `vitrum_account` | a part of a step's time | step, part, ns |
-//! | `vitrum_phases` | a stretch of the engine's thread | phase, step, start_ns, end_ns |
-//! | `vitrum_requests` | a request | request, start_ns, end_ns, queue_ns, prefill_ns, decode_ns, preempted_ns, e2e_ns, ttft_ns, itl_ns, prompt_tokens, answer_tokens, steps, nodes_ns, ended |
-//! | `vitrum_members` | a request's rows in a step | step, request, tokens, prefill_tokens, kv_len |
-//! | `vitrum_replays` | a replay | replay, step, graph_id, launch_start_ns, launch_end_ns, stamps, activity |
-//! | `vitrum_graphs` | a captured graph | graph_id, graph, kind, bucket |
-//! | `vitrum_graph_nodes` | a node of a graph | id, graph_id, ordinal, kernel, choice, layer, op, and what its cost is made of |
-//! | `vitrum_session` | a fact of the recording | name, value |
+//! - `vitrum_nodes`, a view: a row for each node of each replay: start_ns, end_ns, ns, excl_ns, wait_ns, step, replay,
+//!   graph, ordinal, layer, op, kernel, choice, bytes, flops
+//! - `vitrum_copies`, a view: copies and fills: kind, start_ns, end_ns, ns, bytes
+//! - `vitrum_steps`: step, start_ns, end_ns, done_ns, tokens, seqs, logit_rows, kv_tokens, qk_pairs, prefill_tokens,
+//!   traced, nodes_ns
+//! - `vitrum_account`: the parts of a step's time: step, part, ns
+//! - `vitrum_phases`: stretches of the engine's thread: phase, step, start_ns, end_ns
+//! - `vitrum_requests`: request, start_ns, end_ns, queue_ns, prefill_ns, decode_ns, preempted_ns, e2e_ns, ttft_ns, itl_ns,
+//!   prompt_tokens, answer_tokens, steps, nodes_ns, ended
+//! - `vitrum_members`: a request's rows in a step: step, request, tokens, prefill_tokens, kv_len
+//! - `vitrum_replays`: replay, step, graph_id, launch_start_ns, launch_end_ns, stamps, activity
+//! - `vitrum_graphs`: graph_id, graph, kind, bucket
+//! - `vitrum_graph_nodes`: id, graph_id, ordinal, kernel, choice, layer, op, and what the cost is made of
+//! - `vitrum_session`: facts of the recording: name, value
 //!
 //! A layer is −1 outside the layers; times are nanoseconds since the recording's begin, which `vitrum_session` has on
 //! both clocks; what is not known is NULL. `vitrum_nodes` reads the kernels' table of nsys, where the times stand once,

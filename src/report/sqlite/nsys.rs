@@ -16,8 +16,9 @@ use crate::trace::activity::{CopyKind, DriverCall};
 const CONTEXT: u64 = 1;
 /// The type of a range that is pushed and popped.
 const PUSH_POP: i64 = 59;
-/// Numbers of pid and tid in a `globalTid`.
+/// A pid and a tid have as many bits in a `globalTid`.
 const ID_BITS: u32 = 24;
+const IDS: i64 = 1 << ID_BITS;
 
 const SCHEMA: &str = "
 CREATE TABLE StringIds (id INTEGER NOT NULL PRIMARY KEY, value TEXT NOT NULL);
@@ -96,12 +97,11 @@ impl Strings {
 
 impl Frame {
     fn global_pid(&self) -> i64 {
-        let mask = (1 << ID_BITS) - 1;
-        1 << (2 * ID_BITS) | i64::from(self.pid) % (mask + 1) << ID_BITS
+        (1 << (2 * ID_BITS)) | ((i64::from(self.pid) % IDS) << ID_BITS)
     }
 
     fn global_tid(&self, thread: u32) -> i64 {
-        self.global_pid() | i64::from(thread) % (1 << ID_BITS)
+        self.global_pid() | (i64::from(thread) % IDS)
     }
 }
 

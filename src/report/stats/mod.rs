@@ -129,7 +129,7 @@ impl std::str::FromStr for Table {
 #[error("the tables are {}", Table::ALL.map(Table::as_str).join(", "))]
 pub struct UnknownTable;
 
-/// Prints tables one after the other. No more than one of them is in memory, and of `cuda_gpu_trace` no more than a row.
+/// Prints tables one after the other. No more than one of them is in memory, and of `cuda_gpu_trace` one row at a time.
 pub fn write(report: &Report, tables: &[Table], format: Format, out: &mut impl io::Write) -> io::Result<()> {
     let printed = |table: &Table| match table {
         Table::GpuTrace => Printed::Listing(gpu_trace::gpu_trace(table.as_str(), report)),

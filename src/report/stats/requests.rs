@@ -49,8 +49,8 @@ pub(super) fn request_sum(name: &'static str, report: &Report) -> Sheet {
         rows: Life::all(recording).iter().map(row).collect(),
         notes: vec![
             format!(
-                "A step's node time is shared by the requests of its batch, and counts in full for each of them; {with} \
-                 of {of} steps have node times."
+                "A step's node time is shared by the requests of its batch, and counts in full for each of them; \
+                 {with} of {of} steps have node times."
             ),
             "What is not known is left out: of requests that began before the recording, or ended after it.".into(),
         ],
