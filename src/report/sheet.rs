@@ -153,7 +153,7 @@ pub(super) enum Printed<'a> {
     Listing(Listing<'a>),
 }
 
-/// Prints `count` tables, one after the other; each is made when its turn comes.
+/// Prints tables, one after the other; each is made when its turn comes.
 pub(super) fn write<'a>(
     tables: impl ExactSizeIterator<Item = Printed<'a>>,
     format: Format,

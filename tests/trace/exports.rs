@@ -262,7 +262,7 @@ fn a_file_is_replaced_by_a_whole_one_only() {
         std::fs::remove_dir(&temporary).expect("the folder");
         std::fs::write(&temporary, "left by one that was killed").expect("a file");
         let rendered = report::export(&spool, format, Some(&path)).expect("a file");
-        assert_eq!(rendered.files, [path.clone()]);
+        assert_eq!(rendered.files, std::slice::from_ref(&path));
         assert!(std::fs::metadata(&path).expect("the file").len() > 1000, "{format:?}");
         assert!(!temporary.exists(), "{format:?}");
         let over = report::export(&spool, format, Some(&spool)).expect_err("a refusal");

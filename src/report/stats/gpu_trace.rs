@@ -1,15 +1,14 @@
 //! `cuda_gpu_trace`: every node and every copy in the order of time, in the columns of nsys, with what vitrum knows
 //! besides behind them.
 
+use super::durations::operation;
+use super::nodes::layer_cell;
 use crate::report::chrome::copies::{self, CopySlice};
 use crate::report::chrome::{DEVICE, STREAM};
 use crate::report::sheet::{Cell, Listing, Rows};
 use crate::report::{NodeTime, Recording, Report};
 use crate::trace::activity::CopyKind;
 use crate::trace::schema::NodeInfo;
-
-use super::durations::operation;
-use super::nodes::layer_cell;
 
 /// Bytes of a MB, which is nsys' unit.
 const MB: f64 = 1e6;
@@ -127,8 +126,7 @@ fn launch_cells(info: &NodeInfo) -> [Cell; 9] {
     let int = |value: u32| Cell::Int(value.into());
     let mb = |bytes: u32| Cell::Real(f64::from(bytes) / MB, 3);
     let [[x, y, z], [block_x, block_y, block_z]] = [facts.grid.map(int), facts.block.map(int)];
-    let shared = [mb(facts.static_shared_bytes), mb(facts.dynamic_shared_bytes)];
-    let [fixed, dynamic] = shared;
+    let [fixed, dynamic] = [facts.static_shared_bytes, facts.dynamic_shared_bytes].map(mb);
     [x, y, z, block_x, block_y, block_z, int(facts.registers), fixed, dynamic]
 }
 
