@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vitrum::report;
+use vitrum::report::{self, Export, Format, Report, Table};
 use vitrum::trace::record::Recorder;
 
 use self::synthetic::{Plan, header, options, play};
@@ -58,6 +58,19 @@ fn trace(criterion: &mut Criterion) {
     assert!(spool.is_complete(), "{spool:?}");
     group.throughput(Throughput::Elements(spool.received));
     group.bench_function("render", |bencher| bencher.iter(|| report::render(&spool.path).expect("a trace")));
+    for (name, format) in [("speedscope", Export::Speedscope), ("sqlite", Export::Sqlite)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| report::export(&spool.path, format, None).expect("a file"));
+        });
+    }
+    let loaded = Report::load(&spool.path).expect("a report");
+    let csv = dir.join("rows.csv");
+    group.bench_function("cuda_gpu_trace", |bencher| {
+        bencher.iter(|| {
+            let tables = [Table::GpuTrace];
+            report::write_stats(&spool.path, &loaded, &tables, Format::Csv, &csv).expect("a file")
+        });
+    });
     group.finish();
     std::fs::remove_dir_all(dir).expect("the folder");
 }

@@ -4,13 +4,14 @@ mod diff;
 mod merge;
 mod remote;
 
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::CommandResult;
-use crate::report::stats::Table;
-use crate::report::{self, Completeness, Format, Report, html};
+use crate::report::stats::{self, Table};
+use crate::report::{self, Completeness, Export, Format, Report, html};
 
 /// Makes and reads recordings.
 #[derive(Debug, Subcommand)]
@@ -23,9 +24,10 @@ pub(super) enum ProfileCommand {
     Status(remote::StatusArgs),
     /// List the recordings of a running server
     Sessions(remote::SessionsArgs),
-    /// Print tables: kernels (the columns of `nsys stats`), nodes by layer and op, steps, the account of their time
+    /// Print tables, with the options of `nsys stats`: kernels, nodes by layer and op, steps, requests, the account of
+    /// time
     Stats(StatsArgs),
-    /// Write the trace for Perfetto and HTA beside the recording
+    /// Write a recording in another format: a trace for Perfetto and HTA, flame graphs for speedscope, SQLite
     Export(ExportArgs),
     /// Write one page, for any browser, that shows where the time went
     Report(ReportArgs),
@@ -39,19 +41,39 @@ pub(super) enum ProfileCommand {
 pub(super) struct StatsArgs {
     /// The recording, a .vtr file
     file: PathBuf,
-    /// Print this table only: cuda_gpu_kern_sum, cuda_api_sum, cuda_gpu_mem_time_sum, node_sum, op_sum, layer_sum,
-    /// step_sum, account, completeness, source_sum, perturbation
-    #[arg(short, long)]
-    report: Option<Table>,
-    /// text, csv or json
-    #[arg(short, long, default_value = "text")]
+    /// Print these tables, named once or several times, with commas between them: cuda_gpu_kern_sum, cuda_api_sum,
+    /// cuda_gpu_mem_time_sum, cuda_gpu_trace, nvtx_sum, node_sum, op_sum, layer_sum, step_sum, request_sum, account,
+    /// completeness, source_sum, perturbation [default: all but cuda_gpu_trace, which has a row for every node and
+    /// every copy]
+    #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
+    report: Vec<Table>,
+    /// table (or text), csv or json
+    #[arg(short, long, default_value = "table")]
     format: Format,
+    /// Write to FILE in place of standard output, which is -; several tables as csv to one file each, FILE_NAME.csv
+    /// (a .csv at the end of FILE is left out)
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
     /// The recording, a .vtr file
     file: PathBuf,
+    /// chrome: the trace for Perfetto and HTA; speedscope: flame graphs; sqlite: a file to query, with the tables of
+    /// nsys and vitrum_nodes, vitrum_steps, vitrum_requests and others
+    #[arg(short, long, value_enum, default_value_t = ExportFormat::Chrome)]
+    format: ExportFormat,
+    /// The file to write [default: beside the recording]; JSON is gzipped if its name ends in .gz
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExportFormat {
+    Chrome,
+    Speedscope,
+    Sqlite,
 }
 
 #[derive(Args, Debug)]
@@ -71,24 +93,22 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
         ProfileCommand::Sessions(args) => remote::sessions(args),
         ProfileCommand::Stats(args) => {
             let report = Report::load(&args.file)?;
-            let mut text = report::stats(&report, args.report, args.format);
-            if args.report.is_none() && args.format == Format::Text {
-                text += &format!("{}\n", report::dominates(&report));
-            }
-            super::print(&text)?;
+            args.print(&report)?;
             check(&report.completeness)
         }
         ProfileCommand::Export(args) => {
-            let rendered = report::render(&args.file)?;
-            let files: String = rendered.files.iter().map(|file| format!("{}\n", file.display())).collect();
-            super::print(&files)?;
+            let format = match args.format {
+                ExportFormat::Chrome => Export::Chrome,
+                ExportFormat::Speedscope => Export::Speedscope,
+                ExportFormat::Sqlite => Export::Sqlite,
+            };
+            let rendered = report::export(&args.file, format, args.output.as_deref())?;
+            super::print(&lines(&rendered.files))?;
             check(&rendered.completeness)
         }
         ProfileCommand::Report(args) => {
             let page = args.output.clone().unwrap_or_else(|| args.file.with_extension("html"));
-            if is_same_file(&page, &args.file) {
-                return Err(format!("--output {} is the recording itself", page.display()).into());
-            }
+            report::check_apart(&args.file, &page)?;
             let report = Report::load(&args.file)?;
             html::write(&report, &page)?;
             super::print(&format!("{}\n", page.display()))?;
@@ -99,9 +119,27 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
     }
 }
 
-/// Whether two paths lead to one file that exists.
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
+impl StatsArgs {
+    /// Prints the tables, or writes them and prints the names of the files.
+    fn print(&self, report: &Report) -> CommandResult {
+        let tables = if self.report.is_empty() { Table::usual() } else { self.report.clone() };
+        if let Some(file) = self.output.as_ref().filter(|file| file.as_os_str() != "-") {
+            return super::print(&lines(&report::write_stats(&self.file, report, &tables, self.format, file)?));
+        }
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        let written = stats::write(report, &tables, self.format, &mut out).and_then(|()| {
+            if self.report.is_empty() && self.format == Format::Text {
+                writeln!(out, "{}", report::dominates(report))?;
+            }
+            out.flush()
+        });
+        // A reader that has seen enough (`| head`) is no error.
+        written.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) })
+    }
+}
+
+fn lines(files: &[PathBuf]) -> String {
+    files.iter().map(|file| format!("{}\n", file.display())).collect()
 }
 
 /// A shortfall is an error, after what there is has been printed.

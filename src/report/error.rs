@@ -35,4 +35,18 @@ pub enum ReportError {
         /// The operating system's word.
         source: std::io::Error,
     },
+    /// A rendered file would take the place of the recording.
+    #[error("{} is the recording itself: what is made of it needs another name", path.display())]
+    OverRecording {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An SQLite file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's word.
+        source: rusqlite::Error,
+    },
 }

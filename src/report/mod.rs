@@ -2,8 +2,8 @@
 //!
 //! A [`Report`] is made from a spool in one pass ([`Recording`]) and three computations on it: [`Completeness`] (is
 //! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). Renders
-//! read it: [`chrome`] writes the trace, [`stats`] the tables, [`html`] a page that shows both. [`merge`] puts several on
-//! one timeline, [`diff`] compares two.
+//! read it: [`chrome`] writes the trace, [`html`] a page, [`speedscope`] flame graphs, [`sqlite`] a file to query,
+//! [`stats`] the tables. [`merge`] puts several on one timeline, [`diff`] compares two.
 
 mod account;
 pub mod chrome;
@@ -11,16 +11,20 @@ mod completeness;
 pub mod diff;
 mod error;
 pub mod html;
-mod lives;
 pub mod merge;
 mod model;
+mod output;
 mod perturbation;
+mod ranges;
+mod requests;
 mod sheet;
+pub mod speedscope;
+pub mod sqlite;
 pub mod stats;
 #[cfg(test)]
 mod tests;
-mod whole_file;
 
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -31,7 +35,10 @@ pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompletene
 pub use self::error::ReportError;
 pub use self::merge::Alignment;
 pub use self::model::{Call, DeviceCopy, NodeTime, Recording, Replay, Seen, SeenNode};
+pub use self::output::check_apart;
 pub use self::perturbation::Perturbation;
+pub use self::ranges::DeviceRange;
+pub use self::requests::{Doing, Life, Stretch};
 pub use self::sheet::{Cell, Format, Sheet};
 pub use self::stats::{Table, dominates};
 
@@ -76,25 +83,87 @@ pub struct Rendered {
     pub completeness: Completeness,
 }
 
+/// What a recording is rendered as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// The trace for Perfetto and HTA.
+    Chrome,
+    /// Flame graphs.
+    Speedscope,
+    /// A file to query, which readers of nsys' exports open, too.
+    Sqlite,
+}
+
+impl Export {
+    /// What stands behind a recording's name in place of `vtr`.
+    fn extension(self) -> &'static str {
+        match self {
+            Export::Chrome => "pt.trace.json.gz",
+            Export::Speedscope => "speedscope.json",
+            Export::Sqlite => "sqlite",
+        }
+    }
+}
+
 /// Writes `DIR/PREFIX.ID.pt.trace.json.gz` beside `DIR/PREFIX.ID.vtr`.
 pub fn render(spool: &Path) -> Result<Rendered, ReportError> {
+    export(spool, Export::Chrome, None)
+}
+
+/// Renders a recording to a file, beside the recording if no other is named.
+pub fn export(spool: &Path, format: Export, file: Option<&Path>) -> Result<Rendered, ReportError> {
     let begin = Instant::now();
+    let file = file.map_or_else(|| spool.with_extension(format.extension()), Path::to_owned);
+    output::check_apart(spool, &file)?;
     let report = Report::load(spool)?;
-    let trace = spool.with_extension("pt.trace.json.gz");
-    chrome::write(&report, &trace)?;
+    match format {
+        Export::Chrome => chrome::write(&report, &file)?,
+        Export::Speedscope => speedscope::write(&report, &file)?,
+        Export::Sqlite => sqlite::write(&report, &file)?,
+    }
     Ok(Rendered {
-        files: vec![trace],
+        files: vec![file],
         nodes: report.recording.nodes.len() as u64,
         render_ms: begin.elapsed().as_millis() as u64,
         completeness: report.completeness,
     })
 }
 
-/// One table of a recording, or all of them, as text, CSV or JSON.
+/// One table of a recording, or all that are usual, as text, CSV or JSON.
 pub fn stats(report: &Report, table: Option<Table>, format: Format) -> String {
-    let sheets: Vec<Sheet> = match table {
-        Some(table) => vec![table.of(report)],
-        None => Table::ALL.iter().map(|table| table.of(report)).collect(),
+    let tables = table.map_or_else(Table::usual, |table| vec![table]);
+    let mut text = Vec::new();
+    stats::write(report, &tables, format, &mut text).expect("memory takes all");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Writes tables of a recording to a file, several as CSV to one file each: `FILE_TABLE.csv`. Gives the files' names.
+pub fn write_stats(
+    spool: &Path,
+    report: &Report,
+    tables: &[Table],
+    format: Format,
+    file: &Path,
+) -> Result<Vec<PathBuf>, ReportError> {
+    let parts: Vec<(PathBuf, &[Table])> = match (format, tables) {
+        (Format::Csv, [_, _, ..]) => tables.chunks(1).map(|table| (file_of_table(file, table[0]), table)).collect(),
+        _ => vec![(file.to_owned(), tables)],
     };
-    sheet::print(&sheets, format)
+    for (file, tables) in &parts {
+        output::check_apart(spool, file)?;
+        output::whole(file, |file| {
+            let mut out = BufWriter::with_capacity(1 << 20, file);
+            stats::write(report, tables, format, &mut out)?;
+            out.flush()
+        })?;
+    }
+    Ok(parts.into_iter().map(|(file, _)| file).collect())
+}
+
+/// `a.csv` and `a` give `a_TABLE.csv`.
+fn file_of_table(file: &Path, table: Table) -> PathBuf {
+    let is_csv = file.extension().is_some_and(|extension| extension == "csv");
+    let mut name = if is_csv { file.with_extension("") } else { file.to_owned() }.into_os_string();
+    name.push(format!("_{}.csv", table.as_str()));
+    name.into()
 }

@@ -1,4 +1,7 @@
-//! A table as data, and its three prints: aligned text, CSV, JSON.
+//! A table as data, and its three prints: aligned text, CSV, JSON. A [`Sheet`] has its rows in memory, a [`Listing`]
+//! makes them while it is printed.
+
+use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table as TextTable, presets};
 use serde_json::{Map, Value};
@@ -19,7 +22,7 @@ impl std::str::FromStr for Format {
 
     fn from_str(word: &str) -> Result<Format, UnknownFormat> {
         match word {
-            "text" => Ok(Format::Text),
+            "table" | "text" => Ok(Format::Text),
             "csv" => Ok(Format::Csv),
             "json" => Ok(Format::Json),
             _ => Err(UnknownFormat),
@@ -29,7 +32,7 @@ impl std::str::FromStr for Format {
 
 /// Not a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the formats are text, csv, json")]
+#[error("the formats are table (or text), csv, json")]
 pub struct UnknownFormat;
 
 /// A table.
@@ -97,8 +100,16 @@ impl Cell {
         value.map_or(Cell::Missing, Cell::Int)
     }
 
+    /// As text for people: a control character would move the cursor, so it is spelled out.
     fn text(&self) -> String {
         match self {
+            Cell::Text(text) if text.contains(char::is_control) => {
+                let spelled = |character: char| match character.is_control() {
+                    true => character.escape_default().to_string(),
+                    false => character.to_string(),
+                };
+                text.chars().map(spelled).collect()
+            }
             Cell::Text(text) => text.clone(),
             Cell::Int(value) => value.to_string(),
             Cell::Real(value, decimals) => format!("{value:.decimals$}"),
@@ -109,6 +120,7 @@ impl Cell {
     fn csv(&self) -> String {
         match self {
             Cell::Text(text) if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
+            Cell::Text(text) => text.clone(),
             Cell::Missing => String::new(),
             other => other.text(),
         }
@@ -124,25 +136,113 @@ impl Cell {
     }
 }
 
-/// Prints tables, one after the other.
-pub(super) fn print(sheets: &[Sheet], format: Format) -> String {
+/// A table of so many rows that they are made while it is printed.
+pub(super) struct Listing<'a> {
+    pub(super) name: &'static str,
+    pub(super) columns: Vec<&'static str>,
+    /// Begins with the first row, each time.
+    pub(super) rows: Box<dyn Fn() -> Rows<'a> + 'a>,
+}
+
+/// Rows of as many cells as there are columns.
+pub(super) type Rows<'a> = Box<dyn Iterator<Item = Vec<Cell>> + 'a>;
+
+/// What is printed.
+pub(super) enum Printed<'a> {
+    Sheet(Sheet),
+    Listing(Listing<'a>),
+}
+
+/// Prints tables, one after the other; each is made when its turn comes.
+pub(super) fn write<'a>(
+    tables: impl ExactSizeIterator<Item = Printed<'a>>,
+    format: Format,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let is_one = tables.len() == 1;
+    if format == Format::Json && !is_one {
+        out.write_all(b"{")?;
+    }
+    for (at, table) in tables.enumerate() {
+        match format {
+            Format::Text | Format::Csv if at > 0 => out.write_all(b"\n")?,
+            Format::Json if !is_one => {
+                let name = match &table {
+                    Printed::Sheet(sheet) => sheet.name,
+                    Printed::Listing(listing) => listing.name,
+                };
+                write!(out, "{}\n  \"{name}\": ", if at > 0 { "," } else { "" })?;
+            }
+            _ => {}
+        }
+        match (format, table) {
+            (Format::Text, Printed::Sheet(sheet)) => out.write_all(sheet.to_text().as_bytes())?,
+            (Format::Text, Printed::Listing(listing)) => listing.write_text(out)?,
+            (Format::Csv, Printed::Sheet(sheet)) => write_csv(&sheet.columns, sheet.rows.into_iter(), out)?,
+            (Format::Csv, Printed::Listing(listing)) => write_csv(&listing.columns, (listing.rows)(), out)?,
+            // No string of JSON holds a bare line feed.
+            (Format::Json, Printed::Sheet(sheet)) if !is_one => {
+                out.write_all(format!("{:#}", sheet.to_json()).replace('\n', "\n  ").as_bytes())?;
+            }
+            (Format::Json, Printed::Sheet(sheet)) => write!(out, "{:#}", sheet.to_json())?,
+            (Format::Json, Printed::Listing(listing)) => listing.write_json(out)?,
+        }
+    }
     match format {
-        Format::Text => sheets.iter().map(Sheet::to_text).collect::<Vec<_>>().join("\n"),
-        Format::Csv => sheets.iter().map(csv).collect::<Vec<_>>().join("\n"),
-        Format::Json => json(sheets),
+        Format::Json if !is_one => out.write_all(b"\n}\n"),
+        Format::Json => out.write_all(b"\n"),
+        Format::Text | Format::Csv => Ok(()),
     }
 }
 
-fn csv(sheet: &Sheet) -> String {
-    let header = sheet.columns.join(",");
-    let rows = sheet.rows.iter().map(|row| row.iter().map(Cell::csv).collect::<Vec<_>>().join(","));
-    std::iter::once(header).chain(rows).map(|line| line + "\n").collect()
+fn write_csv(columns: &[&str], rows: impl Iterator<Item = Vec<Cell>>, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", columns.join(","))?;
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            write!(out, "{}{}", if at > 0 { "," } else { "" }, cell.csv())?;
+        }
+        out.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
-fn json(sheets: &[Sheet]) -> String {
-    let value = match sheets {
-        [only] => only.to_json(),
-        all => all.iter().map(|sheet| (sheet.name.to_owned(), sheet.to_json())).collect::<Map<_, _>>().into(),
-    };
-    format!("{value:#}\n")
+impl Listing<'_> {
+    /// With its rows in memory.
+    pub(super) fn into_sheet(self) -> Sheet {
+        let rows = (self.rows)().collect();
+        Sheet { name: self.name, columns: self.columns, rows, notes: Vec::new() }
+    }
+
+    /// One row to a line.
+    fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(b"[")?;
+        for (at, row) in (self.rows)().enumerate() {
+            out.write_all(if at > 0 { b",\n    {" } else { b"\n    {" })?;
+            for (at, (column, cell)) in self.columns.iter().zip(&row).enumerate() {
+                write!(out, "{}\"{column}\": {}", if at > 0 { ", " } else { "" }, cell.json())?;
+            }
+            out.write_all(b"}")?;
+        }
+        out.write_all(b"\n  ]")
+    }
+
+    /// Aligned: the rows are made twice, first for their widths.
+    fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut columns: Vec<(usize, bool)> = self.columns.iter().map(|name| (name.len(), false)).collect();
+        for row in (self.rows)() {
+            for ((width, is_text), cell) in columns.iter_mut().zip(&row) {
+                *width = (*width).max(cell.text().chars().count());
+                *is_text |= matches!(cell, Cell::Text(_));
+            }
+        }
+        let line = |cells: Vec<String>| -> String {
+            let padded = columns.iter().zip(cells).map(|((width, is_text), cell)| match is_text {
+                true => format!("{cell:<width$}"),
+                false => format!("{cell:>width$}"),
+            });
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        writeln!(out, "{}\n{}", self.name, line(self.columns.iter().map(|name| (*name).to_owned()).collect()))?;
+        (self.rows)().try_for_each(|row| writeln!(out, "{}", line(row.iter().map(Cell::text).collect())))
+    }
 }

@@ -226,7 +226,7 @@ proptest! {
         }
         for table in Table::ALL {
             for format in [Format::Text, Format::Csv, Format::Json] {
-                prop_assert!(!sheet::print(&[table.of(&report)], format).is_empty());
+                prop_assert!(!stats(&report, Some(table), format).is_empty());
             }
         }
         let (recording, seen) = (&report.recording, &report.recording.seen);
@@ -259,5 +259,37 @@ proptest! {
         let three = [(&report, clock(0)), (&report, clock(far_ns)), (&report, clock(-far_ns))];
         let json = chrome::write_merged_json(&three, "any", Vec::new()).expect("a trace");
         serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+        let json = speedscope::write_json(&report, Vec::new()).expect("flame graphs");
+        let flames = serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+        for profile in flames["profiles"].as_array().expect("profiles") {
+            prop_assert!(is_balanced(profile), "{}", profile);
+        }
+        let mut database = rusqlite::Connection::open_in_memory().expect("memory");
+        sqlite::fill(&report, &mut database).expect("a database");
+        let count = "SELECT count(*) FROM vitrum_nodes";
+        let nodes: i64 = database.query_row(count, [], |row| row.get(0)).expect("a count");
+        // Replays that have one number between them stand there once.
+        let numbers: std::collections::BTreeSet<u64> =
+            recording.replays.iter().map(|replay| replay.record.replay).collect();
+        prop_assert!(nodes == recording.nodes.len() as i64 || numbers.len() < recording.replays.len());
     }
+}
+
+/// Whether what is opened is closed, the innermost first, in the order of time.
+fn is_balanced(profile: &serde_json::Value) -> bool {
+    let mut open = Vec::new();
+    let mut at = 0;
+    profile["events"].as_array().expect("events").iter().all(|event| {
+        let now = event["at"].as_u64().expect("a time");
+        let is_after = now >= at;
+        at = now;
+        let fits = match event["type"].as_str() {
+            Some("O") => {
+                open.push(&event["frame"]);
+                true
+            }
+            _ => open.pop() == Some(&event["frame"]),
+        };
+        is_after && fits
+    }) && open.is_empty()
 }

@@ -4,6 +4,7 @@ mod acceptance;
 mod account;
 mod allocation;
 mod diff;
+mod exports;
 mod library;
 mod merge;
 mod page;
@@ -12,6 +13,7 @@ mod shortfalls;
 mod sources;
 mod sources_json;
 mod synthetic;
+mod tables;
 mod trace_json;
 
 use std::path::{Path, PathBuf};

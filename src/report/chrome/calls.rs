@@ -11,7 +11,7 @@ use super::layout::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Layout};
 use crate::report::{Call, Recording};
 
 /// The correlation of a call and of what the device did for it.
-pub(super) fn correlation(recording: &Recording, call: &Call, layout: &Layout) -> u64 {
+pub(in crate::report) fn correlation(recording: &Recording, call: &Call, layout: &Layout) -> u64 {
     match call.replay {
         Some(replay) => layout.correlation(recording.replays[replay as usize].record.replay),
         None => layout.call_correlation(call.record.correlation),

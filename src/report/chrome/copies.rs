@@ -13,18 +13,19 @@ use crate::report::{DeviceCopy, Recording};
 use crate::trace::activity::CopyKind;
 
 /// A copy or fill in the words of PyTorch's tools.
-pub(super) struct CopySlice {
-    kind: CopyKind,
+pub(in crate::report) struct CopySlice {
+    pub(in crate::report) kind: CopyKind,
     /// Of the launch that asked for it, or of the replay that is next to it.
-    correlation: u64,
-    step: Option<u64>,
-    pub(super) start_ns: u64,
-    end_ns: u64,
-    bytes: u64,
+    pub(in crate::report) correlation: u64,
+    /// Known of those that the device stamped.
+    pub(in crate::report) step: Option<u64>,
+    pub(in crate::report) start_ns: u64,
+    pub(in crate::report) end_ns: u64,
+    pub(in crate::report) bytes: u64,
 }
 
 /// Every copy that has a launch in the file, by begin.
-pub(super) fn by_start(recording: &Recording, layout: &Layout) -> Vec<CopySlice> {
+pub(in crate::report) fn by_start(recording: &Recording, layout: &Layout) -> Vec<CopySlice> {
     let seen = recording.seen.copies.iter().filter_map(|copy| seen_copy(recording, copy, layout));
     let mut copies: Vec<CopySlice> = seen.chain(stamped_copies(recording, layout)).collect();
     copies.sort_by_key(|copy| copy.start_ns);

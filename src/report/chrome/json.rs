@@ -55,7 +55,7 @@ impl<W: Write> Events<W> {
 }
 
 /// What an event is made of.
-pub(super) trait Json {
+pub(in crate::report) trait Json {
     /// Text that is JSON already.
     fn raw(&mut self, text: &str) -> &mut Self;
     /// An integer.

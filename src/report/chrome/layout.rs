@@ -6,7 +6,9 @@ use serde::Serialize;
 use crate::report::{Alignment, Recording};
 
 /// The stream of all nodes of one recording, and the tid of its lane. HTA wants it above 0.
-pub(super) const STREAM: u64 = 1;
+pub(in crate::report) const STREAM: u64 = 1;
+/// The device's number in a file of one recording.
+pub(in crate::report) const DEVICE: u64 = 0;
 /// The tids of the lanes above the nodes.
 pub(super) const STEPS_TID: u64 = 1_000;
 pub(super) const LAYERS_TID: u64 = 1_001;
@@ -33,7 +35,7 @@ const CALL_CORRELATIONS: u64 = 1 << 32;
 
 /// Where things stand in the file.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(in crate::report) struct Layout {
     /// The moment that is 0 in the file, on the recording's clock. Before that clock's begin, maybe.
     pub(super) zero_ns: i128,
     /// The recording's first and last moment, on its clock.
@@ -102,10 +104,10 @@ pub struct Placement {
 
 impl Layout {
     /// Of a file with nothing else in it.
-    pub(super) fn alone(recording: &Recording) -> Layout {
+    pub(in crate::report) fn alone(recording: &Recording) -> Layout {
         let (start_ns, end_ns) = window(recording);
         let host = u64::from(recording.header.session.pid);
-        let device = 0;
+        let device = DEVICE;
         Layout {
             zero_ns: start_ns.into(),
             start_ns,

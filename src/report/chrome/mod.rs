@@ -9,14 +9,14 @@
 //! Of several recordings, pids, streams, correlations and graph ids are moved apart, always: HTA takes nodes of one
 //! stream for one device's, and joins what has one correlation.
 
-mod calls;
-mod copies;
+pub(super) mod calls;
+pub(super) mod copies;
 mod engine;
 mod host;
-mod json;
+pub(super) mod json;
 mod lanes;
 mod layout;
-mod nodes;
+pub(super) mod nodes;
 mod requests;
 mod tail;
 
@@ -27,11 +27,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use self::json::{Events, Json};
-use self::layout::Layout;
+pub(super) use self::layout::{DEVICE, Layout, STREAM};
 pub use self::layout::{Pids, Placement};
-use super::{Alignment, Report, ReportError, whole_file};
+use super::{Alignment, Report, ReportError, output};
 
-/// Writes the trace of a recording, gzipped, to a temporary file beside `path` and renames it when it is whole.
+/// Writes the trace of a recording, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one
+/// only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
     write_file(&alone(report), path)
 }
@@ -72,10 +73,14 @@ fn merged<'a>(reports: &[(&'a Report, Alignment)]) -> Vec<Part<'a>> {
 
 fn write_file(parts: &[Part<'_>], path: &Path) -> Result<(), ReportError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    whole_file::write(path, |file| {
-        let gzip = GzEncoder::new(BufWriter::with_capacity(1 << 20, file), Compression::new(1));
-        write_parts(parts, &name, gzip)?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok(())
+    output::whole(path, |file| {
+        let is_zipped = path.extension().is_some_and(|extension| extension == "gz");
+        let out = BufWriter::with_capacity(1 << 20, file);
+        let mut out = match is_zipped {
+            true => write_parts(parts, &name, GzEncoder::new(out, Compression::new(1)))?.finish()?,
+            false => write_parts(parts, &name, out)?,
+        };
+        out.flush()
     })
 }
 

@@ -6,14 +6,13 @@ use super::copies;
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
 use super::layout::{LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
-use crate::report::{NodeTime, Recording, Replay, Report, SeenNode};
+use crate::report::{DeviceRange, NodeTime, Recording, Replay, Report, SeenNode};
 use crate::trace::schema::{Cost, GraphTable, LaunchFacts, NodeInfo, StepSizes};
 
 pub(super) fn write<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
     let recording = &report.recording;
     write_nodes(recording, layout, events)?;
-    write_layers(recording, layout, events)?;
-    write_steps(recording, layout, events)
+    write_ranges(recording, layout, events)
 }
 
 /// The parts of a node's event that are the same in every replay.
@@ -26,7 +25,7 @@ struct NodeText<'a> {
 }
 
 /// Kineto's `graph node id` is unique over all graphs: PyTorch's tools look nodes up by it alone.
-fn graph_node_id(layout: &Layout, graph: &GraphTable, ordinal: usize) -> u64 {
+pub(in crate::report) fn graph_node_id(layout: &Layout, graph: &GraphTable, ordinal: usize) -> u64 {
     layout.graph_id(graph.id) << 32 | ordinal as u64
 }
 
@@ -160,75 +159,27 @@ fn write_seen(seen: &SeenNode, layout: &Layout, out: &mut Vec<u8>) {
     out.raw(r#","lib_dur_us":"#).us(seen.end_ns - seen.start_ns);
 }
 
-/// A slice on a lane that carries no stream, device or correlation.
-struct Slice {
-    start_ns: u64,
-    end_ns: u64,
-    name: String,
-    args: Vec<u8>,
-}
-
-/// Writes slices by begin; each ends at the latest where the next begins.
-fn write_slices<W: Write>(mut slices: Vec<Slice>, tid: u64, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    slices.sort_by_key(|slice| slice.start_ns);
-    for at in 0..slices.len() {
-        let next_ns = slices.get(at + 1).map_or(u64::MAX, |next| next.start_ns);
-        let slice = &slices[at];
-        let end_ns = slice.end_ns.min(next_ns);
-        let out = events.event()?;
-        out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#).string(&slice.name);
-        out.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#).int(tid);
-        out.raw(r#","ts":"#).us(layout.at(slice.start_ns)).raw(r#","dur":"#).us(end_ns - slice.start_ns);
-        out.raw(r#","args":{"#).extend_from_slice(&slice.args);
-        out.raw("}}");
+/// Layers and steps, on lanes that carry no stream, device or correlation.
+fn write_ranges<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    for (ranges, tid) in [(DeviceRange::layers(recording), LAYERS_TID), (DeviceRange::steps(recording), STEPS_TID)] {
+        for range in ranges {
+            let out = events.event()?;
+            out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#);
+            match range.layer {
+                Some(layer) => out.string(&format!("layer {layer}")),
+                None => out.string(&format!("step {}", range.step)),
+            };
+            out.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#).int(tid);
+            out.raw(r#","ts":"#).us(layout.at(range.start_ns)).raw(r#","dur":"#).us(range.end_ns - range.start_ns);
+            out.raw(r#","args":{"#);
+            match range.layer {
+                Some(layer) => _ = out.raw(r#""layer":"#).int(layer).raw(r#","step":"#).int(range.step),
+                None => out.extend_from_slice(&step_args(recording, range.step)),
+            }
+            out.raw("}}");
+        }
     }
     Ok(())
-}
-
-/// One slice for each run of nodes of one layer in one replay.
-fn write_layers<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let mut slices: Vec<Slice> = Vec::new();
-    let mut last: Option<(u32, i32)> = None;
-    for node in &recording.nodes {
-        let layer = recording.info(node).place.layer;
-        let run = Some((node.replay, layer));
-        if run == last
-            && let Some(slice) = slices.last_mut().filter(|_| layer >= 0)
-        {
-            slice.end_ns = slice.end_ns.max(node.end_ns);
-        } else if layer >= 0 {
-            let step = recording.replays[node.replay as usize].record.step;
-            let mut args = Vec::new();
-            args.raw(r#""layer":"#).int(layer as u64).raw(r#","step":"#).int(step);
-            let name = format!("layer {layer}");
-            slices.push(Slice { start_ns: node.start_ns, end_ns: node.end_ns, name, args });
-        }
-        last = run;
-    }
-    write_slices(slices, LAYERS_TID, layout, events)
-}
-
-/// One slice for each step that has nodes, from its first node to its last.
-fn write_steps<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let mut slices: Vec<Slice> = Vec::new();
-    let mut last_step = None;
-    for replay in &recording.replays {
-        let nodes = &recording.nodes[replay.nodes.clone()];
-        let Some(start_ns) = nodes.first().map(|node| node.start_ns) else { continue };
-        let end_ns = nodes.iter().map(|node| node.end_ns).max().unwrap_or(start_ns);
-        let step = replay.record.step;
-        match slices.last_mut().filter(|_| last_step == Some(step)) {
-            Some(slice) => {
-                slice.start_ns = slice.start_ns.min(start_ns);
-                slice.end_ns = slice.end_ns.max(end_ns);
-            }
-            None => {
-                slices.push(Slice { start_ns, end_ns, name: format!("step {step}"), args: step_args(recording, step) })
-            }
-        }
-        last_step = Some(step);
-    }
-    write_slices(slices, STEPS_TID, layout, events)
 }
 
 /// A step's sizes, as arguments.

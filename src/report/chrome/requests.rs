@@ -5,19 +5,18 @@ use std::io::{self, Write};
 use super::json::{Events, Json};
 use super::lanes::{Lanes, Nesting};
 use super::layout::Layout;
-use crate::report::Recording;
-use crate::report::lives::{end_word, lives};
+use crate::report::{Life, Recording};
 
 pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let lives = lives(recording, (layout.start_ns, layout.end_ns));
     let mut lanes = Lanes::new(Nesting::Disjoint);
-    for life in &lives {
+    for life in &Life::all(recording) {
         let tid = 1 + lanes.place(life.start_ns, life.end_ns) as u64;
         let out = slice(&format!("request {}", life.request), tid, (life.start_ns, life.end_ns), layout, events)?;
         out.raw(r#""request":"#).int(life.request).raw(r#","tokens":"#).int(life.tokens.into());
-        out.raw(r#","end":"#).string(end_word(life.ended)).raw("}}");
-        for (stretch, start_ns, end_ns) in &life.stretches {
-            let out = slice(stretch.as_str(), tid, (*start_ns, *end_ns), layout, events)?;
+        out.raw(r#","end":"#).string(life.end_word()).raw("}}");
+        for stretch in &life.stretches {
+            let times = (stretch.start_ns, stretch.end_ns);
+            let out = slice(stretch.doing.as_str(), tid, times, layout, events)?;
             out.raw(r#""request":"#).int(life.request).raw("}}");
         }
     }

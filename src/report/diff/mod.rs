@@ -11,7 +11,8 @@ pub use self::alike::Property;
 use self::samples::Samples;
 pub use self::samples::{Key, Level, UnknownLevel};
 pub use self::shift::Shift;
-use super::{Format, Report, Sheet, sheet};
+use super::sheet::{self, Printed};
+use super::{Format, Report, Sheet};
 
 /// Two recordings.
 #[derive(Debug)]
@@ -154,7 +155,9 @@ impl<'a> Diff<'a> {
             Some(level) => vec![sheets::rows(level, &self.rows(level), usize::MAX)],
             None => self.sheets(if format == Format::Text { sheets::ROWS_SHOWN } else { usize::MAX }),
         };
-        sheet::print(&sheets, format)
+        let mut text = Vec::new();
+        sheet::write(sheets.into_iter().map(Printed::Sheet), format, &mut text).expect("memory takes all");
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     fn sheets(&self, rows_max: usize) -> Vec<Sheet> {

@@ -7,8 +7,7 @@ use super::bars::{Bar, bars};
 use super::columns::Column;
 use super::places::Places;
 use super::series::window;
-use crate::report::lives::Stretch;
-use crate::report::{Completeness, Perturbation, Report, Table, Unaccounted, dominates};
+use crate::report::{Completeness, Doing, Perturbation, Report, Table, Unaccounted, dominates};
 use crate::trace::schema::{Op, Phase};
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
@@ -91,7 +90,7 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         left_out,
         ops: Op::ALL.iter().map(|op| op.as_str()).collect(),
         phases: Phase::ALL.iter().map(|phase| phase.as_str()).collect(),
-        stretches: Stretch::ALL.iter().map(|stretch| stretch.as_str()).collect(),
+        stretches: Doing::ALL.iter().map(|doing| doing.as_str()).collect(),
         ends: ["after the recording", "finished", "aborted"],
         columns,
     }

@@ -24,7 +24,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use self::columns::Columns;
-use super::{Report, ReportError, whole_file};
+use super::{Report, ReportError, output};
 
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLES: [&str; 3] =
@@ -73,7 +73,7 @@ impl Default for Limits {
 
 /// Writes the page to a temporary file beside `path` and renames it when it is whole.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    whole_file::write(path, |mut file| file.write_all(page(report, &Limits::default())?.as_bytes()))
+    output::whole(path, |mut file| file.write_all(page(report, &Limits::default())?.as_bytes()))
 }
 
 /// The page.

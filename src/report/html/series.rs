@@ -4,8 +4,7 @@
 use super::Limits;
 use super::bars::op_sums;
 use super::columns::Columns;
-use crate::report::lives::{Life, Stretch, lives};
-use crate::report::{NodeTime, Recording, Replay, Report};
+use crate::report::{Doing, Life, NodeTime, Recording, Replay, Report};
 use crate::trace::schema::RequestMoment;
 
 /// Writes every column, and returns what was left out, in words.
@@ -17,7 +16,7 @@ pub(super) fn write(report: &Report, limits: &Limits, columns: &mut Columns) -> 
         steps(report, limits.steps, at, columns),
         members(recording, limits, columns),
         spans(recording, limits.spans, at, columns),
-        requests(&lives(recording, window), limits.requests, at, columns),
+        requests(&Life::all(recording), limits.requests, at, columns),
         nodes(recording, limits.nodes, at, columns),
     ];
     left_out.into_iter().flatten().collect()
@@ -94,10 +93,10 @@ fn requests(lives: &[Life], limit: usize, at: impl Fn(u64) -> u64 + Copy, column
     columns.plain("request.end", lives.iter().map(|life| end_number(life.ended)));
     columns.plain("request.stretches", lives.iter().map(|life| life.stretches.len() as u64));
     let stretches = || lives.iter().flat_map(|life| &life.stretches);
-    let kind = |stretch| Stretch::ALL.iter().position(|other| *other == stretch).unwrap_or(0) as u64;
-    columns.plain("stretch.kind", stretches().map(|(stretch, _, _)| kind(*stretch)));
-    columns.delta("stretch.start", stretches().map(|(_, start_ns, _)| at(*start_ns)));
-    columns.plain("stretch.ns", stretches().map(|(_, start_ns, end_ns)| end_ns.saturating_sub(*start_ns)));
+    let kind = |doing| Doing::ALL.iter().position(|other| *other == doing).unwrap_or(0) as u64;
+    columns.plain("stretch.kind", stretches().map(|stretch| kind(stretch.doing)));
+    columns.delta("stretch.start", stretches().map(|stretch| at(stretch.start_ns)));
+    columns.plain("stretch.ns", stretches().map(|stretch| stretch.end_ns.saturating_sub(stretch.start_ns)));
     left_out
 }
 

@@ -14,7 +14,7 @@ pub(super) fn kern_sum(name: &'static str, report: &Report) -> Sheet {
     for node in &recording.nodes {
         durations.entry(&recording.info(node).kernel).or_default().push(node.end_ns - node.start_ns);
     }
-    sheet(name, ("Instances", "Name"), durations, Vec::new())
+    sheet(name, ("Instances", "Name"), durations, Extra::default())
 }
 
 /// `cuda_api_sum`: calls of the driver by function.
@@ -27,7 +27,7 @@ pub(super) fn api_sum(name: &'static str, report: &Report) -> Sheet {
         true => "Calls are seen by the driver's profiling library alone, and it saw none.",
         false => "Calls that launch something or wait, on every thread, by the driver's profiling library.",
     };
-    sheet(name, ("Num Calls", "Name"), durations, vec![note.into()])
+    sheet(name, ("Num Calls", "Name"), durations, Extra { style: None, notes: vec![note.into()] })
 }
 
 /// `cuda_gpu_mem_time_sum`: copies and fills by kind.
@@ -52,10 +52,11 @@ pub(super) fn mem_time_sum(name: &'static str, report: &Report) -> Sheet {
         (false, false) => "Every copy and fill, by the driver's profiling library.",
         (false, true) => "The recording holds no copies.",
     };
-    sheet(name, ("Count", "Operation"), durations, vec![note.into()])
+    sheet(name, ("Count", "Operation"), durations, Extra { style: None, notes: vec![note.into()] })
 }
 
-fn operation(kind: CopyKind) -> &'static str {
+/// A copy's name, as nsys has it.
+pub(super) fn operation(kind: CopyKind) -> &'static str {
     match kind {
         CopyKind::HtoD => "[CUDA memcpy Host-to-Device]",
         CopyKind::DtoH => "[CUDA memcpy Device-to-Host]",
@@ -65,13 +66,23 @@ fn operation(kind: CopyKind) -> &'static str {
     }
 }
 
-type Durations<'a> = BTreeMap<&'a str, Vec<u64>>;
+/// Durations by name.
+pub(super) type Durations<'a> = BTreeMap<&'a str, Vec<u64>>;
 
-fn sheet(
+/// What a table has beside durations by name.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// The column `Style`, the same in all rows.
+    pub(super) style: Option<&'static str>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Durations by name, the largest sum first.
+pub(super) fn sheet(
     name: &'static str,
     (count, key): (&'static str, &'static str),
     durations: Durations<'_>,
-    notes: Vec<String>,
+    Extra { style, notes }: Extra,
 ) -> Sheet {
     let total_ns = sum(durations.values().flatten().copied());
     let mut names: Vec<(u64, &str, Vec<u64>)> =
@@ -80,7 +91,7 @@ fn sheet(
     let row = |(sum_ns, name, mut durations): (u64, &str, Vec<u64>)| {
         durations.sort_unstable();
         let spread = Spread::of(&durations);
-        vec![
+        let mut cells = vec![
             Cell::real(percent(sum_ns as f64, total_ns as f64), 1),
             Cell::Int(sum_ns),
             Cell::Int(durations.len() as u64),
@@ -89,25 +100,16 @@ fn sheet(
             Cell::Int(durations[0]),
             Cell::Int(durations[durations.len() - 1]),
             Cell::Real(spread.deviation, 1),
-            Cell::Text(name.into()),
-        ]
+        ];
+        cells.extend(style.map(|style| Cell::Text(style.into())));
+        cells.push(Cell::Text(name.into()));
+        cells
     };
-    Sheet {
-        name,
-        columns: vec![
-            "Time (%)",
-            "Total Time (ns)",
-            count,
-            "Avg (ns)",
-            "Med (ns)",
-            "Min (ns)",
-            "Max (ns)",
-            "StdDev (ns)",
-            key,
-        ],
-        rows: names.into_iter().map(row).collect(),
-        notes,
-    }
+    let mut columns =
+        vec!["Time (%)", "Total Time (ns)", count, "Avg (ns)", "Med (ns)", "Min (ns)", "Max (ns)", "StdDev (ns)"];
+    columns.extend(style.map(|_| "Style"));
+    columns.push(key);
+    Sheet { name, columns, rows: names.into_iter().map(row).collect(), notes }
 }
 
 /// What sorted values, at least one, have in common.
@@ -119,6 +121,13 @@ pub(super) struct Spread {
 }
 
 impl Spread {
+    /// The value below which this share of the values lies, with what lies between two of them in proportion.
+    pub(super) fn quantile(sorted: &[u64], share: f64) -> Option<f64> {
+        let at = share * sorted.len().checked_sub(1)? as f64;
+        let (low, high) = (sorted[at.floor() as usize] as f64, sorted[at.ceil() as usize] as f64);
+        Some(low + (high - low) * at.fract())
+    }
+
     pub(super) fn of(sorted: &[u64]) -> Spread {
         let count = sorted.len() as f64;
         let mean = sorted.iter().map(|value| *value as f64).sum::<f64>() / count;
@@ -129,5 +138,22 @@ impl Spread {
             median: (low as f64 + high as f64) / 2.0,
             deviation: if sorted.len() < 2 { 0.0 } else { (squares / (count - 1.0)).sqrt() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// numpy.quantile([1, 2, 4, 8, 100], share)
+    #[test]
+    fn quantiles_are_those_of_numpy() {
+        let sorted = [1, 2, 4, 8, 100];
+        for (share, value) in [(0.0, 1.0), (0.5, 4.0), (0.6, 5.6), (0.99, 96.32), (1.0, 100.0)] {
+            let found = Spread::quantile(&sorted, share).expect("values");
+            assert!((found - value).abs() < 1e-9, "{share}: {found}");
+        }
+        assert_eq!(Spread::quantile(&[7], 0.99), Some(7.0));
+        assert_eq!(Spread::quantile(&[], 0.5), None);
     }
 }

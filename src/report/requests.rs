@@ -1,0 +1,192 @@
+//! The lives of requests, as far as a recording saw them: stretches of waiting and of work, and the steps they were in.
+
+use std::collections::BTreeMap;
+
+use super::Recording;
+use crate::trace::schema::{RequestMoment, RequestRecord};
+
+/// What a request does between two moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It waits for its first step.
+    Queued,
+    /// Its prompt's rows are in steps.
+    Prefill,
+    /// Its tokens are drawn.
+    Decode,
+    /// Its pages were taken away, and it is in no step again yet.
+    Preempted,
+    /// It began before the recording, so which of the above is not known.
+    Running,
+}
+
+impl Doing {
+    /// Everything that it may do.
+    pub const ALL: [Doing; 5] = [Doing::Queued, Doing::Prefill, Doing::Decode, Doing::Preempted, Doing::Running];
+
+    /// Its name in tables and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Doing::Queued => "queued",
+            Doing::Prefill => "prefill",
+            Doing::Decode => "decode",
+            Doing::Preempted => "preempted",
+            Doing::Running => "running",
+        }
+    }
+}
+
+/// A stretch of a request's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// What it did.
+    pub doing: Doing,
+    /// Begin.
+    pub start_ns: u64,
+    /// End.
+    pub end_ns: u64,
+}
+
+/// A request's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// The request.
+    pub request: u64,
+    /// Its first moment, or the recording's begin.
+    pub start_ns: u64,
+    /// Its end, or the recording's.
+    pub end_ns: u64,
+    /// What it did, one after the other.
+    pub stretches: Vec<Stretch>,
+    /// When it arrived, if the recording saw that.
+    pub queued_ns: Option<u64>,
+    /// When its first token was sent, if the recording saw that.
+    pub first_token_ns: Option<u64>,
+    /// Tokens of its prompt, known where it arrived within the recording.
+    pub prompt_tokens: Option<u32>,
+    /// Tokens at its last moment.
+    pub tokens: u32,
+    /// How it ended; `None`: it was still running when the recording ended.
+    pub ended: Option<RequestMoment>,
+    /// The steps that it had rows in, ascending.
+    pub steps: Vec<u64>,
+}
+
+impl Life {
+    /// The lives in a recording, by begin. A request of which only batch compositions are known ran all the time.
+    pub fn all(recording: &Recording) -> Vec<Life> {
+        let clock_ns = recording.header.session.clock.monotonic_ns;
+        let window = recording.window().unwrap_or((clock_ns, clock_ns));
+        let mut known: BTreeMap<u64, (Vec<&RequestRecord>, Vec<u64>)> = BTreeMap::new();
+        for record in &recording.requests {
+            known.entry(record.request).or_default().0.push(record);
+        }
+        for member in &recording.members {
+            known.entry(member.request).or_default().1.push(member.step);
+        }
+        let known = known.into_iter();
+        let mut lives: Vec<Life> =
+            known.map(|(request, (moments, steps))| Life::of(recording, request, &moments, steps, window)).collect();
+        lives.sort_by_key(|life| (life.start_ns, life.request));
+        lives
+    }
+
+    fn of(
+        recording: &Recording,
+        request: u64,
+        moments: &[&RequestRecord],
+        mut steps: Vec<u64>,
+        (window_start_ns, window_end_ns): (u64, u64),
+    ) -> Life {
+        steps.dedup();
+        let arrival = moments.first().filter(|record| record.moment == RequestMoment::Queued);
+        let start_ns = arrival.map_or(window_start_ns, |record| record.at_ns);
+        let mut life = Life {
+            request,
+            start_ns,
+            end_ns: window_end_ns,
+            stretches: Vec::new(),
+            queued_ns: arrival.map(|record| record.at_ns),
+            first_token_ns: None,
+            prompt_tokens: arrival.map(|record| record.tokens),
+            tokens: moments.last().map_or(0, |record| record.tokens),
+            ended: None,
+            steps,
+        };
+        // What it does until the next moment; before the first one it was running, if it was there.
+        let mut doing = arrival.is_none().then_some(Doing::Running);
+        let mut since_ns = start_ns;
+        for record in moments {
+            life.push(recording, doing, (since_ns, record.at_ns));
+            since_ns = record.at_ns;
+            doing = match record.moment {
+                RequestMoment::Queued => Some(Doing::Queued),
+                RequestMoment::Scheduled => Some(Doing::Prefill),
+                RequestMoment::FirstToken => Some(Doing::Decode),
+                RequestMoment::Preempted => Some(Doing::Preempted),
+                RequestMoment::Finished | RequestMoment::Aborted => None,
+            };
+            if record.moment == RequestMoment::FirstToken {
+                life.first_token_ns.get_or_insert(record.at_ns);
+            }
+            life.ended = doing.is_none().then_some(record.moment);
+        }
+        life.push(recording, doing, (since_ns, window_end_ns));
+        life.end_ns = if doing.is_some() { window_end_ns } else { since_ns };
+        life
+    }
+
+    /// Adds a stretch. No moment says when a preempted request goes on: the begin of its next step does.
+    fn push(&mut self, recording: &Recording, doing: Option<Doing>, (start_ns, end_ns): (u64, u64)) {
+        let Some(doing) = doing else { return };
+        let steps = self.steps.iter().filter(|_| doing == Doing::Preempted).filter_map(|step| recording.step(*step));
+        let resumed_ns = steps.map(|step| step.start_ns).find(|at_ns| (start_ns..end_ns).contains(at_ns));
+        self.stretches.push(Stretch { doing, start_ns, end_ns: resumed_ns.unwrap_or(end_ns) });
+        if let Some(start_ns) = resumed_ns {
+            let doing = match (self.first_token_ns, self.queued_ns) {
+                (Some(_), _) => Doing::Decode,
+                (None, Some(_)) => Doing::Prefill,
+                (None, None) => Doing::Running,
+            };
+            self.stretches.push(Stretch { doing, start_ns, end_ns });
+        }
+    }
+
+    /// How long it did something, in all.
+    pub fn ns_of(&self, doing: Doing) -> u64 {
+        let stretches = self.stretches.iter().filter(|stretch| stretch.doing == doing);
+        super::stats::sum(stretches.map(|stretch| stretch.end_ns - stretch.start_ns))
+    }
+
+    /// Tokens of its answer, known at its end.
+    pub fn answer_tokens(&self) -> Option<u32> {
+        self.ended.map(|_| self.tokens)
+    }
+
+    /// From its arrival to its first token.
+    pub fn first_token_after_ns(&self) -> Option<u64> {
+        Some(self.first_token_ns?.saturating_sub(self.queued_ns?))
+    }
+
+    /// From its arrival to its end.
+    pub fn whole_ns(&self) -> Option<u64> {
+        let arrival_ns = self.queued_ns?;
+        self.ended.map(|_| self.end_ns.saturating_sub(arrival_ns))
+    }
+
+    /// Mean time from one token to the next, of an answer that was finished.
+    pub fn inter_token_ns(&self) -> Option<f64> {
+        let decode_ns = self.end_ns.saturating_sub(self.first_token_ns?);
+        let intervals = self.tokens.checked_sub(1).filter(|intervals| *intervals > 0)?;
+        (self.ended == Some(RequestMoment::Finished)).then(|| decode_ns as f64 / f64::from(intervals))
+    }
+
+    /// How it ended, in a word or three.
+    pub fn end_word(&self) -> &'static str {
+        match self.ended {
+            Some(RequestMoment::Finished) => "finished",
+            Some(_) => "aborted",
+            None => "after the recording",
+        }
+    }
+}
