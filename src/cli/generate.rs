@@ -93,15 +93,7 @@ pub(super) fn run(
             format!("--max-tokens is {max_tokens}, and behind a prompt of {tokens} there is room for {room}").into()
         );
     }
-    let sampling = SamplingParams {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        seed: args.seed,
-        max_tokens: args.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT.min(room.max(1) as u32)),
-        ignore_eos: args.ignore_eos,
-        ..SamplingParams::default()
-    };
+    let sampling = args.sampling(room);
     let prompt_tokens = prompt.len();
     let session = SessionOptions {
         prefix: "generate".into(),
@@ -132,6 +124,21 @@ pub(super) fn run(
     engine.shutdown();
     answer.report(prompt_tokens);
     recorded.unwrap_or(Ok(()))
+}
+
+impl GenerateArgs {
+    /// How to draw, behind a prompt that leaves room for so many tokens.
+    fn sampling(&self, room: usize) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            max_tokens: self.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT.min(room.max(1) as u32)),
+            ignore_eos: self.ignore_eos,
+            ..SamplingParams::default()
+        }
+    }
 }
 
 /// Ends a recording, makes its trace and names both.

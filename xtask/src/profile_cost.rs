@@ -67,8 +67,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     server.load(args, 4)?;
     server.record(args, 2)?; // the first recording measures the device
     println!(
-        "| requests | tok/s without | tok/s recorded | ratio | stop and files, ms | node times | recording, MB | trace, \
-         MB | peak RSS of the server, MB |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| requests | tok/s without | tok/s recorded | ratio | stop and files, ms | node times | recording, MB | \
+         trace, MB | peak RSS of the server, MB |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
     for num_prompts in &args.num_prompts {
         let figures = server.compare(args, *num_prompts)?;
@@ -80,8 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
 fn row(num_prompts: usize, mut figures: Figures) -> String {
     let ratios: Vec<f64> = figures.on.iter().zip(&figures.off).map(|(on, off)| on / off).collect();
-    let (low, high) =
-        ratios.iter().fold((f64::MAX, f64::MIN), |(low, high), ratio| (low.min(*ratio), high.max(*ratio)));
+    let low = ratios.iter().copied().fold(f64::MAX, f64::min);
+    let high = ratios.iter().copied().fold(f64::MIN, f64::max);
     format!(
         "| {num_prompts} | {:.0} | {:.0} | {:.3} ({low:.2} to {high:.2}) | {:.0} | {:.0} | {:.2} | {:.2} | {:.0} |",
         median(&mut figures.off),
