@@ -52,6 +52,8 @@ pub struct Stretch {
 pub struct Life {
     /// The request.
     pub request: u64,
+    /// What its client calls it, if it does: its `X-Request-Id`.
+    pub name: Option<String>,
     /// Its first moment, or the recording's begin.
     pub start_ns: u64,
     /// Its end, or the recording's.
@@ -103,6 +105,7 @@ impl Life {
         let start_ns = arrival.map_or(window_start_ns, |record| record.at_ns);
         let mut life = Life {
             request,
+            name: recording.names.get(&request).cloned(),
             start_ns,
             end_ns: window_end_ns,
             stretches: Vec::new(),

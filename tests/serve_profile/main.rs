@@ -5,6 +5,7 @@ mod commands;
 mod endurance;
 mod known_truth;
 mod merged;
+mod names;
 mod routes;
 #[path = "../support/mod.rs"]
 mod support;

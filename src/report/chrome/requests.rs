@@ -13,7 +13,11 @@ pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &m
         let tid = 1 + lanes.place(life.start_ns, life.end_ns) as u64;
         let out = slice(&format!("request {}", life.request), tid, (life.start_ns, life.end_ns), layout, events)?;
         out.raw(r#""request":"#).int(life.request).raw(r#","tokens":"#).int(life.tokens.into());
-        out.raw(r#","end":"#).string(life.end_word()).raw("}}");
+        out.raw(r#","end":"#).string(life.end_word());
+        if let Some(name) = &life.name {
+            out.raw(r#","request id":"#).string(name);
+        }
+        out.raw("}}");
         for stretch in &life.stretches {
             let times = (stretch.start_ns, stretch.end_ns);
             let out = slice(stretch.doing.as_str(), tid, times, layout, events)?;

@@ -13,7 +13,7 @@
 //! - `vitrum_account`: the parts of a step's time: step, part, ns
 //! - `vitrum_phases`: stretches of the engine's thread: phase, step, start_ns, end_ns
 //! - `vitrum_requests`: request, start_ns, end_ns, queue_ns, prefill_ns, decode_ns, preempted_ns, e2e_ns, ttft_ns,
-//!   itl_ns, prompt_tokens, answer_tokens, steps, nodes_ns, ended
+//!   itl_ns, prompt_tokens, answer_tokens, steps, nodes_ns, ended, name
 //! - `vitrum_members`: a request's rows in a step: step, request, tokens, prefill_tokens, kv_len
 //! - `vitrum_replays`: replay, step, graph_id, launch_start_ns, launch_end_ns, stamps, activity
 //! - `vitrum_graphs`: graph_id, graph, kind, bucket

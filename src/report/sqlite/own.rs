@@ -34,7 +34,8 @@ CREATE TABLE vitrum_members (step INTEGER NOT NULL, request INTEGER NOT NULL, to
 CREATE TABLE vitrum_requests (request INTEGER NOT NULL PRIMARY KEY, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
     queue_ns INTEGER NOT NULL, prefill_ns INTEGER NOT NULL, decode_ns INTEGER NOT NULL, preempted_ns INTEGER NOT NULL,
     e2e_ns INTEGER, ttft_ns INTEGER, itl_ns REAL, prompt_tokens INTEGER, answer_tokens INTEGER,
-    steps INTEGER NOT NULL, nodes_ns INTEGER NOT NULL, ended TEXT NOT NULL);
+    steps INTEGER NOT NULL, nodes_ns INTEGER NOT NULL, ended TEXT NOT NULL,
+    name TEXT);
 CREATE VIEW vitrum_nodes AS SELECT k.start AS start_ns, k.\"end\" AS end_ns, k.\"end\" - k.start AS ns,
     k.vitrumExclNs AS excl_ns, k.vitrumWaitNs AS wait_ns, r.step AS step, k.correlationId AS replay, g.graph AS graph,
     n.ordinal AS ordinal, n.layer AS layer, n.op AS op, n.kernel AS kernel, n.choice AS choice,
@@ -206,7 +207,7 @@ fn requests(recording: &Recording, frame: &Frame, to: &Connection) -> rusqlite::
     }
     let node_ns = node_ns_by_step(recording);
     let mut insert = to.prepare(
-        "INSERT INTO vitrum_requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        "INSERT INTO vitrum_requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
     for life in Life::all(recording) {
         let of_steps = life.steps.iter().filter_map(|step| node_ns.get(step).copied());
@@ -226,6 +227,7 @@ fn requests(recording: &Recording, frame: &Frame, to: &Connection) -> rusqlite::
             life.steps.len() as i64,
             count(of_steps.fold(0, u64::saturating_add)),
             life.end_word(),
+            life.name,
         ])?;
     }
     Ok(())

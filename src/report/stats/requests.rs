@@ -26,6 +26,7 @@ pub(super) fn request_sum(name: &'static str, report: &Report) -> Sheet {
             Cell::Int(life.steps.len() as u64),
             Cell::Int(sum(of_steps)),
             Cell::Text(life.end_word().into()),
+            life.name.clone().map_or(Cell::Missing, Cell::Text),
         ]
     };
     let (with, of) = (node_ns.len(), recording.steps.len());
@@ -45,6 +46,7 @@ pub(super) fn request_sum(name: &'static str, report: &Report) -> Sheet {
             "Steps",
             "Nodes of its steps (ns)",
             "End",
+            "Name",
         ],
         rows: Life::all(recording).iter().map(row).collect(),
         notes: vec![

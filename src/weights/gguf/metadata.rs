@@ -89,6 +89,15 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// A text that is only shown: what is no UTF-8 in it is replaced.
+    pub(super) fn text_shown(&self, key: &str) -> Result<Option<String>, WeightsError> {
+        match self.entries.get(key) {
+            None => Ok(None),
+            Some(Value::Text(range)) => Ok(Some(String::from_utf8_lossy(&self.data[range.clone()]).into_owned())),
+            Some(_) => Err(self.wrong(key, "a string")),
+        }
+    }
+
     pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, WeightsError> {
         match self.entries.get(key) {
             None => Ok(None),

@@ -125,7 +125,7 @@ fn read_config(
     const RMS_EPS: &str = "llama.attention.layer_norm_rms_epsilon";
     Ok(ModelConfig {
         architecture: Architecture::Llama,
-        name: metadata.text("general.name")?.unwrap_or("unnamed").to_owned(),
+        name: metadata.text_shown("general.name")?.unwrap_or_else(|| "unnamed".into()),
         layers: size("llama.block_count", LAYERS_MAX)?,
         hidden,
         ffn: size("llama.feed_forward_length", DIMENSION_MAX)?,
