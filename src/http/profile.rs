@@ -37,7 +37,9 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
     let _changing = state.sessions.changing.lock().await;
     let (engine, asked) = (state.engine.clone(), options.clone());
     let started = blocking(move || engine.start_profile(asked)).await?;
-    let session = state.sessions.add(started, &options, profile.render)?;
+    // Nobody would make its files.
+    let undo = |_: &ApiError| drop(state.engine.stop_profile(None));
+    let session = state.sessions.add(started, &options, profile.render).inspect_err(undo)?;
     let started = session.started();
     tracing::info!(id = started.id, spool = %started.path.display(), "recording");
     Ok(json(to_json(&Started {
