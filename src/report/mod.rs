@@ -23,7 +23,7 @@ use serde::Serialize;
 pub use self::account::{Account, Parts, StepAccount, Unaccounted};
 pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompleteness};
 pub use self::error::ReportError;
-pub use self::model::{Call, DeviceCopy, NodeTime, Recording, Replay, Seen, SeenNode};
+pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode};
 pub use self::perturbation::Perturbation;
 pub use self::sheet::{Format, Sheet};
 pub use self::stats::{Table, dominates};

@@ -5,6 +5,7 @@ mod account;
 mod allocation;
 mod library;
 mod recorder;
+mod ring;
 mod shortfalls;
 mod sources;
 mod sources_json;
