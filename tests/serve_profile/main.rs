@@ -1,6 +1,7 @@
 //! Recording a server as users do: over HTTP, into files, read with `vitrum profile stats` and as a trace.
 
 mod known_truth;
+mod limits;
 mod routes;
 #[path = "../support/mod.rs"]
 mod support;
