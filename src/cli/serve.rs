@@ -12,7 +12,7 @@ use crate::engine;
 use crate::http::{self, ProfileOptions, ServeOptions};
 use crate::report;
 use crate::text::ChatTemplate;
-use crate::trace::session::TraceSource;
+use crate::trace::session::{Keep, TraceSource};
 
 /// Serves a model over the OpenAI API.
 #[derive(Args, Debug)]
@@ -42,9 +42,13 @@ pub(super) struct ServeArgs {
     /// The folder for recordings [default: VITRUM_PROFILE_DIR, else the current folder]
     #[arg(long)]
     profile_dir: Option<PathBuf>,
-    /// The most bytes of a recording; what comes first is kept
+    /// The most bytes of a recording
     #[arg(long, default_value_t = 4 << 30)]
     profile_max_bytes: u64,
+    /// What is kept of a recording that they are too few for, unless /start_profile says so: `first`, and the rest is
+    /// left out, or `last`, and later records go over the oldest
+    #[arg(long, value_name = "WHICH", default_value = "first", value_parser = parse_keep)]
+    profile_keep: Keep,
 }
 
 pub(super) fn run(
@@ -67,6 +71,7 @@ pub(super) fn run(
     let profile = ProfileOptions {
         dir: args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")),
         bytes_max: args.profile_max_bytes,
+        keep: args.profile_keep,
         source: source.on(model.device)?,
         granularity: args.trace.granularity(),
         render: |spool| Ok(report::render(spool)?.files),
@@ -103,4 +108,12 @@ pub(super) fn run(
     engine.shutdown();
     served?;
     failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn parse_keep(word: &str) -> Result<Keep, &'static str> {
+    match word {
+        "first" => Ok(Keep::First),
+        "last" => Ok(Keep::Last),
+        _ => Err("a recording keeps `first` or `last`"),
+    }
 }

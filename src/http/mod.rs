@@ -37,7 +37,7 @@ pub use self::signals::termination;
 use self::state::State;
 use crate::engine::Engine;
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::trace::session::{Granularity, TraceSource};
+use crate::trace::session::{Granularity, Keep, TraceSource};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -71,6 +71,8 @@ pub struct ProfileOptions {
     pub dir: PathBuf,
     /// The most bytes of a spool.
     pub bytes_max: u64,
+    /// What is kept of a recording that they are too few for, unless the client says so.
+    pub keep: Keep,
     /// What times the nodes.
     pub source: TraceSource,
     /// What a record is of, unless the client says so.
@@ -182,6 +184,7 @@ pub fn run(
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(HttpError::Runtime)?;
     runtime.block_on(async {
         let asked = termination().map_err(HttpError::Runtime)?;
+        signals::outlive_full_files().map_err(HttpError::Runtime)?;
         let shutdown = signals::or_end(asked, engine.end());
         serve(options, engine, tokenizer, template, shutdown).await
     })

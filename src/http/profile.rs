@@ -15,7 +15,7 @@ use super::parse::profile::{StartProfileRequest, StopProfileRequest};
 use super::sessions::{Session, Status};
 use super::state::{State, blocking};
 use crate::engine::ProfileError;
-use crate::trace::session::{SessionOptions, SessionSources};
+use crate::trace::session::{Keep, SessionOptions, SessionSources};
 use crate::trace::window::Window;
 
 /// The prefix of file names unless the client gives one.
@@ -29,6 +29,7 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
         dir: profile.dir.clone(),
         prefix: request.prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
         max_bytes: request.max_bytes.unwrap_or(profile.bytes_max),
+        keep: request.keep.unwrap_or(profile.keep),
         toggle: request.toggle,
         source: profile.source,
         granularity: request.granularity.unwrap_or(profile.granularity),
@@ -47,6 +48,8 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
         dir: options.dir,
         spool: started.path.clone(),
         sources: &started.sources,
+        max_bytes: options.max_bytes,
+        keep: options.keep,
         window: &options.window,
     })))
 }
@@ -119,6 +122,8 @@ struct Started<'a> {
     spool: PathBuf,
     /// `asked`, `used`, `library`, and in `absent` why what was asked for is not what is used.
     sources: &'a SessionSources,
+    max_bytes: u64,
+    keep: Keep,
     window: &'a Window,
 }
 

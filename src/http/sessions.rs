@@ -17,7 +17,7 @@ use super::error::ApiError;
 use crate::device::{monotonic_ns, yield_to_others};
 use crate::engine::{Profile, ProfileError, SessionStarted};
 use crate::trace::progress::{Snapshot, State as Activity};
-use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
+use crate::trace::session::{Keep, Overwritten, RecordError, SessionOptions, SessionSources, SpoolSummary};
 use crate::trace::window::Window;
 
 /// So many recordings are remembered.
@@ -36,6 +36,7 @@ pub(crate) struct Sessions {
 pub(crate) struct Session {
     started: SessionStarted,
     window: Window,
+    keep: Keep,
     /// In seconds of the Unix clock.
     start: u64,
     /// When somebody asked it to end.
@@ -83,6 +84,8 @@ pub(crate) struct Status {
     steps: u64,
     nodes: u64,
     bytes: u64,
+    /// What is kept if its limit is too small: the steps above are all that it ever had.
+    keep: Keep,
     /// Of its duration; `null` if it has none, or has not begun.
     seconds_left: Option<f64>,
     /// Of all steps that it is to have; `null` if there is no such number, or one for each stage.
@@ -106,6 +109,7 @@ impl Sessions {
         let session = Arc::new(Session {
             started: profile.started().clone(),
             window: options.window.clone(),
+            keep: options.keep,
             start: unix_seconds(),
             stopped: OnceLock::new(),
             is_claimed: AtomicBool::new(false),
@@ -224,6 +228,7 @@ impl Session {
             steps,
             nodes,
             bytes,
+            keep: self.keep,
             seconds_left: seconds_left.filter(|_| is_open),
             steps_left: steps_max.map(|max| max.saturating_sub(steps)).filter(|_| is_open),
             window: self.window.clone(),
@@ -250,6 +255,9 @@ impl Session {
     fn finish(&self, profile: Profile, render: Render) -> Result<Stopped, ApiError> {
         let summary = profile.wait()?;
         let stop_ms = self.stopped.get().map(|since| since.elapsed().as_secs_f64() * 1e3);
+        if let Some(error) = &summary.write_error {
+            tracing::error!(id = self.id(), "the recording ends early: {error}");
+        }
         self.phase.send_replace(Phase::Rendering);
         yield_to_others();
         let render_start = Instant::now();
@@ -267,7 +275,10 @@ impl Session {
 
 impl Stopped {
     fn log(&self) {
-        let SpoolSummary { id, expected, received, activity, .. } = &self.summary;
+        let SpoolSummary { id, expected, received, activity, overwritten, .. } = &self.summary;
+        if let Some(Overwritten { records, whole_from_step }) = overwritten {
+            tracing::info!(id, overwritten = records.nodes, whole_from_step, "what came first was overwritten");
+        }
         for trouble in activity.iter().flat_map(|counts| counts.given_up.iter().chain(&counts.errors)) {
             tracing::warn!(id, "the driver's profiling library: {trouble}");
         }

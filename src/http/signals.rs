@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. And the engine's own end.
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. And the engine's own end. SIGXFSZ is
+//! none: a file that may not grow any more is a write that fails.
 
 use std::future::Future;
 use std::io;
@@ -22,6 +23,12 @@ pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
             std::process::exit(EXIT_AT_ONCE);
         });
     })
+}
+
+/// A file at its limit (`ulimit -f`) costs the recording that is written into it, and not the server.
+pub(super) fn outlive_full_files() -> io::Result<()> {
+    // The handler stays when nobody listens any more.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
 
 /// Done when the end was asked for, or when the engine has ended: then nothing can be answered any more.

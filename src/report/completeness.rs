@@ -1,6 +1,9 @@
 //! Is every node time there? Expected comes from the engine's own count in the closing block, received from counting
 //! what is in the file; the recorder only says what it left out, and why.
 //!
+//! A ring was asked to let old records go. What is gone is counted, and so is what is left of steps that are not whole
+//! any more; it is complete if it has everything else.
+//!
 //! A node's time is its stamp, or what the driver's profiling library saw of it where it has no stamp. What the library
 //! was to see beside stamps is counted apart: what it did not see leaves the recording whole, what the file had no room
 //! for does not.
@@ -13,7 +16,7 @@ use serde::{Serialize, Serializer};
 use super::model::{Recording, Replay};
 use super::stats::sum;
 use crate::trace::schema::GraphKey;
-use crate::trace::session::{Closing, Counts};
+use crate::trace::session::{Closing, Counts, Keep};
 
 /// Node times expected and found.
 #[derive(Clone, Debug, Serialize)]
@@ -28,14 +31,24 @@ pub struct Completeness {
     pub dropped: u64,
     /// Node times that the graph did not write, or not as times.
     pub invalid: u64,
-    /// Expected, and neither received nor dropped nor invalid.
+    /// Node times that later records went over, in a ring.
+    pub overwritten: u64,
+    /// Node times of steps that are not whole because of that: they are in the file, and in nothing made of it.
+    pub trimmed: u64,
+    /// Expected, and nothing of all that.
     pub missing: u64,
     /// More than expected.
     pub surplus: u64,
     /// The recording was cut off: the engine's count is not in it.
     pub truncated: bool,
-    /// The recording's file was full, so what came later was left out.
+    /// The recording's file was full, so what came later was left out, or went over what came first.
     pub limit_reached: bool,
+    /// Which of the two it was to be.
+    pub keep: Keep,
+    /// Records of every kind that later ones went over.
+    pub overwritten_records: Counts,
+    /// Of this step and all later ones no record was overwritten; `None` if none of any was.
+    pub whole_from_step: Option<u64>,
     /// Records of every kind that the recorder left out.
     pub dropped_records: Counts,
     /// Records in the file that refer to something which is not in it.
@@ -82,7 +95,7 @@ pub struct ActivityCompleteness {
 }
 
 /// Node times of one graph, expected and found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct GraphCompleteness {
     /// The graph's number.
     pub graph: u32,
@@ -103,7 +116,11 @@ pub struct GraphCompleteness {
     pub dropped: u64,
     /// No times.
     pub invalid: u64,
-    /// Those among them that are of the activity.
+    /// Overwritten, or of steps that are not whole because others were.
+    pub overwritten: u64,
+    /// Their replays.
+    pub replays_overwritten: u64,
+    /// Those among the invalid that are of the activity.
     #[serde(skip)]
     invalid_activity: u64,
 }
@@ -112,6 +129,9 @@ impl fmt::Display for Completeness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let received = self.received;
         match self.expected {
+            _ if self.complete && self.whole_from_step.is_some() => {
+                write!(f, "the recording is complete: the last {received} node times, as it was asked to keep")
+            }
             _ if self.complete => write!(f, "the recording is complete: {received} node times"),
             Some(expected) => write!(f, "the recording is incomplete: {received} of {expected} node times"),
             None => write!(f, "the recording was cut off: {received} node times, and not how many there should be"),
@@ -127,22 +147,34 @@ impl Completeness {
         if let Some(closing) = closing {
             merge_counts(&mut graphs, closing);
         }
-        graphs.retain(|graph| graph.replays_received > 0 || graph.replays_expected > Some(0));
+        graphs.retain(|graph| {
+            [graph.replays_received, graph.replays_overwritten] != [0; 2] || graph.replays_expected > Some(0)
+        });
         let sum = |count: fn(&GraphCompleteness) -> u64| graphs.iter().map(count).fold(0, u64::saturating_add);
         let dropped_records = closing.map(|closing| closing.dropped).unwrap_or_default();
         // Of graphs that the recording does not describe, the recorder's sum is all that is known.
         let dropped_elsewhere = dropped_records.nodes.saturating_sub(sum(|graph| graph.dropped));
         let surplus_activity = recording.seen.surplus[1];
+        let lost = recording.lost.clone().unwrap_or_default();
+        let overwritten = lost.overwritten.records;
+        // What the recorder says of its graphs is what the oldest block in the file says of all of them.
+        let by_graph = sum(|graph| graph.overwritten).saturating_sub(lost.trimmed.nodes);
+        let unclear = if closing.is_some() { overwritten.nodes.abs_diff(by_graph) } else { 0 };
         let mut completeness = Completeness {
             complete: false,
             expected: closing.map(|_| sum(|graph| graph.expected.unwrap_or(0))),
             received: sum(|graph| graph.received),
             dropped: dropped_records.nodes,
             invalid: sum(|graph| graph.invalid),
-            missing: sum(GraphCompleteness::missing).saturating_sub(dropped_elsewhere),
+            overwritten: overwritten.nodes,
+            trimmed: lost.trimmed.nodes,
+            missing: sum(GraphCompleteness::missing).saturating_sub(dropped_elsewhere).saturating_add(unclear),
             surplus: sum(GraphCompleteness::surplus).saturating_add(surplus_activity),
             truncated: closing.is_none(),
-            limit_reached: closing.is_some_and(|closing| closing.limit_reached),
+            limit_reached: closing.is_some_and(|closing| closing.limit_reached) || recording.lost.is_some(),
+            keep: if recording.header.ring.is_some() { Keep::Last } else { Keep::First },
+            overwritten_records: overwritten,
+            whole_from_step: recording.lost.as_ref().map(|lost| lost.overwritten.whole_from_step),
             dropped_records,
             orphans: recording.orphans,
             activity: ActivityCompleteness::of(recording),
@@ -154,16 +186,20 @@ impl Completeness {
 
     fn holds(&self) -> bool {
         !self.truncated
-            && self.expected == Some(self.received)
+            && self.expected == Some(sum([self.received, self.overwritten, self.trimmed]))
             && [self.invalid, self.missing, self.surplus, self.orphans, self.dropped_records.total()] == [0; 5]
             && self.activity.as_ref().is_none_or(|activity| !activity.alone || activity.unresolved == 0)
-            && self.graphs.iter().all(|graph| graph.replays_expected == Some(graph.replays_received))
+            && self.graphs.iter().all(|graph| graph.replays_expected == Some(graph.replays_found()))
     }
 }
 
 impl GraphCompleteness {
     fn found(&self) -> u64 {
-        self.received.saturating_add(self.dropped).saturating_add(self.invalid)
+        sum([self.received, self.dropped, self.invalid, self.overwritten])
+    }
+
+    fn replays_found(&self) -> u64 {
+        self.replays_received.saturating_add(self.replays_overwritten)
     }
 
     fn missing(&self) -> u64 {
@@ -236,17 +272,17 @@ impl ActivityCompleteness {
 }
 
 fn count_received(recording: &Recording) -> Vec<GraphCompleteness> {
-    let counted = |table: &crate::trace::schema::GraphTable| GraphCompleteness {
-        graph: table.id,
-        key: Some(table.key),
-        nodes_per_replay: table.nodes.len() as u64,
-        replays_expected: None,
-        replays_received: 0,
-        expected: None,
-        received: 0,
-        dropped: 0,
-        invalid: 0,
-        invalid_activity: 0,
+    let trimmed = |graph: u32| recording.lost.as_ref().and_then(|lost| lost.trimmed_of.get(&graph));
+    let counted = |table: &crate::trace::schema::GraphTable| {
+        let [replays_overwritten, overwritten] = trimmed(table.id).copied().unwrap_or_default();
+        GraphCompleteness {
+            graph: table.id,
+            key: Some(table.key),
+            nodes_per_replay: table.nodes.len() as u64,
+            overwritten,
+            replays_overwritten,
+            ..GraphCompleteness::default()
+        }
     };
     let mut graphs: Vec<GraphCompleteness> = recording.graphs.iter().map(counted).collect();
     for replay in &recording.replays {
@@ -262,18 +298,7 @@ fn count_received(recording: &Recording) -> Vec<GraphCompleteness> {
 fn merge_counts(graphs: &mut Vec<GraphCompleteness>, closing: &Closing) {
     for expected in &closing.expected.graphs {
         let at = graphs.iter().position(|graph| graph.graph == expected.graph).unwrap_or_else(|| {
-            graphs.push(GraphCompleteness {
-                graph: expected.graph,
-                key: None,
-                nodes_per_replay: 0,
-                replays_expected: None,
-                replays_received: 0,
-                expected: None,
-                received: 0,
-                dropped: 0,
-                invalid: 0,
-                invalid_activity: 0,
-            });
+            graphs.push(GraphCompleteness { graph: expected.graph, ..GraphCompleteness::default() });
             graphs.len() - 1
         });
         graphs[at].replays_expected = Some(expected.replays);
@@ -285,6 +310,8 @@ fn merge_counts(graphs: &mut Vec<GraphCompleteness>, closing: &Closing) {
         graph.expected.get_or_insert(0);
         if let Some(recorded) = closing.graphs.iter().find(|recorded| recorded.graph == graph.graph) {
             graph.dropped = recorded.dropped;
+            graph.overwritten = graph.overwritten.saturating_add(recorded.overwritten);
+            graph.replays_overwritten = graph.replays_overwritten.saturating_add(recorded.overwritten_replays);
             // Includes replays that came with a wrong number of times, which are not in the file.
             graph.invalid = graph.invalid_activity.saturating_add(recorded.invalid);
         }

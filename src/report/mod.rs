@@ -34,7 +34,7 @@ pub use self::account::{Account, Parts, StepAccount, Unaccounted};
 pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompleteness};
 pub use self::error::ReportError;
 pub use self::merge::Alignment;
-pub use self::model::{Call, DeviceCopy, NodeTime, Recording, Replay, Seen, SeenNode};
+pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode};
 pub use self::output::check_apart;
 pub use self::perturbation::Perturbation;
 pub use self::ranges::DeviceRange;

@@ -13,9 +13,10 @@ use crate::trace::schema::{
     StepSizes,
 };
 use crate::trace::session::{
-    ClockAnchor, Closing, Expected, ExpectedGraph, SessionDevice, SessionHeader, SessionSources,
+    ClockAnchor, Closing, Counts, Expected, ExpectedGraph, Overwritten, RecordedGraph, SessionDevice, SessionHeader,
+    SessionSources,
 };
-use crate::trace::spool::{Block, Reader, SpoolHeader, closing_block, file_header};
+use crate::trace::spool::{Block, Reader, Seam, SpoolHeader, closing_block, file_header};
 
 /// Small numbers, so that records meet each other; and the largest.
 fn number() -> impl Strategy<Value = u64> {
@@ -166,16 +167,17 @@ fn header(toggled: bool, size: u32) -> SpoolHeader {
         sources: SessionSources::default(),
     };
     let graphs = vec![GraphTable { id: 1, key, nodes: vec![node(-1), node(0), node(i32::MIN)] }];
-    SpoolHeader { id: "1".into(), toggle_seed: toggled.then_some(1), session, graphs }
+    SpoolHeader { id: "1".into(), toggle_seed: toggled.then_some(1), ring: None, session, graphs }
 }
 
 fn stamp_of(node: &NodeActivity) -> NodeStamp {
     NodeStamp { start_ns: node.start_ns, end_ns: node.end_ns, wait_ns: 0 }
 }
 
-fn spool(records: &[Any], header: &SpoolHeader, expected: ExpectedGraph) -> Vec<u8> {
+/// A ring's block has the seam.
+fn spool(records: &[Any], header: &SpoolHeader, expected: ExpectedGraph, seam: &Seam) -> Vec<u8> {
     let mut bytes = file_header(header).expect("a header");
-    let mut block = Block::new();
+    let mut block = if header.ring.is_some() { Block::with_seam() } else { Block::new() };
     for record in records {
         assert!(match record {
             Any::Step(step) => block.push(step),
@@ -196,8 +198,20 @@ fn spool(records: &[Any], header: &SpoolHeader, expected: ExpectedGraph) -> Vec<
             }
         });
     }
-    bytes.extend_from_slice(block.seal(0));
-    let closing = Closing { expected: Expected { graphs: vec![expected, expected] }, ..Closing::default() };
+    bytes.extend_from_slice(if header.ring.is_some() { block.seal_in_place(0, seam) } else { block.seal(0) });
+    let recorded = RecordedGraph {
+        graph: 1,
+        invalid: expected.activity,
+        overwritten: expected.nodes,
+        overwritten_replays: expected.replays,
+        ..RecordedGraph::default()
+    };
+    let closing = Closing {
+        expected: Expected { graphs: vec![expected, expected] },
+        graphs: vec![recorded],
+        overwritten: Some(Overwritten { records: seam.before, whole_from_step: expected.activity }),
+        ..Closing::default()
+    };
     bytes.extend_from_slice(&closing_block(1, &closing).expect("the counts"));
     bytes
 }
@@ -208,6 +222,7 @@ proptest! {
         records in prop::collection::vec(any_record(), 1..60),
         toggled: bool,
         counts in prop::collection::vec(number(), 6),
+        ring in prop::option::of(prop::collection::vec(number(), 4)),
     ) {
         let expected = ExpectedGraph {
             graph: 1,
@@ -217,8 +232,12 @@ proptest! {
             activity: counts[3],
             activity_only: counts[4],
         };
-        let bytes = spool(&records, &header(toggled, counts[5] as u32), expected);
-        let mut reader = Reader::new(&bytes[..]).expect("a spool");
+        let numbers = ring.clone().unwrap_or_else(|| vec![0; 4]);
+        let before = Counts { steps: numbers[0], replays: numbers[1], nodes: numbers[2], ..Counts::default() };
+        let seam = Seam { before, whole_from_step: numbers[3] };
+        let header = SpoolHeader { ring: ring.map(|_| 2), ..header(toggled, counts[5] as u32) };
+        let bytes = spool(&records, &header, expected, &seam);
+        let mut reader = Reader::new(std::io::Cursor::new(&bytes)).expect("a spool");
         let report = Report::new(Recording::read(&mut reader).expect("records"));
         for step in &report.account.steps {
             let parts: u128 = step.parts.named().iter().map(|(_, ns)| u128::from(*ns)).sum();
@@ -230,6 +249,13 @@ proptest! {
             }
         }
         let (recording, seen) = (&report.recording, &report.recording.seen);
+        if let Some(lost) = &recording.lost {
+            prop_assert!(seam.before.total() > 0);
+            let from = lost.overwritten.whole_from_step;
+            prop_assert!(recording.steps.iter().all(|step| step.step >= from));
+            prop_assert!(recording.replays.iter().all(|replay| replay.record.step >= from));
+            prop_assert!(recording.spans.iter().all(|span| span.step >= from));
+        }
         let launched: Vec<u32> = seen.calls.iter().filter_map(|call| call.replay).collect();
         prop_assert!(launched.iter().all(|replay| recording.replays[*replay as usize].record.sources.activity));
         prop_assert!((1..launched.len()).all(|at| !launched[..at].contains(&launched[at])), "a replay has one launch");

@@ -17,8 +17,10 @@ pub struct SessionOptions {
     pub dir: PathBuf,
     /// First part of the file's name: letters, digits, `-`, `_` and `.`.
     pub prefix: String,
-    /// The file's limit. What comes first is kept, the rest is dropped and counted.
+    /// The file's limit.
     pub max_bytes: u64,
+    /// What is kept of a recording that the limit is too small for.
+    pub keep: Keep,
     /// Record the nodes of each step with probability 1/2, so that the recording's own cost can be measured.
     pub toggle: bool,
     /// What is to time the nodes.
@@ -36,12 +38,24 @@ impl SessionOptions {
             dir: dir.into(),
             prefix: "vitrum".into(),
             max_bytes: 4 << 30,
+            keep: Keep::default(),
             toggle: false,
             source: TraceSource::default(),
             granularity: Granularity::default(),
             window: Window::default(),
         }
     }
+}
+
+/// What is kept of a recording that its file's limit is too small for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// What comes first; the rest is dropped, and the recording is incomplete.
+    #[default]
+    First,
+    /// What comes last: blocks of records go over the oldest ones, which were asked to go.
+    Last,
 }
 
 /// What a record of the device's work is of.
@@ -185,6 +199,19 @@ impl Counts {
         let Counts { steps, members, spans, requests, replays, nodes, activity } = *self;
         [steps, members, spans, requests, replays, nodes, activity].into_iter().fold(0, u64::saturating_add)
     }
+
+    /// What is left without others; nothing is less than none.
+    pub fn without(&self, other: &Counts) -> Counts {
+        Counts {
+            steps: self.steps.saturating_sub(other.steps),
+            members: self.members.saturating_sub(other.members),
+            spans: self.spans.saturating_sub(other.spans),
+            requests: self.requests.saturating_sub(other.requests),
+            replays: self.replays.saturating_sub(other.replays),
+            nodes: self.nodes.saturating_sub(other.nodes),
+            activity: self.activity.saturating_sub(other.activity),
+        }
+    }
 }
 
 impl AddAssign for Counts {
@@ -245,6 +272,17 @@ pub struct RecordedGraph {
     pub activity: u64,
     /// Nodes that it saw, without.
     pub activity_invalid: u64,
+    /// Node times, valid or not, that were in the spool until later ones went over them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub overwritten: u64,
+    /// Replays that they were of.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub overwritten_replays: u64,
+}
+
+/// A linear spool says nothing of what only a ring has.
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The last block of a spool: both counts, side by side.
@@ -263,6 +301,18 @@ pub struct Closing {
     /// What became of the driver's profiling library's records, if it was a source.
     #[serde(default)]
     pub activity: Option<ActivityCounts>,
+    /// What a ring has lost to later records, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwritten: Option<Overwritten>,
+}
+
+/// What a ring has lost to later records: it was asked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overwritten {
+    /// Records that are not in the spool any more, or belong to one that is not: node times without their replay.
+    pub records: Counts,
+    /// Of this step and of all later ones every record is there.
+    pub whole_from_step: u64,
 }
 
 /// What a recording came to.
@@ -294,6 +344,10 @@ pub struct SpoolSummary {
     pub activity: Option<ActivityCounts>,
     /// Records of every kind left out.
     pub dropped_records: Counts,
+    /// What was to be kept.
+    pub keep: Keep,
+    /// What later records went over, if what comes last is kept.
+    pub overwritten: Option<Overwritten>,
     /// Whether the file's limit was reached.
     pub limit_reached: bool,
     /// Why the file could not be written to its end, in the operating system's words.
@@ -301,10 +355,12 @@ pub struct SpoolSummary {
 }
 
 impl SpoolSummary {
-    /// Whether every expected node time is there, and no record of any kind was left out.
+    /// Whether every expected node time is there, and no record of any kind was left out. What was asked to go because
+    /// it was old is not missed.
     pub fn is_complete(&self) -> bool {
         let left_out = self.dropped + self.invalid + self.dropped_records.total();
-        self.write_error.is_none() && self.received == self.expected && left_out == 0
+        let found = self.received + self.overwritten.map_or(0, |overwritten| overwritten.records.nodes);
+        self.write_error.is_none() && found == self.expected && left_out == 0
     }
 }
 

@@ -6,7 +6,9 @@
 
 GRAPHS.json is a list of graphs as `vitrum graph --json` prints them. The two scrapes of /metrics are taken before the
 recording starts and after it stops, with no step in between that is not recorded. Expected, for every graph: its nodes
-times the difference of its vitrum:graph_replays_total. Every expected node has to be in the trace exactly once.
+times the difference of its vitrum:graph_replays_total. Every expected node has to be in the trace exactly once. Of a
+recording that keeps what comes last, replays may be missing that it says were overwritten, of steps before those that it
+says are whole.
 """
 import gzip
 import json
@@ -51,9 +53,20 @@ def check(trace, graphs, before, after):
             nodes[args["correlation"]][identity] += 1
 
     found = Counter(event["args"]["graph"] for event in launches.values())
+    counted = trace["vitrum"].get("completeness", {})
+    gone = Counter({graph["key"]: graph.get("replays_overwritten", 0) for graph in counted.get("graphs", [])})
     for name in sorted(set(expected) | set(found)):
-        if expected.get(name, 0) != found[name]:
-            problems.append(f"{name}: {expected.get(name, 0)} replays counted by the server, {found[name]} in the trace")
+        if expected.get(name, 0) != found[name] + gone[name]:
+            overwritten = f", {gone[name]} overwritten" if gone[name] else ""
+            problems.append(
+                f"{name}: {expected.get(name, 0)} replays counted by the server, {found[name]} in the trace{overwritten}"
+            )
+    whole_from = counted.get("whole_from_step")
+    if whole_from is None and any(gone.values()):
+        problems.append("replays were overwritten, and it is not said which steps are whole")
+    steps = sorted({event["args"]["step"] for event in launches.values()}) if whole_from is not None else []
+    if steps and steps != list(range(whole_from, whole_from + len(steps))):
+        problems.append(f"steps are missing behind step {whole_from}, from which on all are there")
     toggled = trace["vitrum"]["toggled"]
     for correlation, launch in launches.items():
         name = launch["args"]["graph"]
@@ -111,6 +124,15 @@ def selftest():
     assert check(without_launch, graphs, before, after), "nodes without a launch are noticed"
     assert check(trace(), graphs, before, replays_of(metric % "8")), "a replay that only the server counted is noticed"
     assert check(trace(), [], before, after), "an unknown graph is noticed"
+    ring = trace()
+    for event in ring["traceEvents"]:
+        event["args"]["step"] = event["args"]["correlation"] + 5
+    gone = {"key": "forward.decode.8", "replays_overwritten": 3}
+    ring["vitrum"]["completeness"] = {"whole_from_step": 6, "graphs": [gone]}
+    assert check(ring, graphs, before, replays_of(metric % "10")) == [], "a ring without its first replays passes"
+    assert check(ring, graphs, before, replays_of(metric % "11")), "a replay that is neither there nor gone is noticed"
+    ring["vitrum"]["completeness"]["whole_from_step"] = 5
+    assert check(ring, graphs, before, replays_of(metric % "10")), "a step that should be whole is noticed"
     print("selftest passed")
 
 

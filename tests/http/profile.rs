@@ -24,6 +24,7 @@ async fn a_recording_starts_once_and_stops_once() {
     });
     let expected = json!({
         "id": "17", "dir": "profiles", "spool": "profiles/vitrum.17.vtr", "sources": sources, "window": window,
+        "max_bytes": 1 << 20, "keep": "first",
     });
     assert_eq!(reply.json(), expected);
     let reply = post(server.address, "/start_profile", "").await;
@@ -37,6 +38,7 @@ async fn a_recording_starts_once_and_stops_once() {
         json!({
             "id": "17", "path": "profiles/vitrum.17.vtr", "steps": 2, "expected": 10, "received": 10, "dropped": 0,
             "invalid": 0, "bytes": 4096, "complete": true, "replays": 4, "limit_reached": false, "write_error": null,
+            "keep": "first", "overwritten": null,
             "dropped_records": {
                 "steps": 0, "members": 0, "spans": 0, "requests": 0, "replays": 0, "nodes": 0, "activity": 0,
             },
@@ -93,6 +95,9 @@ async fn bodies_are_empty_or_about_profiling() {
         (json!({"request_id": ""}).to_string(), 400, "request_id"),
         (json!({"graph_trace": "kernel"}).to_string(), 400, "graph_trace"),
         (json!({"max_bytes": 2 << 20}).to_string(), 400, "max_bytes"),
+        (json!({"max_bytes": 1 << 19, "keep": "last"}).to_string(), 200, "\"max_bytes\":524288,\"keep\":\"last\""),
+        (json!({"keep": "newest"}).to_string(), 400, "keep"),
+        (json!({"keep": ["last"]}).to_string(), 400, "keep"),
         (json!({"output_dir": "/etc"}).to_string(), 400, "output_dir"),
         (json!({"with_stack": true}).to_string(), 400, "with_stack"),
         (json!({"colour": 1}).to_string(), 400, "colour"),
@@ -103,7 +108,7 @@ async fn bodies_are_empty_or_about_profiling() {
         assert!(reply.text().contains(spool), "{body}: {}", reply.text());
         if status == 200 {
             // The parameters of a start are none of a stop.
-            let is_start = ["toggle", "delay", "num_steps"].iter().any(|field| body.contains(field));
+            let is_start = ["toggle", "delay", "num_steps", "keep"].iter().any(|field| body.contains(field));
             let reply = post(server.address, "/stop_profile", &body).await;
             assert_eq!(reply.status, if is_start { 400 } else { 200 }, "{body}");
             post(server.address, "/stop_profile", "").await;

@@ -15,7 +15,7 @@ use vitrum::http::{ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatTemplate, Tokenizer};
-use vitrum::trace::session::{Counts, Granularity, RecordError, SessionSources, SpoolSummary, TraceSource};
+use vitrum::trace::session::{Counts, Granularity, Keep, RecordError, SessionSources, SpoolSummary, TraceSource};
 use vitrum::weights::{Architecture, ModelConfig, TokenKind, TokenizerSpec};
 
 pub(crate) const VOCAB: usize = 1000;
@@ -132,6 +132,7 @@ pub(crate) fn options() -> ServeOptions {
     let profile = ProfileOptions {
         dir: "profiles".into(),
         bytes_max: 1 << 20,
+        keep: Keep::First,
         source: TraceSource::Stamps,
         granularity: Granularity::Node,
         render,
@@ -234,6 +235,8 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     bytes: 4096,
                     replays: 4,
                     dropped_records: Counts { nodes: 10 - received, ..Counts::default() },
+                    keep: Keep::First,
+                    overwritten: None,
                     limit_reached: false,
                     write_error: None,
                 }));

@@ -4,6 +4,7 @@ mod changed;
 mod commands;
 mod endurance;
 mod known_truth;
+mod limits;
 mod merged;
 mod names;
 mod routes;

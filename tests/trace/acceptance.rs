@@ -18,7 +18,7 @@ fn script(name: &str, arguments: &[&Path]) -> Output {
     Command::new("python3").arg(path).args(arguments).output().expect("python3 is needed for the acceptance scripts")
 }
 
-fn assert_passes(name: &str, arguments: &[&Path]) {
+pub(crate) fn assert_passes(name: &str, arguments: &[&Path]) {
     let output = script(name, arguments);
     assert!(output.status.success(), "{name} {arguments:?}\n{}", text(&output));
 }
@@ -63,7 +63,7 @@ fn leave_out(said: &mut Said) {
 }
 
 /// What the server's graph command and its two scrapes would say of a plan.
-fn server_says(plan: &Plan, replays: u64, dir: &Path) -> [PathBuf; 3] {
+pub(crate) fn server_says(plan: &Plan, replays: u64, dir: &Path) -> [PathBuf; 3] {
     let paths = ["graphs.json", "before.txt", "after.txt"].map(|name| dir.join(name));
     let scrape = |forward: u64, sample: u64| {
         format!(

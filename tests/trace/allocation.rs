@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use vitrum::trace::record::Recorder;
 use vitrum::trace::schema::{HostSpan, NodeSources, NodeStamp, Phase, ReplayRecord};
-use vitrum::trace::session::Expected;
+use vitrum::trace::session::{Expected, Keep, SessionOptions};
 
 use super::folder;
 use super::synthetic::{Plan, header, options};
@@ -37,9 +37,19 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn recording_allocates_nothing() {
+    assert_allocates_nothing(&options(&folder("allocation")));
+}
+
+#[test]
+fn recording_into_a_ring_allocates_nothing() {
+    let options = SessionOptions { keep: Keep::Last, max_bytes: 1 << 20, ..options(&folder("allocation-ring")) };
+    assert_allocates_nothing(&options);
+}
+
+fn assert_allocates_nothing(options: &SessionOptions) {
     let plan = Plan { layers: 32, ..Plan::default() };
     let [graph, _] = plan.graphs();
-    let mut recorder = Recorder::start(&options(&folder("allocation")), &header(), &[&graph]).expect("a recorder");
+    let mut recorder = Recorder::start(options, &header(), &[&graph]).expect("a recorder");
     let stamps = vec![NodeStamp { start_ns: 3, end_ns: 4, wait_ns: 0 }; graph.nodes.len()];
     ALLOCATIONS.set(Some(0));
     drop(std::hint::black_box(Box::new(1)));

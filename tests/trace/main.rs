@@ -9,6 +9,7 @@ mod library;
 mod merge;
 mod page;
 mod recorder;
+mod ring;
 mod shortfalls;
 mod sources;
 mod sources_json;

@@ -19,7 +19,7 @@ use crate::{process, tree};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Add the slow checks: HTA, readers of nsys, aarch64, emulated AVX-512, long random tests
+    /// Add the slow checks: HTA, readers of nsys, aarch64, emulated AVX-512, long random tests, changed recordings
     #[arg(long)]
     full: bool,
     /// Run only these parts

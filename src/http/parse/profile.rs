@@ -8,7 +8,7 @@ use super::fields::{Fields, invalid};
 use super::neutral::{self, Neutral};
 use crate::http::error::ApiError;
 use crate::trace::schema::GraphKey;
-use crate::trace::session::Granularity;
+use crate::trace::session::{Granularity, Keep};
 use crate::trace::window::{Stage, Window};
 
 /// The most steps that a field may name.
@@ -31,6 +31,8 @@ pub(crate) struct StartProfileRequest {
     pub(crate) granularity: Option<Granularity>,
     /// The most bytes of the spool.
     pub(crate) max_bytes: Option<u64>,
+    /// What is kept if they are too few.
+    pub(crate) keep: Option<Keep>,
     /// Which steps.
     pub(crate) window: Window,
 }
@@ -54,6 +56,7 @@ impl StartProfileRequest {
             toggle: fields.flag("toggle")?,
             granularity: fields.get("graph_trace", "\"node\" or \"graph\"")?,
             max_bytes: fields.whole("max_bytes", 1..=bytes_max)?.map(|bytes| bytes as u64),
+            keep: fields.get("keep", "\"first\" or \"last\"")?,
             window: window(&mut fields)?,
         };
         finish(fields, &[neutral::PROFILE])?;

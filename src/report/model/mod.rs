@@ -2,13 +2,15 @@
 
 mod activity;
 mod resolve;
+mod ring;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 
 use self::resolve::Raw;
+pub use self::ring::Lost;
 use crate::report::ReportError;
 use crate::trace::activity::{CallActivity, CopyActivity, CopyKind, OverheadActivity};
 use crate::trace::schema::{
@@ -46,6 +48,8 @@ pub struct Recording {
     pub nodes_by_start: Vec<u32>,
     /// The counts at its end; `None` if it was cut off before.
     pub closing: Option<Closing>,
+    /// What a ring has lost to later records, if it has.
+    pub lost: Option<Lost>,
     /// Records that refer to a graph or replay which is not there. They are in no other field. Without those of the
     /// activity, which [`Seen`] counts.
     pub orphans: u64,
@@ -171,12 +175,12 @@ impl Recording {
     }
 
     /// Reads the records of an opened spool, and stops behind [`NODES_MAX`] node times.
-    pub fn read<R: Read>(reader: &mut Reader<R>) -> Result<Recording, SpoolError> {
+    pub fn read<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Recording, SpoolError> {
         Recording::read_up_to(reader, NODES_MAX).map(|(recording, _)| recording)
     }
 
     /// Whether that is all, too.
-    fn read_up_to<R: Read>(reader: &mut Reader<R>, nodes_max: usize) -> Result<(Recording, bool), SpoolError> {
+    fn read_up_to<R: Read + Seek>(reader: &mut Reader<R>, nodes_max: usize) -> Result<(Recording, bool), SpoolError> {
         let mut raw = Raw::default();
         let mut recording = Recording {
             header: reader.header().clone(),
@@ -190,9 +194,11 @@ impl Recording {
             nodes: Vec::new(),
             nodes_by_start: Vec::new(),
             closing: None,
+            lost: None,
             orphans: 0,
             seen: Seen::default(),
         };
+        let mut leading = 0;
         while raw.nodes() <= nodes_max
             && let Some(record) = reader.read()?
         {
@@ -204,12 +210,17 @@ impl Recording {
                 Record::Request(request) => recording.requests.push(request),
                 Record::Name { request, name } => drop(recording.names.insert(request, name)),
                 Record::Replay(replay) => raw.push_replay(replay),
-                Record::Nodes { replay, first, stamps } => recording.orphans += raw.push_stamps(replay, first, stamps),
+                Record::Nodes { replay, first, stamps } => {
+                    let is_leading = raw.has_no_replay();
+                    let stray = raw.push_stamps(replay, first, stamps);
+                    *(if is_leading { &mut leading } else { &mut recording.orphans }) += stray;
+                }
                 Record::Activity(activity) => raw.activity.push(activity),
                 Record::Closing(closing) => recording.closing = Some(*closing),
             }
         }
         let is_whole = raw.nodes() <= nodes_max;
+        recording.trim(&mut raw, reader.seam(), leading);
         recording.resolve(raw);
         Ok((recording, is_whole))
     }

@@ -104,6 +104,19 @@ impl Raw {
         self.replays.push(RawReplay { record, stamps: at..at });
     }
 
+    pub(super) fn has_no_replay(&self) -> bool {
+        self.replays.is_empty()
+    }
+
+    /// Leaves out the replays of earlier steps: the graph of each, and how many valid node times it has.
+    pub(super) fn trim(&mut self, first_step: u64) -> Vec<(u32, u64)> {
+        let (kept, trimmed) = self.replays.drain(..).partition(|replay| replay.record.step >= first_step);
+        self.replays = kept;
+        let valid = |range: Range<usize>| self.stamps[range].iter().filter(|(_, stamp)| stamp.is_valid()).count();
+        let trimmed: Vec<RawReplay> = trimmed;
+        trimmed.into_iter().map(|replay| (replay.record.graph, valid(replay.stamps) as u64)).collect()
+    }
+
     /// Node times follow their replay's record. Returns how many did not.
     pub(super) fn push_stamps(&mut self, replay: u64, first: u32, stamps: &[NodeStamp]) -> u64 {
         let Some(last) = self.replays.last_mut().filter(|last| last.record.replay == replay) else {

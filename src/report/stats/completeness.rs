@@ -2,8 +2,8 @@
 
 use super::sum;
 use crate::report::sheet::Cell;
-use crate::report::{ActivityCompleteness, Report, Sheet};
-use crate::trace::session::{SessionSources, TraceSource};
+use crate::report::{ActivityCompleteness, Completeness, Report, Sheet};
+use crate::trace::session::{Keep, SessionSources, TraceSource};
 
 /// Node times expected and found, graph by graph.
 pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
@@ -21,6 +21,7 @@ pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
                 Cell::Int(graph.received),
                 Cell::Int(graph.dropped),
                 Cell::Int(graph.invalid),
+                Cell::Int(graph.overwritten),
             ]
         })
         .collect();
@@ -33,6 +34,7 @@ pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
         Cell::Int(all.received),
         Cell::Int(all.dropped),
         Cell::Int(all.invalid),
+        Cell::Int(sum([all.overwritten, all.trimmed])),
     ]);
     Sheet {
         name,
@@ -45,6 +47,7 @@ pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
             "Received",
             "Dropped",
             "Invalid",
+            "Overwritten",
         ],
         rows,
         notes: completeness_notes(report),
@@ -54,13 +57,19 @@ pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
 fn completeness_notes(report: &Report) -> Vec<String> {
     let all = &report.completeness;
     let mut notes = Vec::new();
-    if all.complete {
-        notes.push("Complete: every node that the engine ran is here.".to_owned());
+    match all.whole_from_step {
+        None if all.complete => notes.push("Complete: every node that the engine ran is here.".to_owned()),
+        Some(step) if all.complete => {
+            notes.push(format!("Complete from step {step} on: every node that the engine ran since then is here."));
+        }
+        _ => {}
     }
     if all.truncated {
         notes.push("TRUNCATED: the recording was cut off, so the engine's count is not in it.".to_owned());
     }
-    if all.limit_reached {
+    let is_explained = !notes.is_empty();
+    notes.extend(all.whole_from_step.map(|step| overwritten_note(all, step)));
+    if all.limit_reached && all.keep == Keep::First {
         notes.push("INCOMPLETE: the file's limit was reached, and what came later was left out.".to_owned());
     }
     if all.missing > 0 || all.surplus > 0 {
@@ -87,13 +96,26 @@ fn completeness_notes(report: &Report) -> Vec<String> {
         notes.push(format!("DAMAGED: {} records refer to something that is not in the file.", all.orphans));
     }
     let activity = all.activity.as_ref().map(activity_notes).unwrap_or_default();
-    let is_explained = !notes.is_empty() || activity.iter().any(|note| note.starts_with("INCOMPLETE"));
+    let is_explained = is_explained
+        || notes.iter().any(|note| note.starts_with("INCOMPLETE") || note.starts_with("DAMAGED"))
+        || activity.iter().any(|note| note.starts_with("INCOMPLETE"));
     if !is_explained {
         notes.push("INCOMPLETE: the replays in the file are not those that the engine counted.".to_owned());
     }
     notes.extend(source_note(&report.recording.header.session.sources));
     notes.extend(activity);
     notes
+}
+
+/// What is not there because it was to go.
+fn overwritten_note(all: &Completeness, step: u64) -> String {
+    let gone = &all.overwritten_records;
+    format!(
+        "KEPT THE LAST: the file's limit was reached, and what came first was overwritten, as was asked for: {} node \
+         times, {} replays, {} steps. {} node times more are of steps before step {step}, which are not whole any \
+         more, and are left out.",
+        gone.nodes, gone.replays, gone.steps, all.trimmed
+    )
 }
 
 /// What times the nodes, where that is not what was asked for.

@@ -2,9 +2,10 @@
 //!
 //! The engine's thread encodes into a [`Sink`]'s blocks: after the start nothing there allocates, waits or fails. Where
 //! the driver's profiling library is a source too, a third thread decodes its records into a sink of its own
-//! ([`cupti`]).
+//! ([`cupti`]). Which blocks go where in a file that keeps what comes last is the writer's matter ([`ring`]).
 
 pub mod cupti;
+mod ring;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::cupti::{ACTIVITY_NAME, ActivityLibrary, KnownGraph, SOURCE_HELP, Watch, parse_source};
 use self::cupti::{Decoded, Session};
+use self::ring::{GraphRoom, Ring};
 use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};
 use super::progress::Progress;
@@ -26,10 +28,10 @@ use super::schema::{
     GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
 };
 use super::session::{
-    Closing, Expected, Granularity, RecordError, RecordedGraph, SessionHeader, SessionOptions, SessionSources,
+    Closing, Expected, Granularity, Keep, RecordError, RecordedGraph, SessionHeader, SessionOptions, SessionSources,
     SpoolSummary, TraceSource,
 };
-use super::spool::{self, BLOCK_BYTES, SpoolHeader};
+use super::spool::{self, BLOCK_BYTES, Block, SpoolHeader};
 use crate::request::StepId;
 
 /// Whether this build can record.
@@ -61,6 +63,8 @@ pub struct Recorder {
     full: SyncSender<Message>,
     writer: JoinHandle<WriterEnd>,
     room: Arc<Room>,
+    /// Of a ring; in other files graphs take of the same room as records.
+    graph_room: Option<GraphRoom>,
     /// By graph id.
     graphs: Vec<Option<GraphState>>,
 }
@@ -83,13 +87,14 @@ impl Recorder {
         let (sources, activity) = choose_sources(options);
         let number: u64 = id.parse().unwrap_or_default();
         let toggle_seed = options.toggle.then(|| mix(number));
-        let header = SpoolHeader {
+        let mut header = SpoolHeader {
             id,
             toggle_seed,
+            ring: None,
             session: SessionHeader { sources, ..session.clone() },
             graphs: graphs.iter().map(|table| (*table).clone()).collect(),
         };
-        let started = spool::file_header(&header)
+        let started = encode(&mut header, options)
             .map_err(|source| RecordError::Header { source })
             .and_then(|bytes| Recorder::launch(&header, activity, path.clone(), file, &bytes, options.max_bytes));
         if started.is_err() {
@@ -110,7 +115,8 @@ impl Recorder {
         let bytes = header_bytes.len() as u64;
         // Each thread that records has a block of its own.
         let sinks = 1 + u64::from(activity.is_some());
-        let least = bytes + CLOSING_BYTES + sinks * BLOCK_BYTES as u64;
+        let blocks = if header.ring.is_some() { ring::PLACES_MIN } else { sinks };
+        let least = bytes + CLOSING_BYTES + blocks * BLOCK_BYTES as u64;
         if max_bytes < least {
             return Err(RecordError::LimitTooSmall { max_bytes, least });
         }
@@ -118,9 +124,11 @@ impl Recorder {
             .map_err(|source| RecordError::Create { path: path.clone(), source })?;
         let blocks = BLOCKS + if activity.is_some() { ACTIVITY_BLOCKS } else { 0 };
         let (full, messages) = sync_channel(blocks + GRAPHS_WAITING_MAX + 1);
-        let room = Arc::new(Room::new(bytes, max_bytes - CLOSING_BYTES));
+        // A ring has room for any block: it goes over an older one.
+        let bytes_max = if header.ring.is_some() { u64::MAX } else { max_bytes - CLOSING_BYTES };
+        let room = Arc::new(Room::new(bytes, bytes_max));
         let progress = Arc::new(Progress::default());
-        let writer = Writer::new(file, bytes, Arc::clone(&room), Arc::clone(&progress));
+        let writer = Writer::new(file, bytes, header.ring.map(Ring::new), Arc::clone(&room), Arc::clone(&progress));
         let no_thread = |source| RecordError::Thread { source };
         let thread = std::thread::Builder::new().name("vitrum-recorder".into());
         let writer = thread.spawn(move || writer.run(&messages)).map_err(no_thread)?;
@@ -128,7 +136,8 @@ impl Recorder {
             let sink = Sink::new(ACTIVITY_BLOCKS, full.clone(), Arc::clone(&room));
             activity.decode_into(sink).map_err(no_thread)?;
         }
-        let sink = Sink::new(BLOCKS, full.clone(), Arc::clone(&room));
+        let block = if header.ring.is_some() { Block::with_seam } else { Block::new };
+        let sink = Sink::of(BLOCKS, block, full.clone(), Arc::clone(&room));
         let mut recorder = Recorder {
             id: header.id.clone(),
             path,
@@ -140,6 +149,7 @@ impl Recorder {
             full,
             writer,
             room,
+            graph_room: header.ring.map(GraphRoom::of),
             graphs: Vec::new(),
         };
         header.graphs.iter().for_each(|table| recorder.know(table));
@@ -185,7 +195,14 @@ impl Recorder {
 
     /// A graph captured while the recording runs, before its first replay. Allocates, as the capture did.
     pub fn graph(&mut self, table: &GraphTable) {
-        if self.knows(table.id) || !self.room.take(spool::graph_block_bytes_max(table)) {
+        if self.knows(table.id) {
+            return;
+        }
+        let has_room = match &mut self.graph_room {
+            Some(room) => room.take(table),
+            None => self.room.take(spool::graph_block_bytes_max(table)),
+        };
+        if !has_room {
             return;
         }
         if self.full.try_send(Message::Graph(Box::new(table.clone()))).is_ok() {
@@ -251,7 +268,7 @@ impl Recorder {
     /// Ends the recording, with no step of it under way: writes what is left and the closing block, and waits for the
     /// writer.
     pub fn stop(self, expected: Expected) -> Result<SpoolSummary, RecordError> {
-        let Recorder { id, path, sources, activity, mut sink, full, writer, room, graphs, .. } = self;
+        let Recorder { id, path, sources, activity, mut sink, full, writer, room, graph_room, graphs, .. } = self;
         sink.hand_over();
         let decoded = activity.map(Session::stop);
         let mut graphs: Vec<RecordedGraph> = graphs.iter().flatten().map(|state| state.counts).collect();
@@ -263,17 +280,21 @@ impl Recorder {
         }
         let lost_nodes = decoded.as_ref().map_or(0, Decoded::lost_nodes);
         let counts = decoded.map(|Decoded { counts, .. }| counts);
+        let limit_reached = room.reached() || graph_room.as_ref().is_some_and(|room| room.is_reached);
         let closing =
-            Closing { expected, graphs, written, dropped, limit_reached: room.reached(), activity: counts.clone() };
-        let mut summary = summary_of(&closing, id, path, sources);
-        if summary.sources.used == TraceSource::Activity {
-            summary.dropped += lost_nodes;
-        }
+            Closing { expected, graphs, written, dropped, limit_reached, activity: counts, overwritten: None };
         let sent = full.send(Message::Close(Box::new(closing)));
         sent.map_err(|_| RecordError::WriterEnded)?;
         let end = writer.join().map_err(|_| RecordError::WriterEnded)?;
+        let closing = end.closing.ok_or(RecordError::WriterEnded)?;
+        let keep = if graph_room.is_some() { Keep::Last } else { Keep::First };
+        let mut summary = summary_of(*closing, id, path, sources, keep);
+        if summary.sources.used == TraceSource::Activity {
+            summary.dropped += lost_nodes;
+        }
         summary.bytes = end.bytes;
-        summary.write_error = end.error.map(|error| error.to_string());
+        let path = summary.path.clone();
+        summary.write_error = end.error.map(|source| RecordError::Create { path, source }.to_string());
         summary.steps -= end.lost.steps;
         summary.replays -= end.lost.replays;
         // Of the activity not every record is a node: where nodes have no other times, rather too few are counted.
@@ -338,6 +359,8 @@ fn choose_sources(options: &SessionOptions) -> (SessionSources, Option<Session>)
             Some("a toggled recording compares steps with stamps and steps without, and has no other source")
         }
         _ if options.granularity == Granularity::Graph => Some("a recording of whole replays has no other source"),
+        // Of a node's record, of its launch and of its replay any may be gone and the others not.
+        _ if options.keep == Keep::Last => Some("a recording that keeps what comes last has no other source"),
         // The library sees every launch while it records.
         _ if !options.window.is_unbroken() => {
             Some("a recording that leaves steps out, at its begin or between others, has no other source")
@@ -360,7 +383,7 @@ fn choose_sources(options: &SessionOptions) -> (SessionSources, Option<Session>)
 }
 
 /// What is known before the writer has ended.
-fn summary_of(closing: &Closing, id: String, path: PathBuf, sources: SessionSources) -> SpoolSummary {
+fn summary_of(closing: Closing, id: String, path: PathBuf, sources: SessionSources, keep: Keep) -> SpoolSummary {
     let sum = |count: fn(&RecordedGraph) -> u64| closing.graphs.iter().map(count).sum::<u64>();
     let is_activity_alone = sources.used == TraceSource::Activity;
     let (activity, activity_invalid) =
@@ -377,8 +400,10 @@ fn summary_of(closing: &Closing, id: String, path: PathBuf, sources: SessionSour
         invalid: sum(|graph| graph.invalid) + activity_invalid,
         sources,
         activity_expected: closing.expected.graphs.iter().map(|graph| graph.activity).sum(),
-        activity: closing.activity.clone(),
+        activity: closing.activity,
         dropped_records: closing.dropped,
+        keep,
+        overwritten: closing.overwritten,
         limit_reached: closing.limit_reached,
         write_error: None,
     }
@@ -388,6 +413,17 @@ fn check_prefix(prefix: &str) -> Result<(), RecordError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let good = (1..=100).contains(&prefix.len()) && !prefix.starts_with('.') && prefix.bytes().all(allowed);
     if good { Ok(()) } else { Err(RecordError::Prefix { prefix: prefix.into() }) }
+}
+
+/// The header's bytes; of a ring it says how many places the file has.
+fn encode(header: &mut SpoolHeader, options: &SessionOptions) -> Result<Vec<u8>, serde_json::Error> {
+    if options.keep == Keep::Last {
+        // With the most places that there may be it is as long as it may be.
+        header.ring = Some(ring::places(0, options.max_bytes));
+        let header_bytes = spool::file_header(header)?.len() as u64;
+        header.ring = Some(ring::places(header_bytes, options.max_bytes));
+    }
+    spool::file_header(header)
 }
 
 /// The id is the time in microseconds; a recording that was started in the same one makes it count on.

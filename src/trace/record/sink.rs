@@ -73,9 +73,14 @@ pub(super) struct Sink {
 impl Sink {
     /// A sink with so many blocks. The channel to the writer has room for all of them.
     pub(super) fn new(blocks: usize, full: SyncSender<Message>, room: Arc<Room>) -> Sink {
+        Sink::of(blocks, Block::new, full, room)
+    }
+
+    /// A sink with so many of such blocks.
+    pub(super) fn of(blocks: usize, block: fn() -> Block, full: SyncSender<Message>, room: Arc<Room>) -> Sink {
         let (home, empty) = sync_channel(blocks);
         for _ in 0..blocks {
-            home.try_send(Block::new()).expect("the channel holds every block");
+            home.try_send(block()).expect("the channel holds every block");
         }
         Sink { block: None, empty, home, full, room, written: Counts::default(), dropped: Counts::default() }
     }

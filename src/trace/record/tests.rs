@@ -33,7 +33,7 @@ fn header() -> SpoolHeader {
         clock: ClockAnchor::default(),
         sources: SessionSources::default(),
     };
-    SpoolHeader { id: "1".into(), toggle_seed: None, session, graphs: vec![table()] }
+    SpoolHeader { id: "1".into(), toggle_seed: None, ring: None, session, graphs: vec![table()] }
 }
 
 fn launch(file: File, max_bytes: u64) -> Recorder {
@@ -86,7 +86,7 @@ fn a_slow_disk_drops_whole_records_and_counts_them() {
     assert!(!summary.is_complete());
 
     let bytes = drain.join().expect("the reader").expect("bytes");
-    let mut spool = spool::Reader::new(&bytes[..]).expect("a spool");
+    let mut spool = spool::Reader::new(std::io::Cursor::new(&bytes)).expect("a spool");
     let mut nodes = 0;
     while let Some(record) = spool.read().expect("whole blocks") {
         if let spool::Record::Nodes { stamps, .. } = record {
@@ -99,13 +99,17 @@ fn a_slow_disk_drops_whole_records_and_counts_them() {
 
 #[test]
 fn a_full_disk_ends_the_recording_and_is_said() {
+    assert_full_disk_is_said(None, Block::new());
+    assert_full_disk_is_said(Some(Ring::new(2)), Block::with_seam());
+}
+
+fn assert_full_disk_is_said(ring: Option<Ring>, mut block: Block) {
     // /dev/full takes an open and refuses every write, the header's too: so the header goes elsewhere.
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
     let (home, empty) = sync_channel(BLOCKS);
     let (sender, messages) = sync_channel(BLOCKS);
     let room = Arc::new(Room::new(0, u64::MAX));
-    let writer = Writer::new(full, 0, Arc::clone(&room), Arc::default());
-    let mut block = Block::new();
+    let writer = Writer::new(full, 0, ring, Arc::clone(&room), Arc::default());
     let record = ReplayRecord {
         replay: 1,
         step: 1,

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use super::ring::Ring;
 use super::sink::Room;
 use crate::trace::progress::Progress;
 use crate::trace::schema::GraphTable;
@@ -31,13 +33,19 @@ pub(super) struct WriterEnd {
     pub(super) lost: Counts,
     /// Why.
     pub(super) error: Option<io::Error>,
+    /// The counts as they are in the file, or would be, if it was closed.
+    pub(super) closing: Option<Box<Closing>>,
 }
 
 pub(super) struct Writer {
     file: File,
     /// Length of the file up to its last whole block.
     bytes: u64,
+    /// Where the first block begins.
+    begin: u64,
     sequence: u32,
+    /// Where blocks go, if what comes last is kept.
+    ring: Option<Ring>,
     room: Arc<Room>,
     progress: Arc<Progress>,
     lost: Counts,
@@ -45,58 +53,100 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(file: File, bytes: u64, room: Arc<Room>, progress: Arc<Progress>) -> Writer {
+    /// A writer behind the header of so many bytes.
+    pub(super) fn new(file: File, bytes: u64, ring: Option<Ring>, room: Arc<Room>, progress: Arc<Progress>) -> Writer {
         progress.set_bytes(bytes);
-        Writer { file, bytes, sequence: 0, room, progress, lost: Counts::default(), error: None }
+        Writer { file, bytes, begin: bytes, sequence: 0, ring, room, progress, lost: Counts::default(), error: None }
     }
 
     /// Writes until the recording is closed, or its recorder is gone.
     pub(super) fn run(mut self, messages: &Receiver<Message>) -> WriterEnd {
+        let mut closed = None;
         while let Ok(message) = messages.recv() {
             match message {
                 Message::Block(mut block, home) => {
-                    let counts = block.counts();
-                    if !self.append(block.seal(self.sequence)) {
-                        self.lost += counts;
+                    if !self.write_records(&mut block) {
+                        self.lost += block.counts();
                     }
                     block.clear();
                     // Fails only when the sink is gone, and with it the need for blocks.
                     let _ = home.try_send(block);
                 }
-                Message::Graph(table) => {
-                    let block = spool::graph_block(self.sequence, &table);
-                    self.append_json(block);
-                }
-                Message::Close(closing) => {
-                    let block = spool::closing_block(self.sequence, &closing);
-                    self.append_json(block);
+                Message::Graph(table) => self.write_graph(&table),
+                Message::Close(mut closing) => {
+                    if let Some(ring) = &mut self.ring {
+                        ring.settle(&mut closing);
+                    }
+                    match spool::closing_block(self.sequence, &closing) {
+                        Ok(block) => _ = self.write(&block, None),
+                        Err(error) => self.fail(error.into()),
+                    }
+                    closed = Some(closing);
                     break;
                 }
             }
         }
-        WriterEnd { bytes: self.bytes, lost: self.lost, error: self.error }
+        WriterEnd { bytes: self.bytes, lost: self.lost, error: self.error, closing: closed }
     }
 
-    fn append_json(&mut self, block: Result<Vec<u8>, serde_json::Error>) {
-        match block {
-            Ok(block) => {
-                self.append(&block);
+    fn write_records(&mut self, block: &mut Block) -> bool {
+        if self.sequence == u32::MAX {
+            self.fail(io::Error::other("the file has had 2³² blocks"));
+        }
+        let is_written = match &mut self.ring {
+            None => self.write(block.seal(self.sequence), None),
+            Some(_) if self.error.is_some() => false,
+            Some(ring) => {
+                let (at, seam) = ring.take(block);
+                self.write(block.seal_in_place(self.sequence, &seam), Some(at))
+            }
+        };
+        self.sequence += u32::from(is_written);
+        is_written
+    }
+
+    fn write_graph(&mut self, table: &GraphTable) {
+        let ring = self.ring.as_mut().filter(|_| self.error.is_none());
+        let blocks = match ring {
+            None => spool::graph_block(self.sequence, table).map(|block| vec![(None, block)]),
+            Some(ring) => ring.take_for_graph(table).map(|blocks| {
+                let placed = blocks.into_iter().map(|(at, block)| (Some(at), block));
+                placed.collect()
+            }),
+        };
+        match blocks {
+            Ok(blocks) => {
+                for (at, block) in &blocks {
+                    let is_written = self.write(block, *at);
+                    // In a ring graphs have numbers of their own.
+                    self.sequence += u32::from(is_written && at.is_none());
+                }
             }
             Err(error) => self.fail(error.into()),
         }
     }
 
-    fn append(&mut self, block: &[u8]) -> bool {
+    /// Writes a block at the file's end, or in a place behind its header.
+    fn write(&mut self, block: &[u8], place: Option<u64>) -> bool {
         if self.error.is_some() {
             return false;
         }
-        if let Err(error) = self.file.write_all(block) {
+        let begin = self.begin;
+        let written = match (place, &self.ring) {
+            (Some(at), _) => self.file.write_all_at(block, begin + at),
+            // Behind all places.
+            (None, Some(_)) => self.file.write_all_at(block, self.bytes),
+            (None, None) => self.file.write_all(block),
+        };
+        if let Err(error) = written {
             self.fail(error);
             return false;
         }
-        self.bytes += block.len() as u64;
+        self.bytes = match (place, &self.ring) {
+            (Some(_), Some(ring)) => begin + ring.bytes(),
+            _ => self.bytes + block.len() as u64,
+        };
         self.progress.set_bytes(self.bytes);
-        self.sequence += 1;
         true
     }
 

@@ -1,8 +1,11 @@
 //! The writing side: blocks of fixed size that records are encoded into, and the file's JSON parts.
 
+use std::io;
+
 use super::wire::{Encoder, NAME_BYTES_MAX, NAME_TAG, RUN_HEADER_BYTES, RUN_TAG, STAMP_BYTES, Wire, put_stamp};
 use super::{
-    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, FILE_PREFIX_BYTES, MAGIC, SpoolHeader, VERSION, crc32,
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, FILE_PREFIX_BYTES, MAGIC, PLACE_JSON_BYTES, Packing,
+    RING_VERSION, Seam, SpoolHeader, VERSION, crc32,
 };
 use crate::trace::schema::{GraphTable, NodeStamp};
 use crate::trace::session::{Closing, Counts};
@@ -11,6 +14,8 @@ use crate::trace::session::{Closing, Counts};
 #[derive(Debug)]
 pub struct Block {
     bytes: Box<[u8]>,
+    /// Where its records begin: behind the header, and in a ring behind the seam.
+    begin: usize,
     len: usize,
     counts: Counts,
 }
@@ -18,9 +23,18 @@ pub struct Block {
 impl Block {
     /// An empty block, its memory already touched, so that filling it faults no page in.
     pub fn new() -> Block {
+        Block::beginning(BLOCK_HEADER_BYTES)
+    }
+
+    /// An empty block of a ring: it has room for its seam.
+    pub fn with_seam() -> Block {
+        Block::beginning(BLOCK_HEADER_BYTES + Seam::BYTES)
+    }
+
+    fn beginning(begin: usize) -> Block {
         let mut bytes = vec![0; BLOCK_BYTES].into_boxed_slice();
         bytes.fill(0xff);
-        Block { bytes, len: BLOCK_HEADER_BYTES, counts: Counts::default() }
+        Block { bytes, begin, len: begin, counts: Counts::default() }
     }
 
     /// Appends a record. `false` if it does not fit: seal this block and take the next.
@@ -85,7 +99,12 @@ impl Block {
 
     /// Whether it holds no record.
     pub fn is_empty(&self) -> bool {
-        self.len == BLOCK_HEADER_BYTES
+        self.len == self.begin
+    }
+
+    /// Its records as bytes.
+    pub fn records(&self) -> &[u8] {
+        &self.bytes[self.begin..self.len]
     }
 
     /// Completes the header and returns the block as it stands in the file.
@@ -95,9 +114,17 @@ impl Block {
         &self.bytes[..self.len]
     }
 
+    /// Completes header and seam of a block that has one, and returns its whole place in the file.
+    pub fn seal_in_place(&mut self, sequence: u32, seam: &Seam) -> &[u8] {
+        seam.put(&mut Encoder::new(&mut self.bytes[BLOCK_HEADER_BYTES..self.begin]));
+        self.bytes[self.len..].fill(0);
+        self.seal(sequence);
+        &self.bytes
+    }
+
     /// Empties the block for its next use.
     pub fn clear(&mut self) {
-        self.len = BLOCK_HEADER_BYTES;
+        self.len = self.begin;
         self.counts = Counts::default();
     }
 }
@@ -131,6 +158,45 @@ pub fn graph_block(sequence: u32, table: &GraphTable) -> Result<Vec<u8>, serde_j
     Ok(json_block(BlockKind::Graph, sequence, &serde_json::to_vec(table)?))
 }
 
+/// The same in a ring: one block that goes behind another graph, or whole places, each with a block.
+pub fn graph_places(
+    sequence: u32,
+    table: &GraphTable,
+    packing: &mut Packing,
+) -> Result<Vec<Vec<u8>>, serde_json::Error> {
+    let json = serde_json::to_vec(table)?;
+    if packing.put(json.len()) == 0 {
+        return Ok(vec![json_block(BlockKind::Graph, sequence, &json)]);
+    }
+    let parts: Vec<&[u8]> = json.chunks(PLACE_JSON_BYTES).collect();
+    let place = |(at, part): (usize, &&[u8])| {
+        let kind = if at + 1 == parts.len() { BlockKind::Graph } else { BlockKind::Part };
+        let mut place = json_block(kind, sequence.wrapping_add(at as u32), part);
+        place.resize(BLOCK_BYTES, 0);
+        place
+    };
+    Ok(parts.iter().enumerate().map(place).collect())
+}
+
+/// The length of a graph's JSON, without its text.
+pub fn graph_json_bytes(table: &GraphTable) -> Result<usize, serde_json::Error> {
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, table).map(|()| length.0)
+}
+
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// No graph's block is longer, by an estimate that needs no encoding: 12 coefficients of at most 24 digits and their
 /// names, and every byte of a name escaped.
 pub fn graph_block_bytes_max(table: &GraphTable) -> u64 {
@@ -149,7 +215,7 @@ pub fn file_header(header: &SpoolHeader) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = vec![0; FILE_PREFIX_BYTES + json.len()];
     let mut out = Encoder::new(&mut bytes);
     out.put_bytes(&MAGIC);
-    out.put_u32(VERSION);
+    out.put_u32(if header.ring.is_some() { RING_VERSION } else { VERSION });
     out.put_u32(json.len() as u32);
     out.put_u32(crc32(&json));
     out.put_bytes(&json);

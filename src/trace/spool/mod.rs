@@ -12,9 +12,27 @@
 //! The engine's thread encodes into [`Block`]s of fixed size; a writer's thread seals and writes them. The [`Reader`]
 //! is pure and holds one block: a file that ends early reads up to its last whole block and says so, a damaged block is
 //! an error with its offset, and no bytes make it panic.
+//!
+//! # Rings
+//!
+//! A recording that keeps what comes last has a ring (`SpoolHeader::ring`, format 5) in place of the blocks:
+//!
+//! ```text
+//! file    … · up to `ring` places of 64 KiB · the closing block
+//! place   a block of records, or one graph or part of one, or several graphs one after the other; then zeros
+//! block   kind 4 beside the others: JSON that goes on in the next block of a graph
+//! payload of records: their seam (8 × u64: what was recorded before, Seam) · records
+//! ```
+//!
+//! While there are fewer places than `ring`, a block gets a new one. From then on it goes over the oldest block of
+//! records: the writer walks from place to place, and passes those by that hold graphs, which stay. Blocks of records
+//! are numbered, and so are those of graphs. So the numbers say the order, and which block may be torn: the one that
+//! was being written, and no other. The reader gives graphs first.
 
 mod block;
+mod head;
 mod reader;
+mod ring;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -24,8 +42,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use self::block::{Block, closing_block, file_header, graph_block, graph_block_bytes_max};
-pub use self::reader::{Reader, Record};
+pub use self::block::{
+    Block, closing_block, file_header, graph_block, graph_block_bytes_max, graph_json_bytes, graph_places,
+};
+pub use self::reader::{Reader, Record, read_records};
+pub use self::ring::{Packing, Seam};
 pub use self::wire::{Decoder, Encoder, Wire};
 use super::schema::GraphTable;
 use super::session::SessionHeader;
@@ -35,6 +56,9 @@ pub const MAGIC: [u8; 8] = *b"VITRUM\r\n";
 
 /// The format that this build writes and reads.
 pub const VERSION: u32 = 4;
+
+/// The format of rings, which builds that know none refuse by its number.
+pub const RING_VERSION: u32 = 5;
 
 /// Size of a block of records, its header included.
 pub const BLOCK_BYTES: usize = 64 << 10;
@@ -46,6 +70,9 @@ const FILE_PREFIX_BYTES: usize = 20;
 const BLOCK_MAGIC: [u8; 4] = *b"VBLK";
 const BLOCK_HEADER_BYTES: usize = 24;
 
+/// The most bytes of JSON that a block in a ring has.
+const PLACE_JSON_BYTES: usize = BLOCK_BYTES - BLOCK_HEADER_BYTES;
+
 /// What a spool begins with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpoolHeader {
@@ -53,6 +80,9 @@ pub struct SpoolHeader {
     pub id: String,
     /// Set if each step's nodes were recorded with probability 1/2: the seed of that coin.
     pub toggle_seed: Option<u64>,
+    /// Set if the file is a ring: how many places for blocks it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<u64>,
     /// Who records what.
     pub session: SessionHeader,
     /// The graphs that were captured before the recording; later ones stand in blocks of their own.
@@ -65,16 +95,21 @@ enum BlockKind {
     Records = 1,
     Graph = 2,
     Closing = 3,
+    /// JSON that goes on in the next block; in rings alone.
+    Part = 4,
 }
 
 impl BlockKind {
     fn from_u32(kind: u32) -> Option<BlockKind> {
-        [BlockKind::Records, BlockKind::Graph, BlockKind::Closing].into_iter().find(|known| *known as u32 == kind)
+        let all = [BlockKind::Records, BlockKind::Graph, BlockKind::Closing, BlockKind::Part];
+        all.into_iter().find(|known| *known as u32 == kind)
     }
 
-    fn payload_bytes_max(self) -> usize {
+    /// Whether a block of the kind fits a place of a ring by its length, or is no part of a ring.
+    fn payload_bytes_max(self, is_ring: bool) -> usize {
         match self {
-            BlockKind::Records => BLOCK_BYTES - BLOCK_HEADER_BYTES,
+            BlockKind::Graph if is_ring => PLACE_JSON_BYTES,
+            BlockKind::Records | BlockKind::Part => PLACE_JSON_BYTES,
             BlockKind::Graph | BlockKind::Closing => JSON_BYTES_MAX,
         }
     }
@@ -86,6 +121,9 @@ pub enum Damage {
     /// It does not begin as blocks begin.
     #[error("no block begins here")]
     Magic,
+    /// Zeros where a block should begin.
+    #[error("nothing stands where a block should begin")]
+    Empty,
     /// Its header's checksum is wrong.
     #[error("the checksum of the block's header is wrong")]
     HeaderChecksum,
@@ -118,6 +156,21 @@ pub enum Damage {
     /// Bytes behind the closing block.
     #[error("the file goes on behind its closing block")]
     Trailing,
+    /// More blocks than a ring has places.
+    #[error("a ring of {places} places has no block here")]
+    Places {
+        /// How many it has.
+        places: u64,
+    },
+    /// Part of a ring is missing in which blocks were written over others.
+    #[error("the file ends inside of a ring that has gone round")]
+    Short,
+    /// A block in another's place.
+    #[error("the block stands in the place of another one of the ring")]
+    Place,
+    /// Something behind a block, in the same place.
+    #[error("the block's place holds more than the block")]
+    Padding,
 }
 
 /// Why a spool could not be read.
@@ -143,7 +196,7 @@ pub enum SpoolError {
     #[error("not a recording of vitrum: the file does not begin as one")]
     NotASpool,
     /// Another version's recording.
-    #[error("the recording has format {found}, and this build reads format {VERSION}")]
+    #[error("the recording has format {found}, and this build reads formats {VERSION} and {RING_VERSION}")]
     Version {
         /// The version found.
         found: u32,

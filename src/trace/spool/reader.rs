@@ -1,12 +1,14 @@
 //! The reading side: from any bytes to records or an error.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::head::Head;
+use super::ring::{Placed, Seam, in_order};
 use super::wire::{Decoder, NAME_TAG, RUN_TAG, Wire, take_stamp};
 use super::{
-    BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, Damage, FILE_PREFIX_BYTES, JSON_BYTES_MAX, MAGIC, SpoolError,
+    BLOCK_HEADER_BYTES, BlockKind, Damage, FILE_PREFIX_BYTES, JSON_BYTES_MAX, MAGIC, RING_VERSION, SpoolError,
     SpoolHeader, VERSION, crc32,
 };
 use crate::trace::activity::{Activity, CallActivity, CopyActivity, NodeActivity, OverheadActivity};
@@ -50,7 +52,7 @@ pub enum Record<'a> {
     Closing(Box<Closing>),
 }
 
-/// Reads a spool record by record, holding one block.
+/// Reads a spool record by record, holding one block, and of a ring each block's header.
 #[derive(Debug)]
 pub struct Reader<R> {
     source: R,
@@ -59,6 +61,14 @@ pub struct Reader<R> {
     block_at: u64,
     next_at: u64,
     sequence: u32,
+    /// The blocks of a ring that are still to be read.
+    ring: Option<std::vec::IntoIter<Placed>>,
+    /// The seam of the first block of records.
+    seam: Option<Seam>,
+    /// It was closed: all that was begun in it was ended.
+    is_ring_closed: bool,
+    /// JSON that goes on in the next block.
+    json: Vec<u8>,
     /// The current block's records, and how many of their bytes were read.
     payload: Vec<u8>,
     read: usize,
@@ -75,8 +85,8 @@ impl Reader<BufReader<File>> {
     }
 }
 
-impl<R: Read> Reader<R> {
-    /// Reads the header.
+impl<R: Read + Seek> Reader<R> {
+    /// Reads the header, and of a ring which blocks there are. The file begins where the source does.
     pub fn new(mut source: R) -> Result<Reader<R>, SpoolError> {
         let mut bytes = Vec::new();
         read_up_to(&mut source, 0, FILE_PREFIX_BYTES, &mut bytes)?;
@@ -85,7 +95,7 @@ impl<R: Read> Reader<R> {
         }
         let mut prefix = Decoder::new(bytes.get(MAGIC.len()..).unwrap_or_default());
         let version = prefix.take_u32();
-        if let Some(found) = version.filter(|found| *found != VERSION) {
+        if let Some(found) = version.filter(|found| ![VERSION, RING_VERSION].contains(found)) {
             return Err(SpoolError::Version { found });
         }
         let (Some(json_bytes), Some(checksum)) = (prefix.take_u32(), prefix.take_u32()) else {
@@ -103,7 +113,13 @@ impl<R: Read> Reader<R> {
         if crc32(&bytes) != checksum {
             return Err(SpoolError::HeaderDamaged);
         }
-        let header = serde_json::from_slice(&bytes).map_err(|_| SpoolError::HeaderDamaged)?;
+        let header: SpoolHeader = serde_json::from_slice(&bytes).map_err(|_| SpoolError::HeaderDamaged)?;
+        if header.ring.is_some() != (version == Some(RING_VERSION)) {
+            return Err(SpoolError::HeaderDamaged);
+        }
+        let ring = header.ring.map(|places| in_order(&mut source, next_at, places)).transpose()?;
+        let last = ring.as_ref().and_then(|blocks| blocks.last());
+        let is_ring_closed = last.is_some_and(|block| block.head.kind == BlockKind::Closing);
         bytes.clear();
         Ok(Reader {
             source,
@@ -111,6 +127,10 @@ impl<R: Read> Reader<R> {
             block_at: next_at,
             next_at,
             sequence: 0,
+            ring: ring.map(Vec::into_iter),
+            seam: None,
+            is_ring_closed,
+            json: Vec::new(),
             payload: bytes,
             read: 0,
             stamps: Vec::new(),
@@ -129,6 +149,11 @@ impl<R: Read> Reader<R> {
         self.ended && !self.closed
     }
 
+    /// What was recorded before the first record that a ring has; known once there was one.
+    pub fn seam(&self) -> Option<&Seam> {
+        self.seam.as_ref()
+    }
+
     /// The next record; `None` at the end of the last whole block.
     pub fn read(&mut self) -> Result<Option<Record<'_>>, SpoolError> {
         while self.read == self.payload.len() {
@@ -136,15 +161,23 @@ impl<R: Read> Reader<R> {
                 self.ended = true;
                 return Ok(None);
             };
-            let json = match kind {
-                BlockKind::Records => continue,
-                BlockKind::Graph => serde_json::from_slice(&self.payload).map(Record::Graph),
-                BlockKind::Closing => {
-                    serde_json::from_slice(&self.payload).map(|closing| Record::Closing(Box::new(closing)))
-                }
-            };
+            if kind == BlockKind::Records {
+                self.take_seam()?;
+                continue;
+            }
             self.read = self.payload.len();
+            self.json.extend_from_slice(&self.payload);
+            if kind == BlockKind::Part {
+                continue;
+            }
             self.closed = kind == BlockKind::Closing;
+            let json = match kind {
+                BlockKind::Closing => {
+                    serde_json::from_slice(&self.json).map(|closing| Record::Closing(Box::new(closing)))
+                }
+                _ => serde_json::from_slice(&self.json).map(Record::Graph),
+            };
+            self.json.clear();
             return json.map(Some).map_err(|_| self.damaged(Damage::Content));
         }
         let mut from = Decoder::new(&self.payload[self.read..]);
@@ -162,61 +195,130 @@ impl<R: Read> Reader<R> {
         SpoolError::Damaged { offset: self.block_at, damage }
     }
 
+    /// A ring's block of records begins with its seam.
+    fn take_seam(&mut self) -> Result<(), SpoolError> {
+        if self.ring.is_some() {
+            let seam = Seam::take(&mut Decoder::new(&self.payload));
+            let seam = seam.ok_or_else(|| self.damaged(Damage::Content))?;
+            self.read = Seam::BYTES;
+            self.seam.get_or_insert(seam);
+        }
+        Ok(())
+    }
+
     /// Reads a block into `payload`. `None` where the file ends, in a block or between two.
     fn read_block(&mut self) -> Result<Option<BlockKind>, SpoolError> {
-        self.block_at = self.next_at;
         self.payload.clear();
         self.read = 0;
         if self.ended {
             return Ok(None);
         }
+        let kind = if self.ring.is_some() { self.read_placed()? } else { self.read_next()? };
+        if kind.is_none() {
+            self.payload.clear();
+        }
+        // A graph that its writer did not finish is none.
+        let goes_on = matches!(kind, Some(BlockKind::Part | BlockKind::Graph));
+        if !self.json.is_empty() && !goes_on {
+            self.json.clear();
+            if self.is_ring_closed {
+                return Err(self.damaged(Damage::Content));
+            }
+        }
+        if self.json.len() > JSON_BYTES_MAX {
+            return Err(self.damaged(Damage::Length { bytes: self.json.len() as u32 }));
+        }
+        Ok(kind)
+    }
+
+    /// The block that follows in the file.
+    fn read_next(&mut self) -> Result<Option<BlockKind>, SpoolError> {
+        self.block_at = self.next_at;
         read_up_to(&mut self.source, self.block_at, BLOCK_HEADER_BYTES, &mut self.payload)?;
         if self.closed && !self.payload.is_empty() {
             return Err(self.damaged(Damage::Trailing));
         }
-        let Some(header) = self.payload.first_chunk::<BLOCK_HEADER_BYTES>().copied() else {
-            self.payload.clear();
-            return Ok(None);
-        };
-        let (kind, payload_bytes, checksum) = self.check_header(&header)?;
+        let Some(header) = self.payload.first_chunk::<BLOCK_HEADER_BYTES>().copied() else { return Ok(None) };
+        let head = Head::parse(&header, false).map_err(|damage| self.damaged(damage))?;
+        if head.sequence != self.sequence {
+            return Err(self.damaged(Damage::Sequence { expected: self.sequence, found: head.sequence }));
+        }
         let payload_at = self.block_at + BLOCK_HEADER_BYTES as u64;
-        read_up_to(&mut self.source, payload_at, payload_bytes, &mut self.payload)?;
-        if self.payload.len() < payload_bytes {
-            self.payload.clear();
+        read_up_to(&mut self.source, payload_at, head.bytes, &mut self.payload)?;
+        if self.payload.len() < head.bytes {
             return Ok(None);
         }
-        if crc32(&self.payload) != checksum {
+        if crc32(&self.payload) != head.checksum {
             return Err(self.damaged(Damage::Checksum));
         }
-        self.next_at = payload_at + payload_bytes as u64;
+        self.next_at = payload_at + head.bytes as u64;
         self.sequence += 1;
-        Ok(Some(kind))
+        Ok(Some(head.kind))
     }
 
-    fn check_header(&self, header: &[u8; BLOCK_HEADER_BYTES]) -> Result<(BlockKind, usize, u32), SpoolError> {
-        let words: [u32; BLOCK_HEADER_BYTES / 4] =
-            std::array::from_fn(|at| u32::from_le_bytes([0, 1, 2, 3].map(|byte| header[4 * at + byte])));
-        let [magic, kind, sequence, bytes, checksum, header_checksum] = words;
-        if magic.to_le_bytes() != BLOCK_MAGIC {
-            return Err(self.damaged(Damage::Magic));
+    /// The whole block that follows in a ring.
+    fn read_placed(&mut self) -> Result<Option<BlockKind>, SpoolError> {
+        while let Some(block) = self.ring.as_mut().and_then(Iterator::next) {
+            let Placed { at, head, zeros, may_be_cut, may_be_torn } = block;
+            self.block_at = at;
+            let payload_at = at.saturating_add(BLOCK_HEADER_BYTES as u64);
+            let seek = self.source.seek(SeekFrom::Start(payload_at));
+            seek.map_err(|source| SpoolError::Read { offset: payload_at, source })?;
+            read_up_to(&mut self.source, payload_at, head.bytes, &mut self.payload)?;
+            let damage = match self.payload.len() < head.bytes {
+                true if may_be_cut => continue,
+                true => Some(Damage::Short),
+                false if crc32(&self.payload) == head.checksum => None,
+                false if may_be_torn => continue,
+                false => Some(Damage::Checksum),
+            };
+            if let Some(damage) = damage {
+                return Err(self.damaged(damage));
+            }
+            self.next_at = payload_at.saturating_add(head.bytes as u64);
+            let mut padding = Vec::new();
+            read_up_to(&mut self.source, self.next_at, zeros, &mut padding)?;
+            if !may_be_torn && padding.iter().any(|byte| *byte != 0) {
+                return Err(self.damaged(Damage::Padding));
+            }
+            return Ok(Some(head.kind));
         }
-        if crc32(&header[..BLOCK_HEADER_BYTES - 4]) != header_checksum {
-            return Err(self.damaged(Damage::HeaderChecksum));
+        self.payload.clear();
+        self.read_end()
+    }
+
+    /// Nothing comes behind the closing block.
+    fn read_end(&mut self) -> Result<Option<BlockKind>, SpoolError> {
+        if self.closed {
+            self.block_at = self.next_at;
+            read_up_to(&mut self.source, self.block_at, 1, &mut self.payload)?;
+            if !self.payload.is_empty() {
+                return Err(self.damaged(Damage::Trailing));
+            }
         }
-        let kind = BlockKind::from_u32(kind).ok_or_else(|| self.damaged(Damage::Kind { kind }))?;
-        if sequence != self.sequence {
-            return Err(self.damaged(Damage::Sequence { expected: self.sequence, found: sequence }));
-        }
-        if bytes as usize > kind.payload_bytes_max() || bytes == 0 {
-            return Err(self.damaged(Damage::Length { bytes }));
-        }
-        Ok((kind, bytes as usize, checksum))
+        Ok(None)
+    }
+}
+
+/// Gives each record of a block's content; what is no record ends it.
+pub fn read_records(content: &[u8], mut each: impl FnMut(Record<'_>)) {
+    let (mut from, mut stamps) = (Decoder::new(content), Vec::new());
+    while let Some(taken) = take_record(&mut from, &mut stamps) {
+        each(match taken {
+            Taken::Nodes { replay, first } => Record::Nodes { replay, first, stamps: &stamps },
+            Taken::Fixed(record) => record,
+        });
     }
 }
 
 /// Replaces `bytes` by the next `count` bytes, or by as many as there are. Memory grows with what was read, not with
 /// what a header claims.
-fn read_up_to(source: &mut impl Read, offset: u64, count: usize, bytes: &mut Vec<u8>) -> Result<(), SpoolError> {
+pub(super) fn read_up_to(
+    source: &mut impl Read,
+    offset: u64,
+    count: usize,
+    bytes: &mut Vec<u8>,
+) -> Result<(), SpoolError> {
     bytes.clear();
     let read = source.by_ref().take(count as u64).read_to_end(bytes);
     read.map(|_| ()).map_err(|source| SpoolError::Read { offset, source })

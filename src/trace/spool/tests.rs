@@ -1,5 +1,9 @@
 //! The spool against cuts, damage and any bytes at all.
 
+mod ring;
+
+use std::io::Cursor;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,7 +11,7 @@ use crate::trace::schema::{
     CopyStamp, Cost, GraphKey, GraphKind, HostSpan, MemberRecord, NodeInfo, NodeSources, NodeStamp, Op, Phase, Place,
     ReplayRecord, RequestMoment, RequestRecord, StepCopies, StepRecord, StepSizes,
 };
-use crate::trace::session::{ClockAnchor, Closing, SessionDevice, SessionSources};
+use crate::trace::session::{ClockAnchor, Closing, RecordedGraph, SessionDevice, SessionSources};
 
 fn table(id: u32, nodes: usize) -> GraphTable {
     let node = |layer| NodeInfo {
@@ -38,7 +42,7 @@ fn header() -> SpoolHeader {
         },
         sources: SessionSources::default(),
     };
-    SpoolHeader { id: "17".into(), toggle_seed: Some(3), session, graphs: vec![table(1, 2)] }
+    SpoolHeader { id: "17".into(), toggle_seed: Some(3), ring: None, session, graphs: vec![table(1, 2)] }
 }
 
 fn copy(base: u64) -> CopyStamp {
@@ -95,7 +99,7 @@ fn spool() -> (Vec<u8>, Vec<usize>) {
 
 /// Every record as text, and whether the spool was truncated.
 fn read_all(bytes: &[u8]) -> Result<(Vec<String>, bool), SpoolError> {
-    let mut reader = Reader::new(bytes)?;
+    let mut reader = Reader::new(Cursor::new(bytes))?;
     let mut records = Vec::new();
     while let Some(record) = reader.read()? {
         records.push(format!("{record:?}"));
@@ -107,7 +111,7 @@ fn read_all(bytes: &[u8]) -> Result<(Vec<String>, bool), SpoolError> {
 #[test]
 fn reads_what_was_written() {
     let (bytes, _) = spool();
-    assert_eq!(Reader::new(&bytes[..]).expect("a spool").header(), &header());
+    assert_eq!(Reader::new(Cursor::new(&bytes)).expect("a spool").header(), &header());
     let (records, truncated) = read_all(&bytes).expect("a spool");
     assert!(!truncated);
     assert_eq!(records.len(), 3 * 6 + 2);
@@ -142,6 +146,16 @@ fn a_cut_reads_up_to_the_last_whole_block() {
 }
 
 #[test]
+fn a_file_that_is_no_ring_says_nothing_of_rings() {
+    let closing = Closing { graphs: vec![RecordedGraph::default()], ..Closing::default() };
+    let bytes = [file_header(&header()).expect("a header"), closing_block(0, &closing).expect("the counts")].concat();
+    assert_eq!(bytes[MAGIC.len()..MAGIC.len() + 4], 4_u32.to_le_bytes(), "the format before there were rings");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("activity_invalid") && !text.contains("overwritten") && !text.contains("\"ring"), "{text}");
+    assert!(read_all(&bytes).is_ok());
+}
+
+#[test]
 fn damage_is_an_error_with_its_offset() {
     let (bytes, borders) = spool();
     for at in borders[0]..bytes.len() {
@@ -168,8 +182,8 @@ fn other_versions_and_files_are_refused() {
         matches!(out_of_order, Err(SpoolError::Damaged { damage: Damage::Sequence { expected: 0, found: 1 }, .. })),
         "{out_of_order:?}"
     );
-    bytes[MAGIC.len()] = VERSION as u8 + 1;
-    assert!(matches!(read_all(&bytes), Err(SpoolError::Version { found }) if found == VERSION + 1));
+    bytes[MAGIC.len()] = RING_VERSION as u8 + 1;
+    assert!(matches!(read_all(&bytes), Err(SpoolError::Version { found }) if found == RING_VERSION + 1));
 }
 
 #[test]

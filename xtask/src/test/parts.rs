@@ -9,6 +9,8 @@ use crate::{emulate, tools, tree};
 
 /// Cases of each random test under `--full`; proptest's own number is 256.
 const RANDOM_CASES: &str = "4096";
+/// How long recordings are changed at random.
+const FUZZ_SECONDS: &str = "60";
 /// Where there are random tests.
 const RANDOM_TESTS: [&str; 9] =
     ["-p", "vitrum", "--lib", "--test", "text", "--test", "weights", "--features", "profiling"];
@@ -53,6 +55,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("merge-hta", merged::hta),
             ("aarch64", aarch64),
             ("emulate", emulate),
+            ("spool-fuzz", spool_fuzz),
             ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
         ]);
     }
@@ -112,6 +115,16 @@ fn cargo_tests(part: &Part, runs: &[Vec<&str>], random_cases: Option<&str>) -> R
     }
     let ignored_note = if ignored > 0 { format!(", {ignored} ignored") } else { String::new() };
     Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
+}
+
+/// Recordings that were changed at random, for longer than among the other tests.
+fn spool_fuzz(part: &Part) -> Result<Outcome, String> {
+    let mut command =
+        tree::cargo(&["test", "-p", "vitrum", "--features", "profiling", "--test", "spool_fuzz", "--", "--nocapture"]);
+    command.env("VITRUM_FUZZ_SECONDS", FUZZ_SECONDS);
+    let text = part.run("cargo test", command)?;
+    let said = text.lines().find(|line| line.contains(" files, ")).ok_or("the test did not say what it read")?;
+    Ok(Outcome::passed(said.trim()))
 }
 
 /// The library without the recorder, from outside.
