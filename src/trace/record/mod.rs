@@ -2,9 +2,10 @@
 //!
 //! The engine's thread encodes into a [`Sink`]'s blocks: after the start nothing there allocates, waits or fails. Where
 //! the driver's profiling library is a source too, a third thread decodes its records into a sink of its own
-//! ([`cupti`]).
+//! ([`cupti`]). Beside recordings, the [`sampler`] has histograms of node times for as long as a server runs.
 
 pub mod cupti;
+pub mod sampler;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::cupti::{ACTIVITY_NAME, ActivityLibrary, KnownGraph, SOURCE_HELP, Watch, parse_source};
 use self::cupti::{Decoded, Session};
+pub use self::sampler::{Sampler, Samples};
 use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};
 use super::progress::Progress;
