@@ -1,6 +1,7 @@
-//! `vitrum profile`: drives the recordings of a running server, and says what is in them.
+//! `vitrum profile`: drives the recordings of a running server, says what is in them, and what the server samples.
 
 mod remote;
+mod top;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ pub(super) enum ProfileCommand {
     Status(remote::StatusArgs),
     /// List the recordings of a running server
     Sessions(remote::SessionsArgs),
+    /// Print the node times that a running server samples (`vitrum serve --profile-sample N`)
+    Top(top::TopArgs),
     /// Print tables: kernels (the columns of `nsys stats`), nodes by layer and op, steps, the account of their time
     Stats(StatsArgs),
     /// Write the trace for Perfetto and HTA beside the recording
@@ -63,6 +66,7 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
         ProfileCommand::Stop(args) => remote::stop(args),
         ProfileCommand::Status(args) => remote::status(args),
         ProfileCommand::Sessions(args) => remote::sessions(args),
+        ProfileCommand::Top(args) => top::run(args),
         ProfileCommand::Stats(args) => {
             let report = Report::load(&args.file)?;
             let mut text = report::stats(&report, args.report, args.format);

@@ -1,5 +1,6 @@
 //! `vitrum serve`: an engine behind the HTTP server.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::engine;
 use crate::http::{self, ProfileOptions, ServeOptions};
 use crate::report;
 use crate::text::ChatTemplate;
-use crate::trace::session::TraceSource;
+use crate::trace::session::{RecordError, TraceSource};
 
 /// Serves a model over the OpenAI API.
 #[derive(Args, Debug)]
@@ -45,6 +46,10 @@ pub(super) struct ServeArgs {
     /// The most bytes of a recording; what comes first is kept
     #[arg(long, default_value_t = 4 << 30)]
     profile_max_bytes: u64,
+    /// Time the nodes of one step in N for as long as the server runs, for /profile/nodes, /metrics and `vitrum profile
+    /// top`; 0: of none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    profile_sample: u32,
 }
 
 pub(super) fn run(
@@ -54,6 +59,7 @@ pub(super) fn run(
     toolkits: &[PathBuf],
 ) -> CommandResult {
     let start = Instant::now();
+    let sample_every = args.sample_every()?;
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Both)?;
     let model = args.engine.load(cache_dir)?;
     let names = match args.served_model_name.as_slice() {
@@ -85,6 +91,7 @@ pub(super) fn run(
     let served_name = &options.served_model_names[0];
     let mut engine_options = args.engine.options(&model, served_name)?;
     engine_options.device.activity = source.names_nodes();
+    engine_options.sample_every = sample_every;
     let engine = engine::start(&model.weights, &engine_options)?;
     let info = engine.info();
     tracing::info!(
@@ -103,4 +110,15 @@ pub(super) fn run(
     engine.shutdown();
     served?;
     failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+impl ServeArgs {
+    /// What this build cannot do is said before a model is loaded.
+    fn sample_every(&self) -> Result<Option<NonZeroU32>, String> {
+        let every = NonZeroU32::new(self.profile_sample);
+        if every.is_some() && !engine::CAN_RECORD {
+            return Err(format!("--profile-sample: {}", RecordError::NotCompiledIn));
+        }
+        Ok(every)
+    }
 }

@@ -28,7 +28,7 @@ pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompletene
 pub use self::error::ReportError;
 pub use self::model::{Call, DeviceCopy, NodeTime, Recording, Replay, Seen, SeenNode};
 pub use self::perturbation::Perturbation;
-pub use self::sheet::{Format, Sheet};
+pub use self::sheet::{Cell, Format, Sheet};
 pub use self::stats::{Table, dominates};
 
 /// A recording and what follows from it.

@@ -4,6 +4,7 @@ mod commands;
 mod endurance;
 mod known_truth;
 mod routes;
+mod sampling;
 #[path = "../support/mod.rs"]
 mod support;
 
