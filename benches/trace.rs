@@ -1,14 +1,17 @@
-//! What a recording costs to take and to render.
+//! What a recording costs to take and to render, and what a sampled step costs the engine's thread.
 
 #[path = "../tests/trace/synthetic.rs"]
 mod synthetic;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vitrum::report::{self, Export, Format, Report, Table};
-use vitrum::trace::record::Recorder;
+use vitrum::request::StepId;
+use vitrum::trace::record::{Recorder, Sampler};
+use vitrum::trace::schema::{NodeStamp, StepSizes};
 
 use self::synthetic::{Plan, header, options, play};
 
@@ -48,6 +51,21 @@ fn trace(criterion: &mut Criterion) {
                     elapsed
                 })
                 .sum()
+        });
+    });
+
+    let mut sampler = Sampler::start(NonZeroU32::MIN, 1).expect("a sampler");
+    // Times of 1 to 50 µs.
+    let stamp = |i| NodeStamp { start_ns: 1 + 60_000 * i, end_ns: 1_001 + 60_000 * i + 7_919 * i % 49_000, wait_ns: 0 };
+    let stamps: Vec<NodeStamp> = (0..small.step_nodes()).map(stamp).collect();
+    let mut step = 0;
+    group.throughput(Throughput::Elements(small.step_nodes()));
+    group.bench_function("sample", |bencher| {
+        bencher.iter(|| {
+            step += 1;
+            let sources = sampler.decide(None);
+            sampler.submitted(StepId(step), sources, (StepSizes::default(), 0), graphs.each_ref().map(Some));
+            sampler.finished(StepId(step), &stamps, 1_000_000 * step);
         });
     });
 

@@ -91,5 +91,6 @@ fn options() -> EngineOptions {
         prompt_chunk: 512,
         max_waiting: 64,
         capture_all: false,
+        sample_every: None,
     }
 }

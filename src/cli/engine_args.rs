@@ -313,6 +313,7 @@ impl EngineArgs {
             prompt_chunk,
             max_waiting: at_least_1("--max-waiting", self.max_waiting)?,
             capture_all: self.capture_all,
+            sample_every: None,
         })
     }
 }

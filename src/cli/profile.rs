@@ -1,8 +1,9 @@
-//! `vitrum profile`: drives the recordings of a running server, and says what is in them.
+//! `vitrum profile`: drives the recordings of a running server, says what is in them, and what the server samples.
 
 mod diff;
 mod merge;
 mod remote;
+mod top;
 
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub(super) enum ProfileCommand {
     Status(remote::StatusArgs),
     /// List the recordings of a running server
     Sessions(remote::SessionsArgs),
+    /// Print the node times that a running server samples (`vitrum serve --profile-sample N`)
+    Top(top::TopArgs),
     /// Print tables, with the options of `nsys stats`: kernels, nodes by layer and op, steps, requests, the account of
     /// time
     Stats(StatsArgs),
@@ -91,6 +94,7 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
         ProfileCommand::Stop(args) => remote::stop(args),
         ProfileCommand::Status(args) => remote::status(args),
         ProfileCommand::Sessions(args) => remote::sessions(args),
+        ProfileCommand::Top(args) => top::run(args),
         ProfileCommand::Stats(args) => {
             let report = Report::load(&args.file)?;
             args.print(&report)?;

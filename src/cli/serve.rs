@@ -1,5 +1,6 @@
 //! `vitrum serve`: an engine behind the HTTP server.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::engine;
 use crate::http::{self, ProfileOptions, ServeOptions};
 use crate::report;
 use crate::text::ChatTemplate;
-use crate::trace::session::{Keep, TraceSource};
+use crate::trace::session::{Keep, RecordError, TraceSource};
 
 /// Serves a model over the OpenAI API.
 #[derive(Args, Debug)]
@@ -49,6 +50,10 @@ pub(super) struct ServeArgs {
     /// left out, or `last`, and later records go over the oldest
     #[arg(long, value_name = "WHICH", default_value = "first", value_parser = parse_keep)]
     profile_keep: Keep,
+    /// Time the nodes of one step in N for as long as the server runs, for /profile/nodes, /metrics and `vitrum profile
+    /// top`; 0: of none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    profile_sample: u32,
 }
 
 pub(super) fn run(
@@ -58,6 +63,7 @@ pub(super) fn run(
     toolkits: &[PathBuf],
 ) -> CommandResult {
     let start = Instant::now();
+    let sample_every = args.sample_every()?;
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Both)?;
     let model = args.engine.load(cache_dir)?;
     let names = match args.served_model_name.as_slice() {
@@ -90,6 +96,7 @@ pub(super) fn run(
     let served_name = &options.served_model_names[0];
     let mut engine_options = args.engine.options(&model, served_name)?;
     engine_options.device.activity = source.names_nodes();
+    engine_options.sample_every = sample_every;
     let engine = engine::start(&model.weights, &engine_options)?;
     let info = engine.info();
     tracing::info!(
@@ -115,5 +122,16 @@ fn parse_keep(word: &str) -> Result<Keep, &'static str> {
         "first" => Ok(Keep::First),
         "last" => Ok(Keep::Last),
         _ => Err("a recording keeps `first` or `last`"),
+    }
+}
+
+impl ServeArgs {
+    /// What this build cannot do is said before a model is loaded.
+    fn sample_every(&self) -> Result<Option<NonZeroU32>, String> {
+        let every = NonZeroU32::new(self.profile_sample);
+        if every.is_some() && !engine::CAN_RECORD {
+            return Err(format!("--profile-sample: {}", RecordError::NotCompiledIn));
+        }
+        Ok(every)
     }
 }

@@ -19,6 +19,9 @@ use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
 use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
 use crate::trace::progress::Progress;
+use crate::trace::record::Samples;
+use crate::trace::sample::{By, SampleReading};
+use crate::trace::schema::GraphKey;
 use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
 use crate::weights::ModelConfig;
 
@@ -41,6 +44,7 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
     info: Arc<EngineInfo>,
     metrics: Arc<EngineMetrics>,
+    samples: Option<Samples>,
     next_request: Arc<AtomicU64>,
     waiting: Arc<AtomicUsize>,
     shutting_down: Arc<AtomicBool>,
@@ -141,6 +145,7 @@ impl Engine {
             commands: sender,
             info: Arc::new(info),
             metrics,
+            samples: None,
             next_request: Arc::new(AtomicU64::new(1)),
             waiting: Arc::new(AtomicUsize::new(0)),
             shutting_down: Arc::new(AtomicBool::new(false)),
@@ -148,6 +153,11 @@ impl Engine {
             alive: Arc::downgrade(&alive),
         };
         (engine, Inbox { commands: receiver, failure: failed, _alive: alive })
+    }
+
+    /// The same handle, of an engine that samples node times.
+    pub(super) fn with_samples(self, samples: Option<Samples>) -> Engine {
+        Engine { samples, ..self }
     }
 
     /// Queues a request.
@@ -218,6 +228,25 @@ impl Engine {
         let (reply, answer) = mpsc::channel();
         self.commands.send(Command::MeasurePeaks { reply }).map_err(|_| ProfileError::EngineStopped)?;
         Ok(answer.recv().map_err(|_| ProfileError::EngineStopped)??)
+    }
+
+    /// Node times that were sampled since the start or the last reset, of one graph if it is said which. Asks nothing of
+    /// the engine's thread, and takes some milliseconds.
+    pub fn node_samples(&self, by: By, graph: Option<GraphKey>) -> Result<SampleReading, ProfileError> {
+        Ok(self.sampled()?.read(by, graph))
+    }
+
+    /// Forgets the node times that were sampled so far, and gives the moment in seconds of the Unix clock.
+    pub fn reset_node_samples(&self) -> Result<u64, ProfileError> {
+        Ok(self.sampled()?.reset())
+    }
+
+    fn sampled(&self) -> Result<&Samples, ProfileError> {
+        match &self.samples {
+            Some(samples) => Ok(samples),
+            None if crate::trace::record::ENABLED => Err(ProfileError::NotSampled),
+            None => Err(RecordError::NotCompiledIn.into()),
+        }
     }
 
     /// Takes no more requests, finishes those that run, ends the thread. Blocks until it has ended.
@@ -361,6 +390,9 @@ pub enum ProfileError {
         /// The session that runs.
         running: String,
     },
+    /// The engine samples no node times.
+    #[error("node times are not sampled here: start the server with --profile-sample N")]
+    NotSampled,
     /// The recorder.
     #[error(transparent)]
     Record(#[from] RecordError),

@@ -5,6 +5,7 @@
 
 mod buckets;
 mod exposition;
+mod samples;
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -18,7 +19,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use self::buckets::{ITL_FINE_SECONDS, ITL_SECONDS, REQUEST_SECONDS, REQUEST_TOKENS, STEP_TOKENS, TTFT_SECONDS};
+use self::samples::SampleCollector;
 use crate::request::FinishReason;
+use crate::trace::record::Samples;
 use crate::trace::schema::GraphKey;
 
 /// The engine's counters, gauges and histograms.
@@ -109,6 +112,14 @@ impl EngineMetrics {
             replays: add(r, "vitrum:graph_replays", "Replays of each captured graph", Family::default()),
             registry,
         }
+    }
+
+    /// With the node times that an engine samples, if it does.
+    pub(super) fn with_samples(mut self, samples: Option<Samples>) -> EngineMetrics {
+        if let Some(samples) = samples {
+            self.registry.register_collector(Box::new(SampleCollector::new(samples)));
+        }
+        self
     }
 
     /// A request arrived.

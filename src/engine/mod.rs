@@ -13,6 +13,7 @@ mod sequence;
 mod stream;
 mod watch;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -25,8 +26,10 @@ use self::run::EngineLoop;
 pub use self::stream::{TokenSender, TokenStream};
 pub use self::watch::StepDone;
 use crate::device::params::PAGE_TOKENS;
-use crate::device::{Device, DeviceOptions};
+use crate::device::{Device, DeviceOptions, monotonic_ns};
 use crate::step::{Precision, StepError, StepLimits, StepRunner};
+use crate::trace::record::Sampler;
+use crate::trace::session::RecordError;
 use crate::weights::Weights;
 
 /// Whether this build can record; one that cannot refuses [`Engine::start_profile`].
@@ -52,6 +55,8 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Capture every graph at start instead of when it is first needed.
     pub capture_all: bool,
+    /// Time the nodes of one step in so many, for as long as the engine runs; of none if there is no number.
+    pub sample_every: Option<NonZeroU32>,
 }
 
 /// Why an engine could not be started.
@@ -74,6 +79,9 @@ pub enum StartError {
         /// Its pages.
         needed: usize,
     },
+    /// No node times can be sampled.
+    #[error(transparent)]
+    Sample(#[from] RecordError),
     /// The operating system gave no thread.
     #[error("could not start the engine's thread: {0}")]
     Thread(std::io::Error),
@@ -82,6 +90,7 @@ pub enum StartError {
 /// Opens the device, packs the weights and starts the engine's thread. It ends with [`Engine::shutdown`], or when the
 /// last handle is dropped.
 pub fn start(weights: &Weights, options: &EngineOptions) -> Result<Engine, StartError> {
+    let sampler = options.sample_every.map(|every| Sampler::start(every, monotonic_ns())).transpose()?;
     check_kv_pages(&options.limits)?;
     let device = Device::open(&options.device).map_err(StepError::from)?;
     let mut runner = StepRunner::open(device, weights, &options.limits, options.precision, options.kv_fraction)?;
@@ -97,9 +106,11 @@ pub fn start(weights: &Weights, options: &EngineOptions) -> Result<Engine, Start
         max_waiting: options.max_waiting,
     };
     let cache = CacheSizes { page_tokens: PAGE_TOKENS as usize, pages: limits.kv_pages };
-    let metrics = Arc::new(EngineMetrics::new(&options.served_name, cache));
-    let (engine, inbox) = Engine::from_parts(info, metrics);
-    let engine_loop = EngineLoop::new(runner, options.prompt_chunk, inbox, &engine);
+    let samples = sampler.as_ref().map(Sampler::samples);
+    let metrics = EngineMetrics::new(&options.served_name, cache).with_samples(samples.clone());
+    let (engine, inbox) = Engine::from_parts(info, Arc::new(metrics));
+    let engine = engine.with_samples(samples);
+    let engine_loop = EngineLoop::new(runner, options.prompt_chunk, inbox, &engine, sampler);
     std::thread::Builder::new()
         .name("vitrum-engine".into())
         .spawn(move || engine_loop.run())

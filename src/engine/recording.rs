@@ -15,7 +15,7 @@ use crate::device::{DeviceError, DevicePeaks, clock_anchor, monotonic_ns, thread
 use crate::request::{RequestId, StepId};
 use crate::step::{FinishedStep, StepRunner, SubmittedStep};
 use crate::trace::progress::State;
-use crate::trace::record::Recorder;
+use crate::trace::record::{Recorder, Sampler};
 use crate::trace::schema::*;
 use crate::trace::session::*;
 use crate::trace::window::Verdict;
@@ -26,6 +26,8 @@ pub(super) struct Recording {
     session: Option<Session>,
     /// The session before, until its file is whole.
     closing: Option<ClosingSession>,
+    /// Times one step in N, whether a session runs or not.
+    sampler: Option<Sampler>,
     info: EngineInfo,
     peaks: Option<DevicePeaks>,
     /// Replays since the start of the process.
@@ -42,8 +44,11 @@ struct ClosingSession {
 }
 
 impl Recording {
-    pub(super) fn new(info: &EngineInfo) -> Recording {
-        Recording { session: None, closing: None, info: info.clone(), peaks: None, replays: 0 }
+    pub(super) fn new(info: &EngineInfo, mut sampler: Option<Sampler>, runner: &StepRunner) -> Recording {
+        if let Some(sampler) = &mut sampler {
+            runner.tables().into_iter().for_each(|table| sampler.know(table));
+        }
+        Recording { session: None, closing: None, sampler, info: info.clone(), peaks: None, replays: 0 }
     }
 
     /// Starts a session, with no step under way. The first one of a process measures the device's roofs, which takes
@@ -89,10 +94,15 @@ impl Recording {
 
     /// The device's roofs, with no step under way: measured when they are first asked for.
     pub(super) fn peaks(&mut self, runner: &mut StepRunner) -> Result<DevicePeaks, DeviceError> {
-        match self.peaks {
-            Some(peaks) => Ok(peaks),
-            None => Ok(*self.peaks.insert(runner.measure_peaks()?)),
+        if let Some(peaks) = self.peaks {
+            return Ok(peaks);
         }
+        let peaks = *self.peaks.insert(runner.measure_peaks()?);
+        if let Some(sampler) = &mut self.sampler {
+            sampler.set_peaks(session_peaks(&peaks));
+            sampler.paused(); // no step took the time of the measurement
+        }
+        Ok(peaks)
     }
 
     /// Asks the session to end; of this id, if one is given.
@@ -175,6 +185,9 @@ impl Recording {
             session.enter(None, monotonic_ns());
             session.prepared.spans.clear();
         }
+        if let Some(sampler) = &mut self.sampler {
+            sampler.paused();
+        }
     }
 
     /// The next phase begins, and ends the one before.
@@ -197,7 +210,14 @@ impl Recording {
 
     /// Whether the next step, whose batch is filled, is recorded, and what is to time its nodes.
     pub(super) fn decide(&mut self, step: StepId, prefill_tokens: u64, runner: &StepRunner) -> NodeSources {
-        self.session.as_mut().map_or(NodeSources::NONE, |session| session.decide(step, prefill_tokens, runner))
+        let by_session = self.session.as_mut().and_then(|session| {
+            let sources = session.decide(step, prefill_tokens, runner);
+            (session.decided != Some((step, Verdict::LeftOut))).then_some(sources)
+        });
+        match &mut self.sampler {
+            Some(sampler) => sampler.decide(by_session),
+            None => by_session.unwrap_or(NodeSources::NONE),
+        }
     }
 
     /// A step was submitted, in the phase that runs.
@@ -209,12 +229,19 @@ impl Recording {
         {
             session.submitted(id, step, prefill_tokens, first_replay, runner);
         }
+        if let Some(sampler) = &mut self.sampler {
+            let graphs = step.graphs.map(|graph| graph.map(|graph| runner.graph(graph)));
+            sampler.submitted(id, step.sources, (step.sizes, prefill_tokens), graphs);
+        }
     }
 
     /// A step's tokens have been read.
     pub(super) fn finished(&mut self, id: StepId, step: &FinishedStep<'_>, done_ns: u64) {
         if let Some(session) = &mut self.session {
             session.finished(id, step, done_ns);
+        }
+        if let Some(sampler) = &mut self.sampler {
+            sampler.finished(id, step.stamps, done_ns);
         }
     }
 
@@ -254,17 +281,21 @@ impl Recording {
                 isa: device.isa.into(),
                 workers: device.workers as u32,
             },
-            peaks: self.peaks.map(|peaks| SessionPeaks {
-                memory_gb_s: peaks.memory_gb_s,
-                cache_gb_s: peaks.cache_gb_s,
-                cache_bytes: peaks.cache_bytes,
-                float_gflop_s: peaks.float_gflop_s,
-                int8_gop_s: peaks.int8_gop_s,
-            }),
+            peaks: self.peaks.as_ref().map(session_peaks),
             pid: std::process::id(),
             engine_tid: thread_id(),
             clock: clock_anchor(),
             sources: SessionSources::default(), // the recorder's to say
         }
+    }
+}
+
+fn session_peaks(peaks: &DevicePeaks) -> SessionPeaks {
+    SessionPeaks {
+        memory_gb_s: peaks.memory_gb_s,
+        cache_gb_s: peaks.cache_gb_s,
+        cache_bytes: peaks.cache_bytes,
+        float_gflop_s: peaks.float_gflop_s,
+        int8_gop_s: peaks.int8_gop_s,
     }
 }

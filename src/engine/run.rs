@@ -15,6 +15,7 @@ use crate::device::params::LogprobRow;
 use crate::device::{STEPS_IN_FLIGHT, monotonic_ns};
 use crate::request::{FinishReason, RequestError, RequestId, StepId, TokenEvent, TokenId, TokenLogprobs};
 use crate::step::{RowTokens, Rows, StepError, StepRunner, SubmittedStep};
+use crate::trace::record::Sampler;
 use crate::trace::schema::{MemberRecord, Phase, RequestMoment};
 
 /// Everything that the engine's thread owns.
@@ -59,7 +60,13 @@ struct DrawnToken {
 }
 
 impl EngineLoop {
-    pub(super) fn new(runner: StepRunner, prompt_chunk: usize, inbox: Inbox, engine: &Engine) -> EngineLoop {
+    pub(super) fn new(
+        runner: StepRunner,
+        prompt_chunk: usize,
+        inbox: Inbox,
+        engine: &Engine,
+        sampler: Option<Sampler>,
+    ) -> EngineLoop {
         let info = engine.info();
         let limits = *runner.limits();
         let seqs = limits.max_seqs;
@@ -72,7 +79,7 @@ impl EngineLoop {
             eos: info.model.eos_tokens.iter().copied().map(TokenId).collect(),
             max_model_len: limits.max_model_len,
             metrics: engine.metrics().clone(),
-            recording: Recording::new(info),
+            recording: Recording::new(info, sampler, &runner),
             watch: StepWatch::default(),
             planned: Vec::with_capacity(seqs),
             preempted: Vec::with_capacity(seqs),

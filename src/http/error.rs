@@ -181,6 +181,7 @@ fn profile_status(error: &ProfileError) -> StatusCode {
         ProfileError::Running { .. }
         | ProfileError::Closing { .. }
         | ProfileError::NotRunning
+        | ProfileError::NotSampled
         | ProfileError::Other { .. } => StatusCode::CONFLICT,
         ProfileError::Record(RecordError::Prefix { .. } | RecordError::LimitTooSmall { .. }) => StatusCode::BAD_REQUEST,
         ProfileError::Record(_) | ProfileError::Device(_) | ProfileError::EngineStopped => {

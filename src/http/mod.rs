@@ -12,6 +12,7 @@ mod completions;
 mod connections;
 mod error;
 mod models;
+mod nodes;
 mod parse;
 mod probes;
 mod profile;

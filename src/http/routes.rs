@@ -14,7 +14,7 @@ use axum::{Extension, Router};
 
 use super::error::ApiError;
 use super::state::State;
-use super::{chat, completions, models, probes, profile, tokenize};
+use super::{chat, completions, models, nodes, probes, profile, tokenize};
 
 /// Every route.
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -30,6 +30,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/stop_profile", post(profile::stop))
         .route("/profile/sessions", get(profile::sessions))
         .route("/profile/sessions/{id}", get(profile::session))
+        .route("/profile/nodes", get(nodes::read))
+        .route("/profile/nodes/reset", post(nodes::reset))
         .route("/health", get(probes::health))
         .route("/ping", get(probes::health).post(probes::health))
         .route("/version", get(probes::version))

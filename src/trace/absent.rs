@@ -1,16 +1,21 @@
-//! The recorder of a build without feature `profiling`: the same functions on a type that has no values. An
+//! The recorder of a build without feature `profiling`: the same functions on types that have no values. An
 //! `Option<Recorder>` is always `None`, so the compiler removes what would be done with one.
 
 use std::ffi::c_void;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::activity::Watched;
 use super::progress::Progress;
+use super::sample::{By, NodeTimeSeries, SampleReading, SampleTotals};
 use super::schema::{
-    GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
+    GraphKey, GraphTable, HostSpan, MemberRecord, NodeSources, NodeStamp, ReplayRecord, RequestRecord, StepRecord,
+    StepSizes,
 };
-use super::session::{Expected, RecordError, SessionHeader, SessionOptions, SessionSources, SpoolSummary, TraceSource};
+use super::session::{
+    Expected, RecordError, SessionHeader, SessionOptions, SessionPeaks, SessionSources, SpoolSummary, TraceSource,
+};
 use crate::request::StepId;
 
 /// Whether this build can record.
@@ -213,6 +218,90 @@ impl Recorder {
     }
 }
 
+/// Decides which steps are timed for as long as a server runs. There is none.
+#[derive(Debug)]
+pub enum Sampler {}
+
+impl Sampler {
+    /// Refuses, and says how to get a build that samples.
+    #[inline(always)]
+    pub fn start(_: NonZeroU32, _: u64) -> Result<Sampler, RecordError> {
+        Err(RecordError::NotCompiledIn)
+    }
+
+    /// The histograms.
+    #[inline(always)]
+    pub fn samples(&self) -> Samples {
+        match *self {}
+    }
+
+    /// A graph was captured.
+    #[inline(always)]
+    pub fn know(&mut self, _: &GraphTable) {
+        match *self {}
+    }
+
+    /// The device's roofs were measured.
+    #[inline(always)]
+    pub fn set_peaks(&self, _: SessionPeaks) {
+        match *self {}
+    }
+
+    /// What is to time the next step's nodes.
+    #[inline(always)]
+    pub fn decide(&mut self, _: Option<NodeSources>) -> NodeSources {
+        match *self {}
+    }
+
+    /// A step was submitted.
+    #[inline(always)]
+    pub fn submitted(&mut self, _: StepId, _: NodeSources, _: (StepSizes, u64), _: [Option<&GraphTable>; 2]) {
+        match *self {}
+    }
+
+    /// The engine waits.
+    #[inline(always)]
+    pub fn paused(&mut self) {
+        match *self {}
+    }
+
+    /// A step's tokens have been read.
+    #[inline(always)]
+    pub fn finished(&mut self, _: StepId, _: &[NodeStamp], _: u64) {
+        match *self {}
+    }
+}
+
+/// Histograms, of which there are none.
+#[derive(Clone, Debug)]
+pub enum Samples {}
+
+impl Samples {
+    /// Everything that was sampled.
+    #[inline(always)]
+    pub fn read(&self, _: By, _: Option<GraphKey>) -> SampleReading {
+        match *self {}
+    }
+
+    /// Empties the histograms.
+    #[inline(always)]
+    pub fn reset(&self) -> u64 {
+        match *self {}
+    }
+
+    /// Counts since the start.
+    #[inline(always)]
+    pub fn totals(&self) -> SampleTotals {
+        match *self {}
+    }
+
+    /// Node times by op and kind of graph.
+    #[inline(always)]
+    pub fn series(&self) -> Vec<NodeTimeSeries> {
+        match *self {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,5 +323,8 @@ mod tests {
         let refusal = Recorder::start(&options, &header, &[]).expect_err("no recorder");
         assert!(refusal.to_string().contains("rebuild with --features profiling"), "{refusal}");
         assert_eq!(size_of::<Option<Recorder>>(), 0, "holding none takes no room");
+        let refusal = Sampler::start(NonZeroU32::MIN, 1).expect_err("no sampler");
+        assert!(refusal.to_string().contains("rebuild with --features profiling"), "{refusal}");
+        assert_eq!(size_of::<Option<Sampler>>() + size_of::<Option<Samples>>(), 0);
     }
 }

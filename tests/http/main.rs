@@ -6,6 +6,7 @@ mod answers;
 mod client;
 mod lifecycle;
 mod metrics;
+mod nodes;
 mod probes;
 mod profile;
 mod refusals;

@@ -174,6 +174,8 @@ fn a_flag_with_an_unknown_value_is_named() {
         ("--kv-cache-dtype", "fp8"),
         ("--max-num-seqs", "many"),
         ("--max-num-seqs", "-1"),
+        ("--profile-sample", "often"),
+        ("--profile-sample", "4294967296"),
         ("--test-delay", "attn.core"),
         ("--test-delay", "attn.score:1:200"),
     ] {
@@ -191,6 +193,9 @@ fn a_flag_with_an_unknown_value_is_named() {
     };
     fails(&model, &["--trace-source=nsys"], &[source, "nsys", unknown]);
     fails(&model, &["--trace-source=both", "--device=cpu"], &[source, needs_gpu]);
+    if !vitrum::engine::CAN_RECORD {
+        fails(&model, &["--profile-sample=4"], &["--profile-sample", "rebuild with --features profiling"]);
+    }
     let fraction = "--gpu-memory-utilization";
     fails(&model, &["--device=cpu", "--gpu-memory-utilization=0.5"], &[fraction, "--device cuda"]);
     fails(&model, &["--device=cpu", "--gpu-memory-utilization=half"], &[fraction, "half"]);

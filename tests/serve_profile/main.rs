@@ -8,6 +8,7 @@ mod limits;
 mod merged;
 mod names;
 mod routes;
+mod sampling;
 #[path = "../support/mod.rs"]
 mod support;
 

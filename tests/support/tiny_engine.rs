@@ -68,6 +68,7 @@ pub fn engine_options() -> EngineOptions {
         prompt_chunk: 64,
         max_waiting: 64,
         capture_all: false,
+        sample_every: None,
     }
 }
 

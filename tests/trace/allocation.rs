@@ -1,10 +1,13 @@
-//! After its start the recorder allocates nothing on the thread that records.
+//! After its start the recorder allocates nothing on the thread that records, nor does the sampler.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::num::NonZeroU32;
 
-use vitrum::trace::record::Recorder;
-use vitrum::trace::schema::{HostSpan, NodeSources, NodeStamp, Phase, ReplayRecord};
+use vitrum::request::StepId;
+use vitrum::trace::record::{Recorder, Sampler};
+use vitrum::trace::sample::SampleTotals;
+use vitrum::trace::schema::{HostSpan, NodeSources, NodeStamp, Phase, ReplayRecord, StepSizes};
 use vitrum::trace::session::{Expected, Keep, SessionOptions};
 
 use super::folder;
@@ -71,4 +74,27 @@ fn assert_allocates_nothing(options: &SessionOptions) {
     let allocations = ALLOCATIONS.take();
     assert_eq!(allocations, Some(0));
     recorder.stop(Expected::default()).expect("a summary");
+}
+
+#[test]
+fn sampling_allocates_nothing() {
+    const STEPS: u64 = 5000;
+    let plan = Plan { layers: 32, ..Plan::default() };
+    let graphs = plan.graphs();
+    let mut sampler = Sampler::start(NonZeroU32::new(2).expect("2"), 1).expect("a sampler");
+    graphs.iter().for_each(|graph| sampler.know(graph));
+    // Begins fall, so that nodes are sorted.
+    let stamp = |i| NodeStamp { start_ns: 9_999_999 - 7 * i, end_ns: 10_000_000 + 1_000_003 * i, wait_ns: 0 };
+    let stamps: Vec<NodeStamp> = (0..plan.step_nodes()).map(stamp).collect();
+    ALLOCATIONS.set(Some(0));
+    for step in 0..STEPS {
+        let sources = sampler.decide(None);
+        sampler.submitted(StepId(step), sources, (StepSizes::default(), 0), graphs.each_ref().map(Some));
+        let stamps = if sources.stamps { &stamps[..] } else { &[] };
+        sampler.finished(StepId(step), stamps, 1_000_000 * step);
+    }
+    let allocations = ALLOCATIONS.take();
+    assert_eq!(allocations, Some(0));
+    let expected = SampleTotals { steps: STEPS, sampled: STEPS / 2, left_out: 0 };
+    assert_eq!(sampler.samples().totals(), expected);
 }

@@ -5,6 +5,7 @@ pub(crate) mod completion;
 pub(crate) mod fields;
 pub(crate) mod generation;
 pub(crate) mod neutral;
+pub(crate) mod nodes;
 pub(crate) mod profile;
 pub(crate) mod tokenize;
 

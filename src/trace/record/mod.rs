@@ -2,10 +2,12 @@
 //!
 //! The engine's thread encodes into a [`Sink`]'s blocks: after the start nothing there allocates, waits or fails. Where
 //! the driver's profiling library is a source too, a third thread decodes its records into a sink of its own
-//! ([`cupti`]). Which blocks go where in a file that keeps what comes last is the writer's matter ([`ring`]).
+//! ([`cupti`]). Which blocks go where in a file that keeps what comes last is the writer's matter ([`ring`]). Beside
+//! recordings, the [`sampler`] has histograms of node times for as long as a server runs.
 
 pub mod cupti;
 mod ring;
+pub mod sampler;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use self::cupti::{ACTIVITY_NAME, ActivityLibrary, KnownGraph, SOURCE_HELP, Watch, parse_source};
 use self::cupti::{Decoded, Session};
 use self::ring::{GraphRoom, Ring};
+pub use self::sampler::{Sampler, Samples};
 use self::sink::{Room, Sink};
 use self::writer::{Message, Writer, WriterEnd};
 use super::progress::Progress;
