@@ -185,7 +185,7 @@ async fn samples_are_printed_scraped_reset_and_refused_by_name() {
     }
     let buckets: Vec<&str> = text.lines().filter(|line| line.contains("node_time_seconds_bucket")).collect();
     let values: Vec<f64> = buckets.iter().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
-    assert!(values.chunks(14).all(|series| series.is_sorted()) && values.len() % 14 == 0, "{buckets:?}");
+    assert!(values.chunks(14).all(|series| series.is_sorted()) && values.len().is_multiple_of(14), "{buckets:?}");
     assert!(buckets.len() <= 16 * 14, "{} lines", buckets.len());
 
     let sampled = metric("vitrum:sampled_steps_total", "").await;
