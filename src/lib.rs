@@ -38,8 +38,8 @@
 //!    whose bucket is a number of rows, and *sample*, whose bucket is a number of rows that draw a token.
 //! 5. The token is written into the sequence's slot on the device, where the next step, submitted before this one has
 //!    been read, takes it from. The engine reads it one step later, decides whether it is the last, and sends it.
-//! 6. [`http`] turns it into text and writes one chunk. A recording, if one runs, got the node times of the step; of one
-//!    step in N so did the sampler (`--profile-sample N`), whose histograms `GET /profile/nodes` reads.
+//! 6. [`http`] turns it into text and writes one chunk. A recording, if one runs, got the node times of the step; of
+//!    one step in N so did the sampler (`--profile-sample N`), whose histograms `GET /profile/nodes` reads.
 //!
 //! # Invariants
 //!

@@ -230,8 +230,8 @@ impl Engine {
         Ok(answer.recv().map_err(|_| ProfileError::EngineStopped)??)
     }
 
-    /// Node times that were sampled since the start or the last reset, of one graph if it is said which. Asks nothing of
-    /// the engine's thread, and takes some milliseconds.
+    /// Node times that were sampled since the start or the last reset, of one graph if it is said which. Asks nothing
+    /// of the engine's thread, and takes some milliseconds.
     pub fn node_samples(&self, by: By, graph: Option<GraphKey>) -> Result<SampleReading, ProfileError> {
         Ok(self.sampled()?.read(by, graph))
     }

@@ -1,5 +1,5 @@
-//! A model whose name is made to break what it is written into: quotes, markup, control characters, 4 kB, bytes that are
-//! no UTF-8. It is served and recorded, and every output says it.
+//! A model whose name is made to break what it is written into: quotes, markup, control characters, 4 kB, bytes that
+//! are no UTF-8. It is served and recorded, and every output says it.
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //! server runs. Nothing is written anywhere; whoever asks reads them ([`Samples`]).
 //!
 //! The engine's thread never waits here: where somebody reads a graph, a step that would enter its times is left out,
-//! and counted. Once a graph is known nothing is allocated. A histogram has 2560 counters of 4 bytes, so that a graph of
-//! 151 nodes takes 1.5 MiB, and all of them at most [`NODES_MAX`] × 10 KiB.
+//! and counted. Once a graph is known nothing is allocated. A histogram has 2560 counters of 4 bytes, so that a graph
+//! of 151 nodes takes 1.5 MiB, and all of them at most [`NODES_MAX`] × 10 KiB.
 
 mod choice;
 mod cost;
