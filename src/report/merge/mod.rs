@@ -132,9 +132,9 @@ fn sheet(reports: &[Report], placements: &[Placement]) -> Sheet {
 fn notes(reports: &[Report], placements: &[Placement]) -> Vec<String> {
     let mut notes = Vec::new();
     if placements.iter().any(|placed| placed.clock.by == AlignedBy::WallClock) {
-        let mut note = "Clocks of different boots are aligned by the wall clock. Error is that of reading the clocks; \
-                        those of different machines are only as good as their synchronisation, which nothing here \
-                        measures."
+        let mut note = "Clocks that are not known to be of one boot are aligned by the wall clock. Error is that of \
+                        reading them; those of different machines are only as good as their synchronisation, which \
+                        nothing here measures."
             .to_owned();
         if placements.iter().any(|placed| placed.clock.error_ns.is_none()) {
             _ = write!(note, " Without an error: a recording of an older build did not measure it.");
