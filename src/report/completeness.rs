@@ -128,10 +128,15 @@ pub struct GraphCompleteness {
 impl fmt::Display for Completeness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let received = self.received;
+        if let Some(step) = self.whole_from_step.filter(|_| self.complete) {
+            let gone = sum([self.overwritten, self.trimmed]);
+            return write!(
+                f,
+                "the recording is complete from step {step} on: {received} node times; {gone} before them were \
+                 overwritten, as was asked for"
+            );
+        }
         match self.expected {
-            _ if self.complete && self.whole_from_step.is_some() => {
-                write!(f, "the recording is complete: the last {received} node times, as it was asked to keep")
-            }
             _ if self.complete => write!(f, "the recording is complete: {received} node times"),
             Some(expected) => write!(f, "the recording is incomplete: {received} of {expected} node times"),
             None => write!(f, "the recording was cut off: {received} node times, and not how many there should be"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vitrum::report::{self, Completeness, Format, Report, Table};
+use vitrum::report::{self, Completeness, Export, Format, Report, Table};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::schema::{GraphKey, GraphKind, GraphTable, NodeSources, NodeStamp, ReplayRecord};
 use vitrum::trace::session::{Expected, ExpectedGraph, Keep, RecordError, SessionOptions, SpoolSummary, TraceSource};
@@ -79,12 +79,20 @@ fn a_ring_says_what_it_kept_in_tables_and_in_the_trace() {
     assert!(text.contains(&format!("Complete from step {from} on")), "{text}");
     assert!(text.contains("KEPT THE LAST: the file's limit was reached") && !text.contains("INCOMPLETE"), "{text}");
     assert!(text.contains(&format!("{} node times, ", report.completeness.overwritten)), "{text}");
-    assert!(report.completeness.to_string().contains("the last "), "{}", report.completeness);
+    assert!(
+        report.completeness.to_string().contains(&format!("complete from step {from} on")),
+        "{}",
+        report.completeness
+    );
     let trace = &report::render(&summary.path).expect("a trace").files[0];
     assert_passes("lint_trace.py", &[trace]);
     let plan = long(3000);
     let [graphs, before, after] = server_says(&plan, plan.steps, summary.path.parent().expect("a folder"));
     assert_passes("check_completeness.py", &[trace, &graphs, &before, &after]);
+    for format in [Export::Sqlite, Export::Speedscope] {
+        let rendered = report::export(&summary.path, format, None).expect("an export");
+        assert_eq!(rendered.nodes, report.recording.nodes.len() as u64);
+    }
     let json = report::chrome::write_json(&report, "ring", Vec::new()).expect("a trace");
     let trace: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
     let counted = &trace["vitrum"]["completeness"];

@@ -66,7 +66,7 @@ fn session(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<
     let (header, completeness) = (&report.recording.header, &report.completeness);
     let session = &header.session;
     let ratio = report.perturbation.map(|cost| cost.ratio);
-    let facts: [(&str, &dyn ToSql); 23] = [
+    let facts: [(&str, &dyn ToSql); 26] = [
         ("version", &session.version),
         ("recording", &header.id),
         ("model", &session.model),
@@ -87,6 +87,9 @@ fn session(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<
         ("received", &count(completeness.received)),
         ("dropped", &count(completeness.dropped)),
         ("invalid", &count(completeness.invalid)),
+        ("overwritten", &count(completeness.overwritten)),
+        ("trimmed", &count(completeness.trimmed)),
+        ("whole_from_step", &completeness.whole_from_step.map(count)),
         ("toggled", &header.toggle_seed.is_some()),
         ("perturbation", &ratio),
         ("dominates", &dominates(report)),

@@ -32,6 +32,9 @@ impl GraphRoom {
 
     /// Takes the room of a graph, as the writer will; `false` if there is not so much.
     pub(super) fn take(&mut self, table: &GraphTable) -> bool {
+        if self.is_reached {
+            return false; // it is asked again at every replay
+        }
         let mut packing = self.packing;
         let places = graph_json_bytes(table).map(|bytes| packing.put(bytes) as u64);
         match places.ok().and_then(|places| self.left.checked_sub(places)) {
