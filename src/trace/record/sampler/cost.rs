@@ -1,8 +1,8 @@
 //! What timing a step costs, by the server's own steps.
 //!
 //! Which steps are timed is drawn by lot, so they differ from their neighbours by that alone. The cost falls partly
-//! into the step's own time (stamps), partly into the next one's (its times go into histograms while that one runs). Of six
-//! steps back to back and of the same sizes
+//! into the step's own time (stamps), partly into the next one's (its times go into histograms while that one runs). Of
+//! six steps back to back and of the same sizes
 //!
 //! ```text
 //! untimed  untimed  TIMED  behind  untimed  untimed

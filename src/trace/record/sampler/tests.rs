@@ -58,6 +58,12 @@ impl Play {
         sources
     }
 
+    fn steps(&mut self, count: u64, by_recording: Option<NodeSources>) {
+        for _ in 0..count {
+            self.step(by_recording, &STAMPS_NS);
+        }
+    }
+
     fn totals(&self) -> (u64, u64, u64) {
         let SampleTotals { steps, sampled, left_out } = self.samples.totals();
         (steps, sampled, left_out)
@@ -98,7 +104,7 @@ fn a_step_in_n_is_entered_with_exclusive_times() {
 #[test]
 fn rows_are_nodes_layers_or_ops_and_know_their_bytes() {
     let mut play = Play::new(1);
-    (0..10).for_each(|_| _ = play.step(None, &STAMPS_NS));
+    play.steps(10, None);
     let by_op = play.samples.read(By::Op, None);
     let [forward, _] = graphs(&by_op);
     let ops: Vec<_> = forward.nodes.iter().map(|row| (row.op.unwrap().as_str(), row.nodes, row.count)).collect();
@@ -161,7 +167,7 @@ fn a_recording_decides_what_times_its_steps() {
     assert_eq!(play.totals(), (3, 1, 2), "its stamps are used");
     // A step that is not chosen has the recording's stamps, which are not used: the sample stays even.
     let mut play = Play::new(8);
-    (0..800).for_each(|_| _ = play.step(Some(NodeSources::STAMPS), &STAMPS_NS));
+    play.steps(800, Some(NodeSources::STAMPS));
     assert_eq!(play.totals(), (800, 100, 0));
 }
 
@@ -180,7 +186,7 @@ fn graphs_beyond_the_limit_are_left_out() {
 #[test]
 fn a_reset_empties_histograms_and_no_series() {
     let mut play = Play::new(1);
-    (0..200).for_each(|_| _ = play.step(None, &STAMPS_NS));
+    play.steps(200, None);
     let before = play.samples.series();
     let since = play.samples.reset();
     let reading = play.samples.read(By::Node, None);
@@ -244,7 +250,7 @@ fn readers_and_the_engine_do_not_disturb_each_other() {
     };
     let readings = std::thread::scope(|scope| {
         let reader = scope.spawn(read);
-        (1..STEPS).for_each(|_| _ = play.step(None, &STAMPS_NS));
+        play.steps(STEPS - 1, None);
         is_over.store(true, Ordering::Release);
         reader.join().unwrap()
     });
