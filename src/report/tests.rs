@@ -248,20 +248,8 @@ proptest! {
                 prop_assert!(!stats(&report, Some(table), format).is_empty());
             }
         }
-        let (recording, seen) = (&report.recording, &report.recording.seen);
-        if let Some(lost) = &recording.lost {
-            prop_assert!(seam.before.total() > 0);
-            let from = lost.overwritten.whole_from_step;
-            prop_assert!(recording.steps.iter().all(|step| step.step >= from));
-            prop_assert!(recording.replays.iter().all(|replay| replay.record.step >= from));
-            prop_assert!(recording.spans.iter().all(|span| span.step >= from));
-        }
-        let launched: Vec<u32> = seen.calls.iter().filter_map(|call| call.replay).collect();
-        prop_assert!(launched.iter().all(|replay| recording.replays[*replay as usize].record.sources.activity));
-        prop_assert!((1..launched.len()).all(|at| !launched[..at].contains(&launched[at])), "a replay has one launch");
-        for node in &seen.nodes {
-            prop_assert_eq!(seen.node(&recording.replays[node.replay as usize], node.ordinal), Some(node));
-        }
+        check_what_is_left(&report);
+        check_seen(&report);
         let diff = diff::Diff::new(&report, &report);
         for row in diff::Level::ALL.iter().flat_map(|level| diff.rows(*level)) {
             prop_assert_eq!(row.shift.delta_ns(), 0.0);
@@ -270,6 +258,29 @@ proptest! {
         prop_assert!(!diff.print(None, Format::Csv).is_empty());
         prop_assert!(dominates(&report).ends_with('.'));
         check_renders(&report);
+    }
+}
+
+/// Of a ring nothing is left of steps that are not whole.
+fn check_what_is_left(report: &Report) {
+    let recording = &report.recording;
+    if let Some(lost) = &recording.lost {
+        assert!(lost.overwritten.records.total() > 0);
+        let from = lost.overwritten.whole_from_step;
+        assert!(recording.steps.iter().all(|step| step.step >= from));
+        assert!(recording.replays.iter().all(|replay| replay.record.step >= from));
+        assert!(recording.spans.iter().all(|span| span.step >= from));
+    }
+}
+
+/// What the driver's profiling library saw names what is there.
+fn check_seen(report: &Report) {
+    let (recording, seen) = (&report.recording, &report.recording.seen);
+    let launched: Vec<u32> = seen.calls.iter().filter_map(|call| call.replay).collect();
+    assert!(launched.iter().all(|replay| recording.replays[*replay as usize].record.sources.activity));
+    assert!((1..launched.len()).all(|at| !launched[..at].contains(&launched[at])), "a replay has one launch");
+    for node in &seen.nodes {
+        assert_eq!(seen.node(&recording.replays[node.replay as usize], node.ordinal), Some(node));
     }
 }
 
