@@ -64,6 +64,9 @@ pub(in crate::cli) struct StartArgs {
     /// The most bytes of the recording, at most the server's own limit
     #[arg(long)]
     max_bytes: Option<u64>,
+    /// What is kept of a recording that is longer [default: as the server was started]
+    #[arg(long, value_enum)]
+    keep: Option<KeepWord>,
     /// Record each step with probability 1/2, to measure what recording costs
     #[arg(long)]
     toggle: bool,
@@ -107,6 +110,14 @@ enum StageWord {
     Decode,
     /// Both
     Mixed,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KeepWord {
+    /// What comes first: the rest is left out
+    First,
+    /// What comes last: later records go over the oldest
+    Last,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -218,6 +229,7 @@ impl StartArgs {
             ("request_id", self.request.clone().map(Value::from)),
             ("graph_trace", self.graph_trace.as_ref().map(|trace| word(trace).into())),
             ("max_bytes", self.max_bytes.map(Value::from)),
+            ("keep", self.keep.as_ref().map(|keep| word(keep).into())),
             ("toggle", self.toggle.then_some(Value::from(true))),
         ];
         let given = fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
