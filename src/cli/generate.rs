@@ -1,5 +1,6 @@
 //! `vitrum generate`: one prompt, its answer on standard output as it comes.
 
+use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -8,9 +9,9 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::CommandResult;
-use super::engine_args::EngineArgs;
+use super::engine_args::{EngineArgs, LoadedModel};
 use super::trace_args::TraceArgs;
-use crate::engine::{self, Profile};
+use crate::engine::{self, Engine, Profile};
 use crate::report;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
 use crate::text::{ChatMessage, ChatTemplate, Detokenizer};
@@ -102,6 +103,23 @@ pub(super) fn run(
         ..SessionOptions::new(args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")))
     };
     let profile = args.profile.then(|| engine.start_profile(session)).transpose()?;
+    let answer = complete(args, &model, &engine, prompt, sampling, start);
+    // Whatever the answer came to, the recording is whole.
+    let recorded = profile.map(save);
+    engine.shutdown();
+    answer?.report(prompt_tokens);
+    recorded.unwrap_or(Ok(()))
+}
+
+/// Prints the answer as it comes.
+fn complete(
+    args: &GenerateArgs,
+    model: &LoadedModel,
+    engine: &Engine,
+    prompt: Vec<TokenId>,
+    sampling: SamplingParams,
+    start: Instant,
+) -> Result<Answer, Box<dyn Error>> {
     let mut stream = engine.submit(prompt, sampling)?;
     let mut detokenizer = Detokenizer::new(model.tokenizer.clone(), args.stop.clone(), true);
     let mut out = std::io::stdout().lock();
@@ -119,11 +137,7 @@ pub(super) fn run(
         }
     }
     writeln!(out)?;
-    drop(stream);
-    let recorded = profile.map(save);
-    engine.shutdown();
-    answer.report(prompt_tokens);
-    recorded.unwrap_or(Ok(()))
+    Ok(answer)
 }
 
 impl GenerateArgs {

@@ -40,11 +40,12 @@ pub(super) struct ServeArgs {
     /// Seconds that running requests may go on after the server was asked to end
     #[arg(long, default_value_t = 30)]
     drain_timeout_sec: u64,
-    /// The folder for recordings [default: VITRUM_PROFILE_DIR, else the current folder]
+    /// The folder for recordings [default: VITRUM_PROFILE_DIR, else the current folder]. Where one is named the server
+    /// measures its device before it listens, which takes some seconds, else when it is first recorded
     #[arg(long)]
     profile_dir: Option<PathBuf>,
     /// The most bytes of a recording
-    #[arg(long, default_value_t = 4 << 30)]
+    #[arg(long, default_value_t = 2 << 30)]
     profile_max_bytes: u64,
     /// What is kept of a recording that they are too few for, unless /start_profile says so: `first`, and the rest is
     /// left out, or `last`, and later records go over the oldest
@@ -74,6 +75,7 @@ pub(super) fn run(
         Some(spec) if spec.chat_template.is_some() => Some(ChatTemplate::from_spec(spec)?),
         _ => None,
     };
+    let has_profile_dir = profile_dir.is_some();
     let profile = ProfileOptions {
         dir: args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")),
         bytes_max: args.profile_max_bytes,
@@ -98,6 +100,12 @@ pub(super) fn run(
     engine_options.device.activity = source.names_nodes();
     engine_options.sample_every = sample_every;
     let engine = engine::start(&model.weights, &engine_options)?;
+    if engine::CAN_RECORD && (args.profile_dir.is_some() || has_profile_dir) {
+        // Now, so that no recording has to while requests run.
+        if let Err(error) = engine.measure_peaks() {
+            tracing::warn!("recordings have no peaks of the device: {error}");
+        }
+    }
     let info = engine.info();
     tracing::info!(
         "{} on {} ({}, {} workers), {} KV pages, max_model_len {}, ready after {:.2} s",

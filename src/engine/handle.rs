@@ -70,8 +70,8 @@ pub enum Command {
     StopProfile {
         /// Of this id; of any if there is none.
         id: Option<String>,
-        /// Takes the answer.
-        reply: mpsc::Sender<Result<(), ProfileError>>,
+        /// Takes its id.
+        reply: mpsc::Sender<Result<String, ProfileError>>,
     },
     /// Tell of every finished step.
     WatchSteps {
@@ -206,9 +206,9 @@ impl Engine {
         Ok(Profile { started, engine: self.clone(), ended })
     }
 
-    /// Asks the recording that runs to end with the steps that are under way; of this id, if one is given. Whoever
-    /// holds its [`Profile`] is told when its file is whole.
-    pub fn stop_profile(&self, id: Option<&str>) -> Result<(), ProfileError> {
+    /// Asks the recording that runs to end with the steps that are under way; of this id, if one is given. Gives its id.
+    /// Whoever holds its [`Profile`] is told when its file is whole.
+    pub fn stop_profile(&self, id: Option<&str>) -> Result<String, ProfileError> {
         let (reply, answer) = mpsc::channel();
         let command = Command::StopProfile { id: id.map(str::to_owned), reply };
         self.commands.send(command).map_err(|_| ProfileError::EngineStopped)?;
@@ -351,16 +351,18 @@ impl Profile {
 
     /// Stops it. Blocks until its file is whole.
     pub fn stop(self) -> Result<SpoolSummary, ProfileError> {
-        match self.engine.stop_profile(Some(&self.started.id)) {
-            // It has ended by itself, or is about to.
-            Ok(()) | Err(ProfileError::NotRunning | ProfileError::Other { .. }) => self.wait(),
-            Err(error) => self.ended.try_recv().unwrap_or(Err(error)),
-        }
+        // Where it is refused, it has ended by itself, or the engine ends, and with it the recording.
+        let _ = self.engine.stop_profile(Some(&self.started.id));
+        self.wait()
     }
 
     /// Blocks until it ends by itself, or because somebody stops it.
     pub fn wait(self) -> Result<SpoolSummary, ProfileError> {
-        self.ended.recv().map_err(|_| ProfileError::EngineStopped)?
+        let Profile { started, engine, ended } = self;
+        ended.recv().unwrap_or_else(|_| match engine.is_alive() {
+            true => Err(ProfileError::NotClosed { id: started.id }),
+            false => Err(ProfileError::EngineStopped),
+        })
     }
 }
 
@@ -382,6 +384,12 @@ pub enum ProfileError {
     /// No session runs.
     #[error("no profile is running")]
     NotRunning,
+    /// There was no thread to close it, or that thread panicked.
+    #[error("profile {id} could not be closed: its file has no end")]
+    NotClosed {
+        /// The session.
+        id: String,
+    },
     /// Another session runs.
     #[error("profile {asked} is not running: {running} is")]
     Other {

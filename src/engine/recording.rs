@@ -107,22 +107,22 @@ impl Recording {
     }
 
     /// Asks the session to end; of this id, if one is given.
-    pub(super) fn stop(&mut self, id: Option<&str>) -> Result<(), ProfileError> {
+    pub(super) fn stop(&mut self, id: Option<&str>) -> Result<String, ProfileError> {
         let session = self.session.as_mut().ok_or(ProfileError::NotRunning)?;
         if let Some(asked) = id.filter(|id| *id != session.recorder.id()) {
             return Err(ProfileError::Other { asked: asked.to_owned(), running: session.recorder.id().to_owned() });
         }
         session.is_stopped = true;
-        Ok(())
+        Ok(session.recorder.id().to_owned())
     }
 
     /// Whether the session that runs is to end before the next step.
     pub(super) fn is_over(&mut self) -> bool {
         self.session.as_mut().is_some_and(|session| {
-            let now = monotonic_ns();
-            session.window.open_by_time(now);
+            session.now_ns = monotonic_ns();
+            session.window.open_by_time(session.now_ns);
             session.tell_opened();
-            session.is_stopped || session.window.is_over(now)
+            session.is_stopped || session.window.is_over(session.now_ns)
         })
     }
 

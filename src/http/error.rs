@@ -64,6 +64,8 @@ pub(crate) enum ApiError {
     Session(Arc<ApiError>),
     #[error("{first} and {second} say different things")]
     Contradiction { first: &'static str, second: &'static str },
+    #[error("the recording {} could not be rendered: a bug; `vitrum profile stats` may read it", spool.display())]
+    RenderPanicked { spool: PathBuf },
     #[error("the metrics could not be written: {0}")]
     Metrics(#[from] std::fmt::Error),
 }
@@ -91,7 +93,9 @@ impl ApiError {
             ApiError::Request(error) => request_status(error),
             ApiError::NoRecorder => StatusCode::NOT_IMPLEMENTED,
             ApiError::Profile(error) => profile_status(error),
-            ApiError::Render { .. } | ApiError::Metrics(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::Render { .. } | ApiError::RenderPanicked { .. } | ApiError::Metrics(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 
@@ -184,9 +188,10 @@ fn profile_status(error: &ProfileError) -> StatusCode {
         | ProfileError::NotSampled
         | ProfileError::Other { .. } => StatusCode::CONFLICT,
         ProfileError::Record(RecordError::Prefix { .. } | RecordError::LimitTooSmall { .. }) => StatusCode::BAD_REQUEST,
-        ProfileError::Record(_) | ProfileError::Device(_) | ProfileError::EngineStopped => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        ProfileError::Record(_)
+        | ProfileError::Device(_)
+        | ProfileError::NotClosed { .. }
+        | ProfileError::EngineStopped => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -35,12 +35,12 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
         granularity: request.granularity.unwrap_or(profile.granularity),
         window: request.window,
     };
-    let _changing = state.sessions.changing.lock().await;
-    let (engine, asked) = (state.engine.clone(), options.clone());
-    let started = blocking(move || engine.start_profile(asked)).await?;
-    // Nobody would make its files.
-    let undo = |_: &ApiError| drop(state.engine.stop_profile(None));
-    let session = state.sessions.add(started, &options, profile.render).inspect_err(undo)?;
+    let (starting, asked) = (state.clone(), options.clone());
+    // A client that leaves does not leave a recording behind that nobody knows of.
+    let session = match tokio::spawn(async move { begin(&starting, asked).await }).await {
+        Ok(session) => session?,
+        Err(error) => std::panic::resume_unwind(error.into_panic()), // nobody can cancel it
+    };
     let started = session.started();
     tracing::info!(id = started.id, spool = %started.path.display(), "recording");
     Ok(json(to_json(&Started {
@@ -52,6 +52,21 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
         keep: options.keep,
         window: &options.window,
     })))
+}
+
+async fn begin(state: &State, options: SessionOptions) -> Result<Arc<Session>, ApiError> {
+    let _changing = state.sessions.changing.lock().await;
+    let (engine, asked) = (state.engine.clone(), options.clone());
+    let profile = blocking(move || engine.start_profile(asked)).await?;
+    match state.sessions.add(profile, &options, state.options.profile.render) {
+        Ok(session) => Ok(session),
+        Err(error) => {
+            // Nobody would make its files.
+            let engine = state.engine.clone();
+            let _ = blocking(move || engine.stop_profile(None)).await; // that it could not start is the error
+            Err(error)
+        }
+    }
 }
 
 /// Stops recording; answers when the files are complete, or at once if the client does not want to wait. A client that
@@ -97,14 +112,17 @@ async fn ask_to_end(state: &State, id: Option<String>) -> Result<Arc<Session>, A
     }
     let (engine, asked) = (state.engine.clone(), id.clone());
     let stopped = blocking(move || engine.stop_profile(asked.as_deref())).await;
+    let remembered = |id: &str| state.sessions.find(id);
     match (stopped, &id) {
-        (Ok(()), _) => newest.ok_or_else(|| ProfileError::NotRunning.into()),
-        (Err(ProfileError::NotRunning | ProfileError::Other { .. }), Some(id)) => {
-            state.sessions.find(id).ok_or_else(|| ApiError::NoSession { id: id.clone() })
-        }
-        (Err(error @ ProfileError::NotRunning), None) => {
+        (Ok(running), _) => remembered(&running).ok_or_else(|| ProfileError::NotRunning.into()),
+        (Err(error @ (ProfileError::NotRunning | ProfileError::EngineStopped)), None) => {
             newest.filter(|session| session.has_ended_unseen()).ok_or_else(|| error.into())
         }
+        (Err(ProfileError::NotRunning | ProfileError::EngineStopped), Some(id)) => {
+            remembered(id).ok_or_else(|| ApiError::NoSession { id: id.clone() })
+        }
+        // One that has ended is told of; of one that never was it is said which one runs.
+        (Err(error @ ProfileError::Other { .. }), Some(id)) => remembered(id).ok_or_else(|| error.into()),
         (Err(error), _) => Err(error.into()),
     }
 }

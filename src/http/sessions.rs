@@ -3,9 +3,10 @@
 //! Each has a thread of its own that waits for its end, by its window or because somebody stops it, and then makes its
 //! files, behind everything else that the machine does.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -19,6 +20,8 @@ use crate::engine::{Profile, ProfileError, SessionStarted};
 use crate::trace::progress::{Snapshot, State as Activity};
 use crate::trace::session::{Keep, Overwritten, RecordError, SessionOptions, SessionSources, SpoolSummary};
 use crate::trace::window::Window;
+
+static RENDERING: Mutex<()> = Mutex::new(());
 
 /// So many recordings are remembered.
 const REMEMBERED_MAX: usize = 64;
@@ -84,6 +87,8 @@ pub(crate) struct Status {
     steps: u64,
     nodes: u64,
     bytes: u64,
+    /// What comes now is left out: its file has no room.
+    limit_reached: bool,
     /// What is kept if its limit is too small: the steps above are all that it ever had.
     keep: Keep,
     /// Of its duration; `null` if it has none, or has not begun.
@@ -205,7 +210,7 @@ impl Session {
 
     /// As it is now.
     pub(crate) fn status(&self) -> Status {
-        let Snapshot { state, steps, nodes, bytes, opened_ns } = self.started.progress.snapshot();
+        let Snapshot { state, steps, nodes, bytes, is_full, opened_ns } = self.started.progress.snapshot();
         let phase = self.phase.borrow().clone();
         let state = match (&phase, state) {
             (Phase::Open, Activity::Waiting) => "waiting",
@@ -228,6 +233,7 @@ impl Session {
             steps,
             nodes,
             bytes,
+            limit_reached: is_full,
             keep: self.keep,
             seconds_left: seconds_left.filter(|_| is_open),
             steps_left: steps_max.map(|max| max.saturating_sub(steps)).filter(|_| is_open),
@@ -241,14 +247,16 @@ impl Session {
 
     /// Waits for its end, and makes its files.
     fn see_through(&self, profile: Profile, render: Render) {
-        let result = self.finish(profile, render);
-        let settled = match result {
-            Ok(stopped) => Phase::Ready(Arc::new(stopped)),
-            Err(error) => {
-                tracing::error!(id = self.id(), "{error}");
-                Phase::Failed(Arc::new(error))
-            }
-        };
+        // Whoever waits for it is told, also where a render has a bug.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| self.finish(profile, render)));
+        let settled =
+            match result.unwrap_or_else(|_| Err(ApiError::RenderPanicked { spool: self.started.path.clone() })) {
+                Ok(stopped) => Phase::Ready(Arc::new(stopped)),
+                Err(error) => {
+                    tracing::error!(id = self.id(), "{error}");
+                    Phase::Failed(Arc::new(error))
+                }
+            };
         self.phase.send_replace(settled);
     }
 
@@ -259,6 +267,8 @@ impl Session {
             tracing::error!(id = self.id(), "the recording ends early: {error}");
         }
         self.phase.send_replace(Phase::Rendering);
+        // One at a time: each has a whole recording in memory.
+        let _rendering = RENDERING.lock().unwrap_or_else(PoisonError::into_inner);
         yield_to_others();
         let render_start = Instant::now();
         let SpoolSummary { received, expected, .. } = summary;

@@ -127,6 +127,8 @@ pub struct Unaccounted {
     pub untraced: u64,
     /// The step before them has no node times, so where their window begins is not known.
     pub after_untraced: u64,
+    /// The step before them was left out of the recording: where their window begins is not known either.
+    pub after_left_out: u64,
     /// Some of their node times are missing.
     pub incomplete: u64,
 }
@@ -148,6 +150,8 @@ impl Account {
     pub fn of(recording: &Recording) -> Account {
         let mut account = Account::default();
         let replays_by_step = by_step(recording);
+        // Else a step that was left out may have been under way when the first one of the recording began.
+        let is_unbroken = recording.header.window.is_unbroken();
         // The step before, and when the device was done with it.
         let mut before: Option<(&StepRecord, Option<u64>)> = None;
         for step in &recording.steps {
@@ -155,17 +159,18 @@ impl Account {
             let to = replays_by_step.partition_point(|replay| replay.record.step <= step.step);
             let replays = &replays_by_step[from..to];
             let complete = !replays.is_empty() && replays.iter().all(|replay| is_complete(recording, replay));
+            let is_next = |last: &StepRecord| last.step.checked_add(1) == Some(step.step);
             let window_start_ns = match before {
                 Some((last, end_ns)) if follows(last, step) => end_ns,
-                Some((last, Some(end_ns))) if last.step.checked_add(1) == Some(step.step) => {
-                    Some(end_ns.max(step.start_ns))
-                }
-                Some(_) => None,
-                None => Some(step.start_ns),
+                Some((last, Some(end_ns))) if is_next(last) => Some(end_ns.max(step.start_ns)),
+                None if is_unbroken => Some(step.start_ns),
+                _ => None,
             };
+            let is_behind_left_out = before.map_or(!is_unbroken, |(last, _)| !is_next(last));
             match (step.traced, complete, window_start_ns) {
                 (false, _, _) => account.unaccounted.untraced += 1,
                 (true, false, _) => account.unaccounted.incomplete += 1,
+                (true, true, None) if is_behind_left_out => account.unaccounted.after_left_out += 1,
                 (true, true, None) => account.unaccounted.after_untraced += 1,
                 (true, true, Some(start_ns)) => account.push(account_step(recording, step, replays, start_ns)),
             }

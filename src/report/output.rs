@@ -24,7 +24,7 @@ pub(super) fn whole(path: &Path, write: impl FnOnce(File) -> io::Result<()>) -> 
 /// Where a file is written before it is whole.
 pub(super) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
+    name.push(format!(".{}.tmp", std::process::id())); // another process may render the same recording
     name.into()
 }
 

@@ -167,7 +167,15 @@ fn header(toggled: bool, size: u32) -> SpoolHeader {
         sources: SessionSources::default(),
     };
     let graphs = vec![GraphTable { id: 1, key, nodes: vec![node(-1), node(0), node(i32::MIN)] }];
-    SpoolHeader { id: "1".into(), toggle_seed: toggled.then_some(1), ring: None, session, graphs }
+    SpoolHeader {
+        id: "1".into(),
+        toggle_seed: toggled.then_some(1),
+        ring: None,
+        window: Default::default(),
+        granularity: Default::default(),
+        session,
+        graphs,
+    }
 }
 
 fn stamp_of(node: &NodeActivity) -> NodeStamp {

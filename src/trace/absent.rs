@@ -157,6 +157,12 @@ impl Recorder {
         match *self {}
     }
 
+    /// Whether there is no room.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        match *self {}
+    }
+
     /// Whether a graph is known.
     #[inline(always)]
     pub fn knows(&self, _: u32) -> bool {

@@ -1,6 +1,6 @@
 //! How far a recording is: written by those who record, read by those who ask. Always compiled.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -30,6 +30,7 @@ pub struct Progress {
     steps: AtomicU64,
     nodes: AtomicU64,
     bytes: AtomicU64,
+    is_full: AtomicBool,
     opened_ns: AtomicU64,
 }
 
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub nodes: u64,
     /// Length of the file.
     pub bytes: u64,
+    /// The file has no room for more: what comes now is left out.
+    pub is_full: bool,
     /// When its first step was let in, or would have been, by the monotonic clock.
     pub opened_ns: Option<u64>,
 }
@@ -57,6 +60,7 @@ impl Progress {
             steps: of(&self.steps),
             nodes: of(&self.nodes),
             bytes: of(&self.bytes),
+            is_full: self.is_full.load(Ordering::Relaxed),
             opened_ns: Some(of(&self.opened_ns)).filter(|ns| *ns > 0),
         }
     }
@@ -78,6 +82,11 @@ impl Progress {
         self.nodes.fetch_add(nodes, Ordering::Relaxed);
     }
 
+    /// What comes from now on is left out.
+    pub fn set_full(&self) {
+        self.is_full.store(true, Ordering::Relaxed);
+    }
+
     /// The file has this length.
     pub fn set_bytes(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
@@ -96,7 +105,9 @@ mod tests {
         progress.step(5);
         progress.step(7);
         progress.set_bytes(900);
-        let expected = Snapshot { state: State::Recording, steps: 2, nodes: 12, bytes: 900, opened_ns: Some(17) };
+        progress.set_full();
+        let (state, opened_ns) = (State::Recording, Some(17));
+        let expected = Snapshot { state, steps: 2, nodes: 12, bytes: 900, is_full: true, opened_ns };
         assert_eq!(progress.snapshot(), expected);
         for state in State::ALL {
             progress.enter(state);

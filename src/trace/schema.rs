@@ -52,6 +52,12 @@ impl Op {
     pub const ALL: [Op; 8] =
         [Op::Embed, Op::AttnQkv, Op::AttnCore, Op::AttnOut, Op::MlpUp, Op::MlpDown, Op::LmHead, Op::Sample];
 
+    /// Every op that a recording may name: those of a model, and the one of a whole graph.
+    pub const RECORDED: [Op; 9] = {
+        let [embed, qkv, core, out, up, down, lm_head, sample] = Op::ALL;
+        [embed, qkv, core, out, up, down, lm_head, sample, Op::Graph]
+    };
+
     /// The op's name in tables and traces.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -32,12 +32,13 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// The usual ones: every node of every step by its stamp, up to 4 GiB.
+    /// The usual ones: every node of every step by its stamp, up to 2 GiB: as many node times as a
+    /// report holds.
     pub fn new(dir: impl Into<PathBuf>) -> SessionOptions {
         SessionOptions {
             dir: dir.into(),
             prefix: "vitrum".into(),
-            max_bytes: 4 << 30,
+            max_bytes: 2 << 30,
             keep: Keep::default(),
             toggle: false,
             source: TraceSource::default(),

@@ -87,6 +87,8 @@ async fn bodies_are_empty_or_about_profiling() {
         (json!({"num_steps": 1.5}).to_string(), 400, "num_steps"),
         (json!({"delay_seconds": -1}).to_string(), 400, "delay_seconds"),
         (json!({"duration_seconds": "1 s"}).to_string(), 400, "duration_seconds"),
+        (json!({"duration_seconds": 0}).to_string(), 400, "duration_seconds"),
+        (json!({"activities": ["GPU"]}).to_string(), 400, "activities"),
         (json!({"profile_stages": ["prefill", "decoding"]}).to_string(), 400, "profile_stages"),
         (json!({"profile_stages": []}).to_string(), 400, "profile_stages"),
         (json!({"profile_stages": ["decode"], "profile_by_stage": false}).to_string(), 400, "profile_by_stage"),
@@ -134,7 +136,7 @@ async fn words_of_others_become_a_window() {
             json!({"delay_seconds": 1.5, "duration_seconds": 2}),
             json!({"delay_ns": 1_500_000_000_u64, "duration_ns": 2_000_000_000_u64}),
         ),
-        (json!({"duration_seconds": 0, "max_iterations": 0}), json!({"duration_ns": null, "steps_max": null})),
+        (json!({"delay_seconds": 0, "max_iterations": 0}), json!({"delay_ns": 0, "steps_max": null})),
         (json!({"request_id": "mine"}), json!({"request": "mine"})),
         (json!({"graphs": ["sample.full.4"]}), json!({"graphs": [{"kind": "sample.full", "bucket": 4}]})),
     ] {

@@ -219,7 +219,7 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                     let _ = reply.send(Err(ProfileError::NotRunning));
                     continue;
                 };
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok("17".into()));
                 let received = if script.profile == ProfileScript::LosesRecords { 9 } else { 10 };
                 let _ = end.send(Ok(SpoolSummary {
                     id: "17".into(),

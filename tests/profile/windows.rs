@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use vitrum::device::monotonic_ns;
 use vitrum::engine::{Engine, Profile, ProfileError, TokenStream};
-use vitrum::report::Report;
+use vitrum::report::{Report, html};
 use vitrum::trace::progress::State;
 use vitrum::trace::schema::{GraphKey, GraphKind, Op, RequestMoment};
 use vitrum::trace::session::{Granularity, SessionOptions, SpoolSummary};
@@ -196,6 +196,8 @@ fn whole_replays_are_one_node_each() {
     }
     // The same work as by node: 13 nodes of a step of one row take as long as both graphs together, or less.
     assert!(report.account.total.unattributed_share() < 0.05, "{:?}", report.account.total);
+    let page = html::page(&report, &html::Limits::default()).expect("a page");
+    assert!(page.ends_with("</html>\n"));
 }
 
 /// What a step that is left out captures, a later one may replay.

@@ -74,7 +74,7 @@ async fn a_recording_is_started_looked_at_and_stopped() {
     for args in [&["start"][..], &["stop", "--session", "17"]] {
         let ended = try_profile(&server, args);
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(ended.stderr.contains(if args.len() == 1 { id } else { "there is no profile 17" }), "{ended:?}");
+        assert!(ended.stderr.contains(if args.len() == 1 { id } else { "profile 17 is not running" }), "{ended:?}");
     }
     let stopped = profile(&server, &["stop", "--session", id]);
     assert!(stopped.stdout.contains("8 steps") && stopped.stdout.contains(".pt.trace.json.gz"), "{stopped:?}");
@@ -166,7 +166,9 @@ async fn flags_that_do_not_fit_are_refused_by_name() {
     for (args, word) in [
         (&["start", "--stage", "decoding"][..], "--stage"),
         (&["start", "--graph", "decode.8"], "forward.decode.8"),
-        (&["start", "--delay=-1"], "delay_seconds"),
+        (&["start", "--delay=-1"], "--delay"),
+        (&["start", "--duration", "inf"], "--duration"),
+        (&["start", "--duration", "0"], "duration_seconds"),
         (&["start", "--duration", "1e12"], "duration_seconds"),
         (&["start", "--steps", "x"], "--steps"),
         (&["start", "--prefix", "../x"], "profile_prefix"),

@@ -32,10 +32,10 @@ pub(in crate::cli) struct StartArgs {
     #[arg(long)]
     prefix: Option<String>,
     /// Leave out the steps of the first SECONDS
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     delay: Option<f64>,
     /// End after SECONDS of recording
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<f64>,
     /// Leave out so many steps (vLLM: delay_iterations)
     #[arg(long, value_name = "STEPS")]
@@ -46,7 +46,7 @@ pub(in crate::cli) struct StartArgs {
     /// Leave out steps with lower numbers, counted from the server's start (SGLang: start_step)
     #[arg(long, value_name = "STEP")]
     start_step: Option<u64>,
-    /// End after so many steps; with --stage, so many of each (vLLM: max_iterations, SGLang: num_steps)
+    /// End after so many steps, 0 is no end; with --stage, so many of each (vLLM: max_iterations, SGLang: num_steps)
     #[arg(long)]
     steps: Option<u64>,
     /// Only steps of this stage; may be repeated (SGLang: profile_stages)
@@ -237,6 +237,14 @@ impl StartArgs {
     }
 }
 
+/// A number that JSON has: no infinity.
+fn seconds(word: &str) -> Result<f64, String> {
+    match word.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
+        _ => Err("a number of seconds, at least 0".into()),
+    }
+}
+
 /// A flag's value as it is written.
 fn word(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -265,8 +273,13 @@ fn counts(stopped: &Value) -> String {
     let of = |name: &str| stopped[name].as_u64().unwrap_or(0);
     let mut words =
         format!("{}  {} steps, {} of {} node times", text(stopped, "id"), of("steps"), of("received"), of("expected"));
-    if stopped["limit_reached"] == true {
-        words += ", the limit of its file was reached";
+    match &stopped["overwritten"] {
+        Value::Object(overwritten) => {
+            let from = overwritten["whole_from_step"].as_u64().unwrap_or(0);
+            words += &format!(", whole from step {from} on: what was before it was overwritten");
+        }
+        _ if stopped["limit_reached"] == true => words += ", the limit of its file was reached",
+        _ => {}
     }
     if let Some(error) = stopped["write_error"].as_str() {
         words += &format!(", its file could not be written to its end: {error}");

@@ -23,6 +23,8 @@ pub(in crate::engine) struct Session {
     pub(super) end: SessionEnd,
     pub(super) granularity: Granularity,
     pub(super) window: WindowState,
+    /// The turn's moment, by which the window is asked: what ends it is no step's.
+    pub(super) now_ns: u64,
     /// Somebody wants it to end.
     pub(super) is_stopped: bool,
     pub(super) named: NamedRequests,
@@ -72,6 +74,7 @@ impl Session {
             end,
             granularity: options.granularity,
             window: WindowState::new(options.window.clone(), now),
+            now_ns: now,
             is_stopped: false,
             named: NamedRequests { name: options.window.request.clone(), live: Vec::new() },
             expected: Expected::default(),
@@ -124,7 +127,7 @@ impl Session {
             graphs: runner.batch_keys(),
             has_request: self.prepared.has_request,
         };
-        let verdict = self.window.step(&facts, monotonic_ns());
+        let verdict = self.window.step(&facts, self.now_ns);
         self.decided = Some((step, verdict));
         self.tell_opened();
         if verdict == Verdict::Recorded {
@@ -222,10 +225,16 @@ impl Session {
             let whole = NodeStamp::of_all(own);
             let own = if self.granularity == Granularity::Graph { whole.as_slice() } else { own };
             self.recorder.replay(replay, own);
-            timed += own.len() as u64;
+            timed += match (replay.sources.activity, replay.sources.stamps) {
+                (true, false) => *nodes as u64, // they come later, from the driver's profiling library
+                _ => own.len() as u64,
+            };
             stamps = rest;
         }
-        self.recorder.progress().step(timed);
+        match self.recorder.is_full() {
+            true => self.recorder.progress().set_full(),
+            false => self.recorder.progress().step(timed),
+        }
     }
 }
 

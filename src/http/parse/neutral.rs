@@ -158,7 +158,7 @@ pub(crate) const TOKENIZE: &[Neutral] = &[
 
 /// Of /start_profile.
 pub(crate) const PROFILE: &[Neutral] = &[
-    at("activities", &["[]", r#"["CPU","GPU"]"#, r#"["CPU"]"#, r#"["GPU"]"#]),
+    at("activities", &["[]", r#"["CPU","GPU"]"#, r#"["GPU","CPU"]"#]),
     at("merge_profiles", &["false"]),
     at("output_dir", &[]),
     at("record_shapes", &["true", "false"]), // they are always there

@@ -15,6 +15,8 @@ use crate::trace::window::{Stage, Window};
 const STEPS_MAX: i64 = 1_000_000_000_000;
 /// The most seconds: a year.
 const SECONDS_MAX: f32 = 366.0 * 86_400.0;
+/// The shortest duration.
+const SECONDS_MIN: f32 = 0.001;
 /// Iterations recorded where others are waited for and no number is given, as in vLLM's configuration.
 const ACTIVE_DEFAULT: u64 = 5;
 /// The longest name of a request, as in its header.
@@ -79,11 +81,11 @@ fn window(fields: &mut Fields<'_>) -> Result<Window, ApiError> {
     let wait = steps(fields, "wait_iterations")?.unwrap_or(0);
     let warmup = steps(fields, "warmup_iterations")?.unwrap_or(0);
     Ok(Window {
-        delay_ns: seconds(fields, "delay_seconds")?.unwrap_or(0),
+        delay_ns: seconds(fields, "delay_seconds", 0.0)?.unwrap_or(0),
         skip_steps: delay + wait,
         warmup_steps: warmup,
         first_step: steps(fields, "start_step")?,
-        duration_ns: seconds(fields, "duration_seconds")?.filter(|ns| *ns > 0),
+        duration_ns: seconds(fields, "duration_seconds", SECONDS_MIN)?,
         steps_max: steps_max(fields, wait + warmup > 0)?,
         stages: stages(fields)?,
         graphs: graphs(fields)?,
@@ -109,8 +111,9 @@ fn steps(fields: &mut Fields<'_>, name: &'static str) -> Result<Option<u64>, Api
     Ok(fields.whole(name, 0..=STEPS_MAX)?.map(|steps| steps as u64))
 }
 
-fn seconds(fields: &mut Fields<'_>, name: &'static str) -> Result<Option<u64>, ApiError> {
-    let seconds = fields.number(name, "seconds, from 0 to a year", |seconds| (0.0..=SECONDS_MAX).contains(&seconds))?;
+fn seconds(fields: &mut Fields<'_>, name: &'static str, least: f32) -> Result<Option<u64>, ApiError> {
+    let expected = if least > 0.0 { "seconds, from 0.001 to a year" } else { "seconds, from 0 to a year" };
+    let seconds = fields.number(name, expected, |seconds| (least..=SECONDS_MAX).contains(&seconds))?;
     Ok(seconds.map(|seconds| (f64::from(seconds) * 1e9) as u64))
 }
 

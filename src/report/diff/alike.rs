@@ -6,7 +6,7 @@ use super::shift::EXECUTIONS_MIN;
 use crate::report::perturbation::median;
 use crate::report::{Cell, Report, Sheet};
 use crate::trace::schema::{GraphKey, StepSizes};
-use crate::trace::session::TraceSource;
+use crate::trace::session::{Granularity, TraceSource};
 
 /// Sizes of steps that differ by more make times differ.
 const LOAD_DIFFERS: f64 = 0.1;
@@ -63,6 +63,8 @@ pub(super) fn properties(base: &Report, new: &Report) -> Vec<Property> {
         property("isa", unlike, &|report| report.recording.header.session.device.isa.clone()),
         property("workers", unlike, &|report| report.recording.header.session.device.workers.to_string()),
         property("nodes timed by", unlike, &|report| source(report.recording.header.session.sources.used).into()),
+        property("a record is of a", unlike, &|report| granularity(report.recording.header.granularity).into()),
+        property("steps are chosen", matters, &|report| yes(!report.recording.header.window.is_unbroken())),
         property("profiling library", matters, &|report| {
             report.recording.header.session.sources.library.clone().unwrap_or_else(|| "none".into())
         }),
@@ -72,6 +74,13 @@ pub(super) fn properties(base: &Report, new: &Report) -> Vec<Property> {
         property("steps", named, &|report| report.recording.steps.len().to_string()),
         property("node times", named, &|report| report.recording.nodes.len().to_string()),
     ]
+}
+
+fn granularity(granularity: Granularity) -> &'static str {
+    match granularity {
+        Granularity::Node => "node",
+        Granularity::Graph => "whole graph",
+    }
 }
 
 fn yes(is: bool) -> String {

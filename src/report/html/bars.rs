@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::report::{Parts, Recording, Report};
 use crate::trace::schema::{Op, StepRecord};
 
-/// Exclusive node time by op, in the order of [`Op::ALL`].
-pub(super) type OpSums = [u64; Op::ALL.len()];
+/// Exclusive node time by op, in the order of [`Op::RECORDED`].
+pub(super) type OpSums = [u64; Op::RECORDED.len()];
 
 /// One bar: the parts sum up to `wall_ns`.
 #[derive(Debug, Serialize)]
@@ -87,7 +87,11 @@ fn named(parts: &Parts, ops: &OpSums) -> Vec<Part> {
         if name == "nodes" {
             let shares = shares(ns, ops);
             let other_ns = ns - shares.iter().sum::<u64>();
-            named.extend(Op::ALL.into_iter().zip(shares).map(|(op, ns)| Part { name: op.as_str(), kind: "node", ns }));
+            named.extend(Op::RECORDED.into_iter().zip(shares).map(|(op, ns)| Part {
+                name: op.as_str(),
+                kind: "node",
+                ns,
+            }));
             named.push(Part { name: "nodes of no op", kind: "node", ns: other_ns });
         } else {
             named.push(Part { name, kind: part_kind(name), ns });
@@ -127,12 +131,12 @@ mod tests {
 
     #[test]
     fn shares_sum_up() {
-        let ops = [0, 1, 2, 3, 4, 5, 6, 7];
-        assert_eq!(shares(28, &ops), ops);
+        let ops = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(shares(36, &ops), ops);
         for nodes_ns in [0, 1, 27, 1_000_003, u64::MAX] {
             assert_eq!(shares(nodes_ns, &ops).iter().sum::<u64>(), nodes_ns);
         }
-        assert_eq!(shares(u64::MAX, &[u64::MAX; 8]).iter().sum::<u64>(), u64::MAX);
+        assert_eq!(shares(u64::MAX, &[u64::MAX; 9]).iter().sum::<u64>(), u64::MAX);
         assert_eq!(shares(5, &OpSums::default()), OpSums::default());
     }
 

@@ -88,7 +88,7 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         places: Places::of(report),
         tables: TABLES.into_iter().map(table).collect(),
         left_out,
-        ops: Op::ALL.iter().map(|op| op.as_str()).collect(),
+        ops: Op::RECORDED.iter().map(|op| op.as_str()).collect(),
         phases: Phase::ALL.iter().map(|phase| phase.as_str()).collect(),
         stretches: Doing::ALL.iter().map(|doing| doing.as_str()).collect(),
         ends: ["after the recording", "finished", "aborted"],

@@ -61,12 +61,12 @@ pub(super) fn align(anchors: &[&ClockAnchor]) -> Vec<Alignment> {
         if by != AlignedBy::WallClock {
             return Alignment { by, offset_ns: 0, error_ns: Some(0), wall_clock_differs_ns: by_wall_clock_ns };
         }
-        let best = best_of_boot(anchors, anchor);
-        let offset_ns = unix_less_monotonic(best) - unix_less_monotonic(first);
+        let (best, of_first) = (best_of_boot(anchors, anchor), best_of_boot(anchors, first));
+        let offset_ns = unix_less_monotonic(best) - unix_less_monotonic(of_first);
         Alignment {
             by,
             offset_ns,
-            error_ns: best.error_ns.zip(first.error_ns).map(|(one, other)| one.saturating_add(other)),
+            error_ns: best.error_ns.zip(of_first.error_ns).map(|(one, other)| one.saturating_add(other)),
             wall_clock_differs_ns: by_wall_clock_ns - offset_ns,
         }
     };

@@ -94,6 +94,8 @@ impl Recorder {
             id,
             toggle_seed,
             ring: None,
+            window: options.window.clone(),
+            granularity: options.granularity,
             session: SessionHeader { sources, ..session.clone() },
             graphs: graphs.iter().map(|table| (*table).clone()).collect(),
         };
@@ -189,6 +191,11 @@ impl Recorder {
             Some(activity) if !activity.is_given_up() => self.sources.used.of_step(),
             _ => NodeSources::STAMPS,
         }
+    }
+
+    /// Whether the file has no room for more, or cannot be written.
+    pub fn is_full(&self) -> bool {
+        self.room.is_closed()
     }
 
     /// Whether a graph's description is in the recording.

@@ -51,6 +51,11 @@ impl Room {
         self.reached.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing is taken any more: the limit was reached, or the file cannot be written.
+    pub(super) fn is_closed(&self) -> bool {
+        self.reached() || self.failed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Relaxed);
     }

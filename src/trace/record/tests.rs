@@ -33,7 +33,15 @@ fn header() -> SpoolHeader {
         clock: ClockAnchor::default(),
         sources: SessionSources::default(),
     };
-    SpoolHeader { id: "1".into(), toggle_seed: None, ring: None, session, graphs: vec![table()] }
+    SpoolHeader {
+        id: "1".into(),
+        toggle_seed: None,
+        ring: None,
+        window: Default::default(),
+        granularity: Default::default(),
+        session,
+        graphs: vec![table()],
+    }
 }
 
 fn launch(file: File, max_bytes: u64) -> Recorder {

@@ -49,7 +49,8 @@ pub use self::reader::{Reader, Record, read_records};
 pub use self::ring::{Packing, Seam};
 pub use self::wire::{Decoder, Encoder, Wire};
 use super::schema::GraphTable;
-use super::session::SessionHeader;
+use super::session::{Granularity, SessionHeader};
+use super::window::Window;
 
 /// First bytes of a spool. The line ending is broken by a transfer as text, which is then noticed at once.
 pub const MAGIC: [u8; 8] = *b"VITRUM\r\n";
@@ -83,6 +84,12 @@ pub struct SpoolHeader {
     /// Set if the file is a ring: how many places for blocks it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<u64>,
+    /// Which steps it has.
+    #[serde(default)]
+    pub window: Window,
+    /// What a record is of.
+    #[serde(default)]
+    pub granularity: Granularity,
     /// Who records what.
     pub session: SessionHeader,
     /// The graphs that were captured before the recording; later ones stand in blocks of their own.

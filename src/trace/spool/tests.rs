@@ -42,7 +42,15 @@ fn header() -> SpoolHeader {
         },
         sources: SessionSources::default(),
     };
-    SpoolHeader { id: "17".into(), toggle_seed: Some(3), ring: None, session, graphs: vec![table(1, 2)] }
+    SpoolHeader {
+        id: "17".into(),
+        toggle_seed: Some(3),
+        ring: None,
+        window: Default::default(),
+        granularity: Default::default(),
+        session,
+        graphs: vec![table(1, 2)],
+    }
 }
 
 fn copy(base: u64) -> CopyStamp {

@@ -13,12 +13,13 @@ function drawAccount({ head }) {
     ...head.bars.map((bar) => barElement(bar, names, nsOf)),
     partsTable(head.bars, names, kinds, nsOf),
   );
-  const { untraced, after_untraced: behind, incomplete } = head.unaccounted;
+  const { untraced, after_untraced: behind, after_left_out: apart, incomplete } = head.unaccounted;
   byId('account-note').textContent =
-    untraced + behind + incomplete === 0
+    untraced + behind + apart + incomplete === 0
       ? `All ${counted(head.bars[0].steps, 'step')} are accounted for.`
       : `${counted(head.bars[0].steps, 'step')} accounted for. Without an account: ${count(untraced)} not recorded, ` +
-        `${count(behind)} behind such a step, ${count(incomplete)} with node times missing.`;
+        `${count(behind)} behind such a step, ${count(apart)} behind one that was left out, ` +
+        `${count(incomplete)} with node times missing.`;
 }
 
 const partClass = (name, kind) => (kind === 'node' ? `part op-${name.replace(/[._ ]/g, '-')}` : `part ${kind}`);
