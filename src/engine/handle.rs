@@ -206,8 +206,8 @@ impl Engine {
         Ok(Profile { started, engine: self.clone(), ended })
     }
 
-    /// Asks the recording that runs to end with the steps that are under way; of this id, if one is given. Gives its id.
-    /// Whoever holds its [`Profile`] is told when its file is whole.
+    /// Asks the recording that runs to end with the steps that are under way; of this id, if one is given. Gives its
+    /// id. Whoever holds its [`Profile`] is told when its file is whole.
     pub fn stop_profile(&self, id: Option<&str>) -> Result<String, ProfileError> {
         let (reply, answer) = mpsc::channel();
         let command = Command::StopProfile { id: id.map(str::to_owned), reply };

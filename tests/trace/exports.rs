@@ -252,7 +252,7 @@ fn a_file_is_replaced_by_a_whole_one_only() {
     let formats = [Export::Chrome, Export::Speedscope, Export::Sqlite];
     for (at, format) in formats.into_iter().enumerate() {
         let path = dir.join(format!("file:{at}?mode=ro"));
-        let temporary = dir.join(format!("file:{at}?mode=ro.tmp"));
+        let temporary = dir.join(format!("file:{at}?mode=ro.{}.tmp", std::process::id()));
         std::fs::write(&path, "as it was").expect("a file");
         // Something stands where the new file would be written.
         std::fs::create_dir(&temporary).expect("a folder");

@@ -109,8 +109,8 @@ pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
              the one before it ran has none. Gaps are what lies between measured times."
                 .to_owned(),
             format!(
-                "Without an account: {} not traced, {} behind a step without node times, {} behind one that was left out, \
-                 {} with node times missing.",
+                "Without an account: {} not traced, {} behind a step without node times, {} behind one that was left \
+                 out, {} with node times missing.",
                 left_out.untraced, left_out.after_untraced, left_out.after_left_out, left_out.incomplete
             ),
         ],
