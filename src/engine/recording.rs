@@ -89,7 +89,10 @@ impl Recording {
             sources: recorder.sources().clone(),
             progress: recorder.progress().clone(),
         };
-        self.session = Some(Session::new(recorder, options, end, self.info.limits.max_seqs));
+        let session = self.session.insert(Session::new(recorder, options, end, self.info.limits.max_seqs));
+        // Whoever is told that it has started sees it recording, if it waits for nothing.
+        session.window.open_by_time(session.now_ns);
+        session.tell_opened();
         Ok(started)
     }
 
