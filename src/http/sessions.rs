@@ -87,8 +87,8 @@ pub(crate) struct Status {
     steps: u64,
     nodes: u64,
     bytes: u64,
-    /// What comes now is left out: its file has no room.
-    limit_reached: bool,
+    /// What comes now is left out: its file has no room, or cannot be written.
+    full: bool,
     /// What is kept if its limit is too small: the steps above are all that it ever had.
     keep: Keep,
     /// Of its duration; `null` if it has none, or has not begun.
@@ -233,7 +233,7 @@ impl Session {
             steps,
             nodes,
             bytes,
-            limit_reached: is_full,
+            full: is_full,
             keep: self.keep,
             seconds_left: seconds_left.filter(|_| is_open),
             steps_left: steps_max.map(|max| max.saturating_sub(steps)).filter(|_| is_open),

@@ -258,6 +258,9 @@ fn describe(session: &Value) -> String {
     if let Some(left) = left(session) {
         words += &format!(", {left} left");
     }
+    if session["full"] == true {
+        words += ", FULL: what comes now is left out";
+    }
     if session["complete"] == false {
         words += ", INCOMPLETE";
     }
