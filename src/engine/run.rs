@@ -133,6 +133,7 @@ impl EngineLoop {
     /// Takes in what came; blocks when there is nothing else to do. False: the end.
     fn receive(&mut self) -> Result<bool, StepError> {
         self.recording.begin_iteration(self.next_step);
+        self.close_recording()?; // the last step may have ended it, and nothing more may come
         let idle = self.under_way.is_empty() && self.scheduler.running.is_empty() && self.scheduler.waiting.is_empty();
         if idle {
             if !self.shutdowns.is_empty() {
@@ -150,11 +151,17 @@ impl EngineLoop {
             self.take(command)?;
         }
         self.drop_abandoned();
+        self.close_recording()?;
+        Ok(true)
+    }
+
+    /// Ends the recording if it is over.
+    fn close_recording(&mut self) -> Result<(), StepError> {
         if self.recording.is_over() {
             self.finish_steps()?; // every step that was counted is in the recording
             self.recording.close();
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Blocks for the next command, or until a recording has to be looked after.

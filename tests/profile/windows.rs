@@ -184,6 +184,22 @@ fn one_request_has_its_steps_alone() {
     assert!(recording.requests.iter().any(is_end));
 }
 
+/// The last step of all load ends it, though nothing comes behind that.
+#[test]
+fn a_recording_ends_with_the_load() {
+    let engine = shared_engine();
+    let dir = TempDir::new();
+    for window in [
+        Window { steps_max: Some(5), ..Window::default() },
+        Window { request: Some("last".into()), ..Window::default() },
+    ] {
+        let profile = start(&engine, &dir, window);
+        answer(engine.submit_named("last".into(), prompt(9, 1), greedy(5)).expect("a good request"));
+        let report = load(&profile.wait().expect("it ends by itself"));
+        assert_eq!(report.recording.steps.len(), 5);
+    }
+}
+
 /// One record for each replay, from the first node to the last.
 #[test]
 fn whole_replays_are_one_node_each() {
