@@ -107,7 +107,7 @@ fn a_delay_and_a_duration_are_kept_within_one_step() {
     let begin_ns = progress.snapshot().opened_ns.expect("it began");
     let end_ns = begin_ns + duration_ns;
     assert!(begin_ns >= start_ns + delay_ns, "{} ns after the start", begin_ns - start_ns);
-    // A step is let in inside its turn of the loop: the first turn ends behind the begin, the last begins before the end.
+    // A step is let in inside its turn: the first turn ends behind the begin, the last one begins before the end.
     assert!(first.end_ns >= begin_ns && last.start_ns <= end_ns, "{begin_ns}..{end_ns}: {first:?} {last:?}");
     assert!(steps.windows(2).all(|pair| pair[0].step + 1 == pair[1].step), "none is left out between");
     assert!(last.done_ns - first.start_ns > duration_ns / 2, "{} ns", last.done_ns - first.start_ns);
