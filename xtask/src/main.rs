@@ -1,5 +1,5 @@
 //! The project's tasks, run as `cargo xtask TASK`. One file per task; what several need is in `process`, `tree`,
-//! `http` and `tools`.
+//! `http`, `served` and `tools`.
 
 mod bindings;
 mod compare;
@@ -13,6 +13,7 @@ mod nvcc;
 mod process;
 mod profile_cost;
 mod profile_serve;
+mod served;
 mod soak;
 mod software_gpu;
 mod summary;

@@ -4,19 +4,17 @@
 //! a table in Markdown, for docs/profiling.md.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::process::{self, Group};
+use crate::process;
+use crate::served::{self, Served};
 use crate::{http, tree};
-
-const START_TIMEOUT: Duration = Duration::from_secs(600);
-const LISTENING: &str = "listening on ";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -74,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let figures = server.compare(args, *num_prompts)?;
         println!("{}", row(*num_prompts, figures));
     }
-    let status = server.group.end()?;
+    let status = server.served.group.end()?;
     if status.success() { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
 }
 
@@ -102,23 +100,16 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 struct Server {
-    group: Group,
-    url: String,
+    served: Served,
     out: PathBuf,
 }
 
 impl Server {
     fn start(args: &Args, out: &Path) -> Result<Server, String> {
-        let log = out.join("server.log");
-        let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let mut command = Command::new(tree::vitrum());
         command.args(["serve", &args.model, "--port", "0", "--profile-dir"]).arg(out);
         command.args(args.server_args.split_whitespace());
-        let mut group =
-            Group::spawn(command, file).map_err(|error| format!("{}: {error}", tree::vitrum().display()))?;
-        let url = |line: &str| Some(line.split_once(LISTENING)?.1.split_whitespace().next()?.to_owned());
-        let url = group.line(START_TIMEOUT, url, |_| {}).ok_or_else(|| format!("no server: {}", group.tail()))?;
-        Ok(Server { group, url, out: out.to_owned() })
+        Ok(Server { served: Served::start(command, &out.join("server.log"))?, out: out.to_owned() })
     }
 
     /// Both ways in turns, the first way changing.
@@ -150,30 +141,18 @@ impl Server {
 
     /// Loads the server: output tokens per second.
     fn load(&self, args: &Args, num_prompts: usize) -> Result<f64, String> {
-        let mut command = Command::new(tree::vitrum());
-        command.args(["bench", "serve", "--base-url", &self.url, "--disable-tqdm", "--ignore-eos", "--save-result"]);
-        command.args(["--result-filename", "load.json", "--result-dir"]).arg(&self.out);
-        for (flag, value) in
-            [("--num-prompts", num_prompts), ("--input-len", args.input_len), ("--output-len", args.output_len)]
-        {
-            command.args([flag, &value.to_string()]);
-        }
-        process::run("vitrum bench serve", command, io::sink())?;
-        let path = self.out.join("load.json");
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let figures: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-        match (figures["failed"].as_u64(), figures["output_throughput"].as_f64()) {
-            (Some(0), Some(rate)) => Ok(rate),
-            (failed, _) => Err(format!("{failed:?} of {num_prompts} requests failed")),
-        }
+        let flags =
+            [("--num-prompts", num_prompts), ("--input-len", args.input_len), ("--output-len", args.output_len)];
+        let figures = served::load(&self.served.url, &self.out.join("load.json"), &flags)?;
+        figures["output_throughput"].as_f64().ok_or_else(|| format!("no output_throughput: {figures}"))
     }
 
     /// The same while recording: output tokens per second, milliseconds to complete files, the answer of the stop.
     fn record(&self, args: &Args, num_prompts: usize) -> Result<(f64, f64, Value), String> {
-        http::post(&self.url, "/start_profile", "")?;
+        http::post(&self.served.url, "/start_profile", "")?;
         let rate = self.load(args, num_prompts);
         let stop = Instant::now();
-        let stopped = http::post(&self.url, "/stop_profile", "")?;
+        let stopped = http::post(&self.served.url, "/stop_profile", "")?;
         let stop_ms = stop.elapsed().as_secs_f64() * 1e3;
         let stopped: Value = serde_json::from_str(&stopped).map_err(|error| format!("/stop_profile: {error}"))?;
         if stopped["complete"] != true {
@@ -183,7 +162,7 @@ impl Server {
     }
 
     fn rss_peak_kib(&self) -> Result<u64, String> {
-        let path = format!("/proc/{}/status", self.group.id());
+        let path = format!("/proc/{}/status", self.served.group.id());
         let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());

@@ -4,22 +4,18 @@
 //! and off at random, to know what recording costs. The server is ended however this ends.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use crate::process::{self, Group, output};
+use crate::served::{self, Served};
 use crate::summary::{self, Summary};
 use crate::{http, software_gpu, tree};
-
-/// Fetching a model may be part of the start.
-const START_TIMEOUT: Duration = Duration::from_secs(600);
-/// What the server prints when it is ready.
-const LISTENING: &str = "listening on ";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -166,8 +162,6 @@ impl Session<'_> {
             self.url = url.trim_end_matches('/').to_owned();
             return http::get(&self.url, "/health").map(drop);
         }
-        let log = self.out.join("server.log");
-        let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let mut command = Command::new(tree::vitrum());
         // A server that does not find the software GPU must not serve on the CPU instead.
         let device = if self.args.software_gpu { "cuda" } else { self.args.device.as_str() };
@@ -180,42 +174,20 @@ impl Session<'_> {
             command.args(["--trace-source", source]);
         }
         command.args(self.args.server_args.split_whitespace());
-        let group = Group::spawn(command, file).map_err(|error| format!("{}: {error}", tree::vitrum().display()))?;
-        let server = self.server.insert(group);
-        let url = |line: &str| {
-            let url = line.split_once(LISTENING)?.1.split_whitespace().next()?;
-            Some(url.trim_end_matches('/').to_owned())
-        };
-        let waiting = |time: Duration| eprintln!("  waiting for the server, {} s", time.as_secs());
-        let found = server.line(START_TIMEOUT, url, waiting);
-        self.url = found.ok_or_else(|| match server.ended() {
-            Ok(Some(status)) => format!("the server ended with {status}"),
-            _ => format!("no line with `{LISTENING}URL` within {} s", START_TIMEOUT.as_secs()),
-        })?;
+        let Served { group, url } = Served::start(command, &self.out.join("server.log"))?;
+        (self.server, self.url) = (Some(group), url);
         http::get(&self.url, "/health").map(drop)
     }
 
     /// Loads the server and returns the load generator's figures.
     fn load(&mut self, file: &str, num_prompts: usize) -> Result<Value, String> {
-        let mut command = Command::new(tree::vitrum());
-        command.args(["bench", "serve", "--base-url", &self.url, "--disable-tqdm", "--save-result", "--result-dir"]);
-        command.arg(&self.out).args(["--result-filename", file]);
-        for (flag, value) in [
+        let flags = [
             ("--num-prompts", num_prompts),
             ("--input-len", self.args.input_len),
             ("--output-len", self.args.output_len),
             ("--max-concurrency", self.args.concurrency),
-        ] {
-            command.args([flag, &value.to_string()]);
-        }
-        let log = self.out.join(file).with_extension("log");
-        let log_file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        process::run("vitrum bench serve", command, log_file)?;
-        let figures = read_json(&self.out.join(file))?;
-        match figures["failed"].as_u64() {
-            Some(0) => Ok(figures),
-            failed => Err(format!("{failed:?} of {num_prompts} requests failed: see {}", log.display())),
-        }
+        ];
+        served::load(&self.url, &self.out.join(file), &flags)
     }
 
     /// Records a run of the load, with the server's own counts before and after.
@@ -276,11 +248,6 @@ fn page(spool: &Path) -> Result<PathBuf, String> {
 
 fn parse(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("vitrum profile stats: {error}"))
-}
-
-fn read_json(path: &Path) -> Result<Value, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The recording's file, out of the answer of /stop_profile.
