@@ -49,7 +49,7 @@ pub(super) struct ServeArgs {
     profile_max_bytes: u64,
     /// What is kept of a recording that they are too few for, unless /start_profile says so: `first`, and the rest is
     /// left out, or `last`, and later records go over the oldest
-    #[arg(long, value_name = "WHICH", default_value = "first", value_parser = parse_keep)]
+    #[arg(long, value_enum, default_value = "first")]
     profile_keep: Keep,
     /// Time the nodes of one step in N for as long as the server runs, for /profile/nodes, /metrics and `vitrum profile
     /// top`; 0: of none
@@ -123,14 +123,6 @@ pub(super) fn run(
     engine.shutdown();
     served?;
     failure.map_or(Ok(()), |failure| Err(failure.into()))
-}
-
-fn parse_keep(word: &str) -> Result<Keep, &'static str> {
-    match word {
-        "first" => Ok(Keep::First),
-        "last" => Ok(Keep::Last),
-        _ => Err("a recording keeps `first` or `last`"),
-    }
 }
 
 impl ServeArgs {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::engine_args::{EngineArgs, FlagError};
 use crate::device::{DeviceChoice, cuda};
@@ -16,14 +16,7 @@ pub(super) struct TraceArgs {
     trace_source: Option<TraceSource>,
     /// What a record is of: every `node`, or a whole `graph`, one record for each of its replays [default: node]
     #[arg(long, value_enum)]
-    graph_trace: Option<GraphTrace>,
-}
-
-/// The words of `--graph-trace`, as `nsys profile --cuda-graph-trace` has them.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum GraphTrace {
-    Node,
-    Graph,
+    graph_trace: Option<Granularity>,
 }
 
 /// A source, with the driver's profiling library prepared if it may be one.
@@ -43,10 +36,7 @@ impl TraceArgs {
 
     /// What a record is of.
     pub(super) fn granularity(self) -> Granularity {
-        match self.graph_trace {
-            None | Some(GraphTrace::Node) => Granularity::Node,
-            Some(GraphTrace::Graph) => Granularity::Graph,
-        }
+        self.graph_trace.unwrap_or_default()
     }
 
     /// Looks for the driver's profiling library, if it may be a source: before anything initialises the driver. On a

@@ -18,22 +18,20 @@ use crate::engine::ProfileError;
 use crate::trace::session::{Keep, SessionOptions, SessionSources};
 use crate::trace::window::Window;
 
-/// The prefix of file names unless the client gives one.
-const PREFIX_DEFAULT: &str = "vitrum";
-
 /// Starts to record.
 pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
     let profile = &state.options.profile;
     let request = StartProfileRequest::parse(&state.body(body).await?, profile.bytes_max)?;
+    let usual = SessionOptions::new(&profile.dir);
     let options = SessionOptions {
-        dir: profile.dir.clone(),
-        prefix: request.prefix.unwrap_or_else(|| PREFIX_DEFAULT.to_owned()),
+        prefix: request.prefix.unwrap_or(usual.prefix),
         max_bytes: request.max_bytes.unwrap_or(profile.bytes_max),
         keep: request.keep.unwrap_or(profile.keep),
         toggle: request.toggle,
         source: profile.source,
         granularity: request.granularity.unwrap_or(profile.granularity),
         window: request.window,
+        dir: usual.dir,
     };
     let (starting, asked) = (state.clone(), options.clone());
     // A client that leaves does not leave a recording behind that nobody knows of.

@@ -187,8 +187,7 @@ impl Session {
 
     /// It takes no more steps.
     fn is_ending(&self) -> bool {
-        let state = self.started.progress.snapshot().state;
-        matches!(state, Activity::Closing | Activity::Closed) || !matches!(*self.phase.borrow(), Phase::Open)
+        self.started.progress.snapshot().state == Activity::Closing || !matches!(*self.phase.borrow(), Phase::Open)
     }
 
     fn is_settled(&self) -> bool {
@@ -215,7 +214,7 @@ impl Session {
         let state = match (&phase, state) {
             (Phase::Open, Activity::Waiting) => "waiting",
             (Phase::Open, Activity::Recording) => "recording",
-            (Phase::Open, Activity::Closing | Activity::Closed) => "closing",
+            (Phase::Open, Activity::Closing) => "closing",
             (Phase::Rendering, _) => "rendering",
             (Phase::Ready(_), _) => "ready",
             (Phase::Failed(_), _) => "failed",

@@ -13,14 +13,12 @@ pub enum State {
     Waiting,
     /// It takes steps.
     Recording,
-    /// It takes no more: its file is being ended.
+    /// It takes no more: its file is being ended, or is whole.
     Closing,
-    /// Its file is whole.
-    Closed,
 }
 
 impl State {
-    const ALL: [State; 4] = [State::Waiting, State::Recording, State::Closing, State::Closed];
+    const ALL: [State; 3] = [State::Waiting, State::Recording, State::Closing];
 }
 
 /// A recording's counts while it runs. The engine's thread and the writer's write them, one each.

@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,6 +32,13 @@ pub struct SessionOptions {
     pub window: Window,
 }
 
+/// Whether a recording's files may begin so: 1 to 100 letters, digits, `-`, `_` and `.`, the first no `.`. Nothing in
+/// it leads out of the folder.
+pub fn is_prefix(prefix: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=100).contains(&prefix.len()) && !prefix.starts_with('.') && prefix.bytes().all(is_allowed)
+}
+
 impl SessionOptions {
     /// The usual ones: every node of every step by its stamp, up to 2 GiB: as many node times as a
     /// report holds.
@@ -49,7 +57,7 @@ impl SessionOptions {
 }
 
 /// What is kept of a recording that its file's limit is too small for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
     /// What comes first; the rest is dropped, and the recording is incomplete.
@@ -60,7 +68,7 @@ pub enum Keep {
 }
 
 /// What a record of the device's work is of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Granularity {
     /// One node of one replay.

@@ -3,6 +3,7 @@
 //! The words are those of others where they have them: iterations to skip, to warm up and to record as in PyTorch's
 //! schedule and vLLM's `ProfilerConfig`, a first step and stages as in SGLang's, seconds as `nsys profile` has them.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{GraphKey, StepSizes};
@@ -41,11 +42,6 @@ impl Window {
             && request.is_none()
     }
 
-    /// It ends by itself.
-    pub fn has_end(&self) -> bool {
-        self.duration_ns.is_some() || self.steps_max.is_some() || self.request.is_some()
-    }
-
     /// It waits for steps before it lets the first one in.
     fn waits_for_steps(&self) -> bool {
         [self.skip_steps, self.warmup_steps] != [0; 2] || self.first_step.is_some() || self.request.is_some()
@@ -60,7 +56,7 @@ impl Window {
 }
 
 /// What a step computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Rows of prompts alone.
@@ -81,15 +77,6 @@ impl Stage {
             0 => Stage::Decode,
             rows if rows >= sizes.tokens => Stage::Prefill,
             _ => Stage::Mixed,
-        }
-    }
-
-    /// Its name in requests and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Prefill => "prefill",
-            Stage::Decode => "decode",
-            Stage::Mixed => "mixed",
         }
     }
 }
@@ -237,14 +224,14 @@ mod tests {
     #[test]
     fn without_words_every_step_is_recorded() {
         let window = Window::default();
-        assert!(window.is_unbroken() && !window.has_end());
+        assert!(window.is_unbroken());
         assert_eq!(recorded(window), (0..20).collect::<Vec<_>>());
     }
 
     #[test]
     fn steps_are_skipped_warmed_up_and_counted() {
         let window = Window { skip_steps: 2, warmup_steps: 3, steps_max: Some(4), ..Window::default() };
-        assert!(!window.is_unbroken() && window.has_end());
+        assert!(!window.is_unbroken());
         assert_eq!(recorded(window.clone()), [5, 6, 7, 8]);
         let mut state = WindowState::new(window, 0);
         let verdicts: Vec<Verdict> = (0..10).map(|step| state.step(&facts(step, Stage::Decode), 1)).collect();

@@ -3,13 +3,16 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::{Table, presets};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use crate::bench::remote::exchange;
+use crate::bench::ClientError;
+use crate::bench::remote::ask;
 use crate::cli::CommandResult;
+use crate::trace::session::{Granularity, Keep};
+use crate::trace::window::Stage;
 
 /// How often a recording is looked at that is waited for.
 const POLL: Duration = Duration::from_millis(200);
@@ -51,7 +54,7 @@ pub(in crate::cli) struct StartArgs {
     steps: Option<u64>,
     /// Only steps of this stage; may be repeated (SGLang: profile_stages)
     #[arg(long, value_enum)]
-    stage: Vec<StageWord>,
+    stage: Vec<Stage>,
     /// Only steps that replay this graph, such as forward.decode.8; may be repeated (`vitrum graph` names them)
     #[arg(long)]
     graph: Vec<String>,
@@ -60,13 +63,13 @@ pub(in crate::cli) struct StartArgs {
     request: Option<String>,
     /// What a record is of: every node, or a whole graph [default: as the server was started]
     #[arg(long, value_enum)]
-    graph_trace: Option<GraphTraceWord>,
+    graph_trace: Option<Granularity>,
     /// The most bytes of the recording, at most the server's own limit
     #[arg(long)]
     max_bytes: Option<u64>,
     /// What is kept of a recording that is longer [default: as the server was started]
     #[arg(long, value_enum)]
-    keep: Option<KeepWord>,
+    keep: Option<Keep>,
     /// Record each step with probability 1/2, to measure what recording costs
     #[arg(long)]
     toggle: bool,
@@ -100,32 +103,6 @@ pub(in crate::cli) struct StatusArgs {
 pub(in crate::cli) struct SessionsArgs {
     #[command(flatten)]
     remote: Remote,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StageWord {
-    /// Rows of prompts alone
-    Prefill,
-    /// No row of a prompt
-    Decode,
-    /// Both
-    Mixed,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum KeepWord {
-    /// What comes first: the rest is left out
-    First,
-    /// What comes last: later records go over the oldest
-    Last,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum GraphTraceWord {
-    /// One record for each node
-    Node,
-    /// One record for each replay of a graph
-    Graph,
 }
 
 pub(in crate::cli) fn start(args: &StartArgs) -> CommandResult {
@@ -198,14 +175,8 @@ pub(in crate::cli) fn sessions(args: &SessionsArgs) -> CommandResult {
 }
 
 impl Remote {
-    /// The server's answer, or what it says against the request.
-    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Box<dyn std::error::Error>> {
-        let (status, answer) = exchange(&self.url, method, path, body)?;
-        if (200..300).contains(&status) {
-            return Ok(answer);
-        }
-        let message = answer["error"]["message"].as_str().map_or_else(|| answer.to_string(), str::to_owned);
-        Err(format!("{}: {message}", self.url).into())
+    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        ask(&self.url, method, path, body)
     }
 
     fn print(&self, answer: &Value, words: impl FnOnce() -> String) -> CommandResult {
@@ -215,7 +186,6 @@ impl Remote {
 
 impl StartArgs {
     fn body(&self) -> Value {
-        let stages: Vec<String> = self.stage.iter().map(word).collect();
         let fields = [
             ("profile_prefix", self.prefix.clone().map(Value::from)),
             ("delay_seconds", self.delay.map(Value::from)),
@@ -224,12 +194,12 @@ impl StartArgs {
             ("warmup_iterations", self.warmup.map(Value::from)),
             ("start_step", self.start_step.map(Value::from)),
             ("num_steps", self.steps.map(Value::from)),
-            ("profile_stages", (!stages.is_empty()).then(|| stages.into())),
+            ("profile_stages", (!self.stage.is_empty()).then(|| json!(self.stage))),
             ("graphs", (!self.graph.is_empty()).then(|| self.graph.clone().into())),
             ("request_id", self.request.clone().map(Value::from)),
-            ("graph_trace", self.graph_trace.as_ref().map(|trace| word(trace).into())),
+            ("graph_trace", self.graph_trace.map(|granularity| json!(granularity))),
             ("max_bytes", self.max_bytes.map(Value::from)),
-            ("keep", self.keep.as_ref().map(|keep| word(keep).into())),
+            ("keep", self.keep.map(|keep| json!(keep))),
             ("toggle", self.toggle.then_some(Value::from(true))),
         ];
         let given = fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
@@ -243,11 +213,6 @@ fn seconds(word: &str) -> Result<f64, String> {
         Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
         _ => Err("a number of seconds, at least 0".into()),
     }
-}
-
-/// A flag's value as it is written.
-fn word(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// A recording in words.

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
-use serde_json::Value;
-use thiserror::Error;
 
 use crate::bench::ClientError;
-use crate::bench::remote::exchange;
+use crate::bench::remote::ask;
 use crate::cli::CommandResult;
 use crate::report::{Cell, Sheet};
 use crate::trace::sample::{By, GraphSample, SampleReading, SampleRow};
@@ -37,17 +35,6 @@ pub(in crate::cli) struct TopArgs {
     watch: Option<u64>,
 }
 
-/// Why there is nothing to print.
-#[derive(Debug, Error)]
-enum TopError {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("{method} {path}: HTTP {status}: {message}")]
-    Refused { method: Method, path: &'static str, status: u16, message: String },
-    #[error("{path}: the answer is not what was asked for: {source}")]
-    Answer { path: &'static str, source: serde_json::Error },
-}
-
 const PATH: &str = "/profile/nodes";
 const RESET_PATH: &str = "/profile/nodes/reset";
 /// Moves to the upper left corner of a terminal and clears it.
@@ -55,7 +42,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) fn run(args: &TopArgs) -> CommandResult {
     if args.reset {
-        ask(&args.url, Method::POST, RESET_PATH, "")?;
+        ask(&args.url, Method::POST, RESET_PATH, None)?;
     }
     let mut out = std::io::stdout().lock();
     let clear = if args.watch.is_some() && out.is_terminal() { CLEAR } else { "" };
@@ -70,21 +57,10 @@ pub(super) fn run(args: &TopArgs) -> CommandResult {
     }
 }
 
-fn read(args: &TopArgs) -> Result<SampleReading, TopError> {
+fn read(args: &TopArgs) -> Result<SampleReading, ClientError> {
     let graph = args.graph.map_or(String::new(), |graph| format!("&graph={graph}"));
-    let answer = ask(&args.url, Method::GET, PATH, &format!("?by={}{graph}", args.by))?;
-    serde_json::from_value(answer).map_err(|source| TopError::Answer { path: PATH, source })
-}
-
-fn ask(url: &str, method: Method, path: &'static str, query: &str) -> Result<Value, TopError> {
-    match exchange(url, method.clone(), &format!("{path}{query}"), None)? {
-        (200, answer) => Ok(answer),
-        (status, answer) => {
-            let said = answer["error"]["message"].as_str();
-            let message = said.map_or_else(|| answer.to_string(), str::to_owned);
-            Err(TopError::Refused { method, path, status, message })
-        }
-    }
+    let answer = ask(&args.url, Method::GET, &format!("{PATH}?by={}{graph}", args.by), None)?;
+    serde_json::from_value(answer).map_err(|source| ClientError::Json { path: PATH.into(), source })
 }
 
 fn text(reading: &SampleReading, args: &TopArgs) -> String {

@@ -222,8 +222,14 @@ impl Session {
                 (replay.launch_start_ns, replay.launch_end_ns) = (launch.start_ns, launch.end_ns);
             }
             let (own, rest) = stamps.split_at(stamps.len().min(*nodes));
-            let whole = NodeStamp::of_all(own);
-            let own = if self.granularity == Granularity::Graph { whole.as_slice() } else { own };
+            let whole;
+            let own = match self.granularity {
+                Granularity::Node => own,
+                Granularity::Graph => {
+                    whole = NodeStamp::of_all(own);
+                    whole.as_slice()
+                }
+            };
             self.recorder.replay(replay, own);
             timed += match (replay.sources.activity, replay.sources.stamps) {
                 (true, false) => *nodes as u64, // they come later, from the driver's profiling library

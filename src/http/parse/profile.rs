@@ -8,7 +8,7 @@ use super::fields::{Fields, invalid};
 use super::neutral::{self, Neutral};
 use crate::http::error::ApiError;
 use crate::trace::schema::GraphKey;
-use crate::trace::session::{Granularity, Keep};
+use crate::trace::session::{Granularity, Keep, is_prefix};
 use crate::trace::window::{Stage, Window};
 
 /// The most steps that a field may name.
@@ -166,18 +166,11 @@ fn finish(fields: Fields<'_>, neutral: &[&[Neutral]]) -> Result<(), ApiError> {
     if GENERATION.iter().any(|field| fields.has(field)) { Ok(()) } else { fields.finish(neutral) }
 }
 
-/// The prefix becomes a file's name: nothing that could lead out of the folder.
 fn prefix(fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
     const EXPECTED: &str = "1 to 100 letters, digits, '-', '_' or '.', the first no '.'";
     let Some(raw) = fields.take("profile_prefix") else { return Ok(None) };
     match serde_json::from_str::<String>(raw.get()) {
-        Ok(prefix)
-            if (1..=100).contains(&prefix.len())
-                && !prefix.starts_with('.')
-                && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) =>
-        {
-            Ok(Some(prefix))
-        }
+        Ok(prefix) if is_prefix(&prefix) => Ok(Some(prefix)),
         _ => Err(invalid("profile_prefix", EXPECTED, raw)),
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::report::{Parts, Recording, Report};
-use crate::trace::schema::{Op, StepRecord};
+use crate::trace::schema::Op;
+use crate::trace::window::Stage;
 
 /// Exclusive node time by op, in the order of [`Op::RECORDED`].
 pub(super) type OpSums = [u64; Op::RECORDED.len()];
@@ -26,31 +27,16 @@ struct Part {
     ns: u64,
 }
 
-/// What the rows of a step are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StepKind {
-    Decode,
-    Mixed,
-    Prompt,
-}
-
-fn kind(step: &StepRecord) -> StepKind {
-    match step.prefill_tokens {
-        0 => StepKind::Decode,
-        prompt if prompt < step.sizes.tokens => StepKind::Mixed,
-        _ => StepKind::Prompt,
-    }
-}
-
 /// A bar for all accounted steps, and one for each kind that there is.
 pub(super) fn bars(report: &Report) -> Vec<Bar> {
     let recording = &report.recording;
     let op_sums = op_sums(recording);
-    let bar = |name, only: Option<StepKind>| {
+    let bar = |name, only: Option<Stage>| {
         let (mut steps, mut parts, mut ops) = (0, Parts::default(), OpSums::default());
         for account in &report.account.steps {
             let Ok(at) = recording.steps.binary_search_by_key(&account.step, |step| step.step) else { continue };
-            if only.is_some_and(|only| only != kind(&recording.steps[at])) {
+            let step = &recording.steps[at];
+            if only.is_some_and(|only| only != Stage::of(&step.sizes, step.prefill_tokens)) {
                 continue;
             }
             steps += 1;
@@ -61,9 +47,9 @@ pub(super) fn bars(report: &Report) -> Vec<Bar> {
     };
     let bars = [
         bar("all steps", None),
-        bar("decode rows only", Some(StepKind::Decode)),
-        bar("prompt and decode rows", Some(StepKind::Mixed)),
-        bar("prompt rows only", Some(StepKind::Prompt)),
+        bar("decode rows only", Some(Stage::Decode)),
+        bar("prompt and decode rows", Some(Stage::Mixed)),
+        bar("prompt rows only", Some(Stage::Prefill)),
     ];
     bars.into_iter().filter(|bar| bar.steps > 0).collect()
 }

@@ -32,7 +32,7 @@ use super::schema::{
 };
 use super::session::{
     Closing, Expected, Granularity, Keep, RecordError, RecordedGraph, SessionHeader, SessionOptions, SessionSources,
-    SpoolSummary, TraceSource,
+    SpoolSummary, TraceSource, is_prefix,
 };
 use super::spool::{self, BLOCK_BYTES, Block, SpoolHeader};
 use crate::request::StepId;
@@ -85,7 +85,9 @@ impl Recorder {
         session: &SessionHeader,
         graphs: &[&GraphTable],
     ) -> Result<Recorder, RecordError> {
-        check_prefix(&options.prefix)?;
+        if !is_prefix(&options.prefix) {
+            return Err(RecordError::Prefix { prefix: options.prefix.clone() });
+        }
         let (id, path, file) = create_file(options)?;
         let (sources, activity) = choose_sources(options);
         let number: u64 = id.parse().unwrap_or_default();
@@ -417,12 +419,6 @@ fn summary_of(closing: Closing, id: String, path: PathBuf, sources: SessionSourc
         limit_reached: closing.limit_reached,
         write_error: None,
     }
-}
-
-fn check_prefix(prefix: &str) -> Result<(), RecordError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let good = (1..=100).contains(&prefix.len()) && !prefix.starts_with('.') && prefix.bytes().all(allowed);
-    if good { Ok(()) } else { Err(RecordError::Prefix { prefix: prefix.into() }) }
 }
 
 /// The header's bytes; of a ring it says how many places the file has.
