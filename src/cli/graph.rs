@@ -59,7 +59,7 @@ pub(super) fn run(args: &GraphArgs, cache_dir: &Path) -> CommandResult {
     for key in keys {
         runner.capture(key)?;
     }
-    let tables = runner.tables();
+    let tables: Vec<&GraphTable> = runner.tables().into_iter().map(AsRef::as_ref).collect();
     let text = match args.json {
         true => serde_json::to_string_pretty(&tables)? + "\n",
         false => tables.iter().map(|table| format!("{}\n\n", as_text(table))).collect(),

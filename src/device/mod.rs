@@ -18,6 +18,8 @@ mod tickets;
 pub mod uniform;
 mod validate;
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 pub use self::clock::{clock_anchor, monotonic_ns, thread_id, yield_to_others};
@@ -410,7 +412,7 @@ impl Device {
     }
 
     /// What a captured graph consists of.
-    pub fn graph(&self, id: GraphId) -> &GraphTable {
+    pub fn graph(&self, id: GraphId) -> &Arc<GraphTable> {
         each_device!(self, device => device.graph(id))
     }
 

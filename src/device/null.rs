@@ -4,6 +4,7 @@
 //! Every download is zero; every node of a traced step takes no time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::buffers::Buffers;
 use super::tickets::Tickets;
@@ -19,7 +20,7 @@ pub struct NullDevice {
     info: DeviceInfo,
     buffers: Buffers,
     next_addr: u64,
-    graphs: Vec<GraphTable>,
+    graphs: Vec<Arc<GraphTable>>,
     tickets: Tickets,
     under_way: VecDeque<Step>,
     done: Vec<u8>,
@@ -102,11 +103,11 @@ impl NullDevice {
             cost: node.cost,
             launch: None,
         };
-        self.graphs.push(GraphTable { id, key, nodes: nodes.iter().map(info).collect() });
+        self.graphs.push(Arc::new(GraphTable { id, key, nodes: nodes.iter().map(info).collect() }));
         Ok(GraphId(id))
     }
 
-    pub(super) fn graph(&self, id: GraphId) -> &GraphTable {
+    pub(super) fn graph(&self, id: GraphId) -> &Arc<GraphTable> {
         let at = (id.0 as usize).checked_sub(1);
         at.and_then(|at| self.graphs.get(at)).unwrap_or_else(|| panic!("graph {} was not captured here", id.0))
     }

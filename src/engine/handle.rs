@@ -58,14 +58,7 @@ pub enum Command {
     /// Run a request.
     Submit(Submission),
     /// Start to record.
-    StartProfile {
-        /// Where, which steps and how.
-        options: Box<SessionOptions>,
-        /// Takes what it came to, when it has ended.
-        end: SessionEnd,
-        /// Takes the answer.
-        reply: mpsc::Sender<Result<SessionStarted, ProfileError>>,
-    },
+    StartProfile(StartRequest),
     /// Take no more steps into the recording, and close it.
     StopProfile {
         /// Of this id; of any if there is none.
@@ -196,12 +189,12 @@ impl Engine {
         &self.metrics
     }
 
-    /// Starts to record. Blocks for one step.
+    /// Starts to record. Blocks until the file has been begun, which takes none of the engine's time, and for one step.
     pub fn start_profile(&self, options: SessionOptions) -> Result<Profile, ProfileError> {
         let (reply, answer) = mpsc::channel();
         let (end, ended) = mpsc::channel();
-        let command = Command::StartProfile { options: Box::new(options), end, reply };
-        self.commands.send(command).map_err(|_| ProfileError::EngineStopped)?;
+        let request = StartRequest { options: Box::new(options), end, reply };
+        self.commands.send(Command::StartProfile(request)).map_err(|_| ProfileError::EngineStopped)?;
         let started = answer.recv().map_err(|_| ProfileError::EngineStopped)??;
         Ok(Profile { started, engine: self.clone(), ended })
     }
@@ -318,6 +311,17 @@ fn stopped() -> RequestError {
     RequestError::EngineStopped { reason: "its thread has ended".into() }
 }
 
+/// What somebody asks for who wants to record.
+#[derive(Debug)]
+pub struct StartRequest {
+    /// Where, which steps and how.
+    pub options: Box<SessionOptions>,
+    /// Takes what it came to, when it has ended.
+    pub end: SessionEnd,
+    /// Takes the answer.
+    pub reply: mpsc::Sender<Result<SessionStarted, ProfileError>>,
+}
+
 /// What a recording came to, or why it has no end.
 pub type SessionEnd = mpsc::Sender<Result<SpoolSummary, ProfileError>>;
 
@@ -375,6 +379,9 @@ pub enum ProfileError {
         /// The session that runs.
         id: String,
     },
+    /// Somebody else starts one.
+    #[error("another profile is being started: try again in a moment")]
+    Starting,
     /// The session before is not on the disk yet.
     #[error("profile {id} is being closed: start again in a moment")]
     Closing {

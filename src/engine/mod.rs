@@ -19,7 +19,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub use self::handle::{
-    Command, Engine, EngineInfo, Inbox, Profile, ProfileError, QueueSlot, SessionEnd, SessionStarted, Submission,
+    Command, Engine, EngineInfo, Inbox, Profile, ProfileError, QueueSlot, SessionEnd, SessionStarted, StartRequest,
+    Submission,
 };
 use self::metrics::{CacheSizes, EngineMetrics};
 use self::run::EngineLoop;

@@ -4,13 +4,15 @@
 //! and the calls are gone.
 
 mod session;
+mod starting;
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::session::Session;
-use super::{EngineInfo, ProfileError, SessionEnd, SessionStarted};
+use self::starting::StartingSession;
+use super::{EngineInfo, ProfileError, SessionStarted, StartRequest};
 use crate::device::{DeviceError, DevicePeaks, clock_anchor, monotonic_ns, thread_id};
 use crate::request::{RequestId, StepId};
 use crate::step::{FinishedStep, StepRunner, SubmittedStep};
@@ -20,9 +22,14 @@ use crate::trace::schema::*;
 use crate::trace::session::*;
 use crate::trace::window::Verdict;
 
+/// How often an engine that has nothing to do looks for the recorder of a session that comes.
+const STARTING_POLL: Duration = Duration::from_millis(1);
+
 /// Records the loop while a session runs.
 #[derive(Debug)]
 pub(super) struct Recording {
+    /// The session that comes, until there is a recorder for it.
+    starting: Option<StartingSession>,
     session: Option<Session>,
     /// The session before, until its file is whole.
     closing: Option<ClosingSession>,
@@ -48,52 +55,97 @@ impl Recording {
         if let Some(sampler) = &mut sampler {
             runner.tables().into_iter().for_each(|table| sampler.know(table));
         }
-        Recording { session: None, closing: None, sampler, info: info.clone(), peaks: None, replays: 0 }
+        Recording { starting: None, session: None, closing: None, sampler, info: info.clone(), peaks: None, replays: 0 }
     }
 
-    /// Starts a session, with no step under way. The first one of a process measures the device's roofs, which takes
-    /// about a second.
-    #[allow(unreachable_code, unused_variables, reason = "in a build without recorder there is no session")]
-    pub(super) fn start(
-        &mut self,
-        options: &SessionOptions,
-        end: SessionEnd,
-        runner: &mut StepRunner,
-    ) -> Result<SessionStarted, ProfileError> {
+    /// Prepares a session, which [`Recording::begin`] begins. The first one of a process measures the device's roofs,
+    /// which takes about a second: with no step under way then.
+    pub(super) fn start(&mut self, request: StartRequest, runner: &mut StepRunner) {
+        if let Err(error) = self.check_start().and_then(|()| self.measure(runner)) {
+            let _ = request.reply.send(Err(error)); // the asker may have left
+            return;
+        }
+        self.make_recorder(request, None, runner);
+    }
+
+    /// One session at a time.
+    fn check_start(&self) -> Result<(), ProfileError> {
         if let Some(session) = &self.session {
             return Err(ProfileError::Running { id: session.recorder.id().to_owned() });
         }
-        if let Some(closing) = self.closing.as_ref().filter(|closing| closing.token.strong_count() > 0) {
-            return Err(ProfileError::Closing { id: closing.id.clone() });
+        if self.starting.is_some() {
+            return Err(ProfileError::Starting);
         }
-        if !crate::trace::record::ENABLED {
-            return Err(RecordError::NotCompiledIn.into());
+        match self.closing.as_ref().filter(|closing| closing.token.strong_count() > 0) {
+            Some(closing) => Err(ProfileError::Closing { id: closing.id.clone() }),
+            None if !crate::trace::record::ENABLED => Err(RecordError::NotCompiledIn.into()),
+            None => Ok(()),
         }
+    }
+
+    fn measure(&mut self, runner: &mut StepRunner) -> Result<(), ProfileError> {
         match self.peaks(runner) {
             // A recording without roofs is worth more than none.
             Err(error @ DeviceError::OutOfMemory { .. }) => {
                 tracing::warn!("this recording has no peaks of the device: {error}");
+                Ok(())
             }
-            measured => drop(measured?),
+            measured => measured.map(|_| ()).map_err(ProfileError::from),
         }
-        let whole: Vec<GraphTable>;
-        let mut tables = runner.tables();
-        if options.granularity == Granularity::Graph {
-            whole = tables.iter().map(|table| table.as_one_node()).collect();
-            tables = whole.iter().collect();
+    }
+
+    /// Has a recorder made, with stamps alone if there is a reason for that.
+    fn make_recorder(&mut self, request: StartRequest, stamps_alone: Option<String>, runner: &StepRunner) {
+        let mut header = self.header();
+        header.sources.absent = stamps_alone;
+        let graphs = runner.tables().into_iter().cloned().collect();
+        match StartingSession::new(request, header, graphs) {
+            Ok(starting) => self.starting = Some(starting),
+            Err((request, error)) => drop(request.reply.send(Err(error))),
         }
-        let recorder = Recorder::start(options, &self.header(), &tables)?;
+    }
+
+    /// Takes the recorder of the session that comes, if it has been made. Whether there is one to begin with.
+    pub(super) fn take_recorder(&mut self) -> Option<Recorder> {
+        let made = self.starting.as_ref()?.take()?;
+        made.map_err(|error| self.refuse(error.into())).ok()
+    }
+
+    fn refuse(&mut self, error: ProfileError) {
+        if let Some(starting) = self.starting.take() {
+            let _ = starting.request.reply.send(Err(error)); // the asker may have left
+        }
+    }
+
+    /// Begins the session that comes, with no step under way if its recorder has a profiling library. Whether it has
+    /// begun.
+    #[allow(unreachable_code, unused_variables, reason = "in a build without recorder there is no session")]
+    pub(super) fn begin(&mut self, mut recorder: Recorder, runner: &StepRunner) -> bool {
+        let Some(StartingSession { request, .. }) = self.starting.take() else { return false };
+        if let Err(reason) = recorder.begin() {
+            tracing::warn!("this recording has stamps alone: {reason}");
+            recorder.discard();
+            self.make_recorder(request, Some(reason), runner);
+            return false;
+        }
+        let StartRequest { options, end, reply } = request;
         let started = SessionStarted {
             id: recorder.id().to_owned(),
             path: recorder.path().to_owned(),
             sources: recorder.sources().clone(),
             progress: recorder.progress().clone(),
         };
-        let session = self.session.insert(Session::new(recorder, options, end, self.info.limits.max_seqs));
+        let session = self.session.insert(Session::new(recorder, &options, end, self.info.limits.max_seqs));
         // Whoever is told that it has started sees it recording, if it waits for nothing.
         session.window.open_by_time(session.now_ns);
         session.tell_opened();
-        Ok(started)
+        let _ = reply.send(Ok(started)); // the asker may have left
+        true
+    }
+
+    /// Whether the device's roofs are known.
+    pub(super) fn has_peaks(&self) -> bool {
+        self.peaks.is_some()
     }
 
     /// The device's roofs, with no step under way: measured when they are first asked for.
@@ -131,6 +183,9 @@ impl Recording {
 
     /// How long the engine's thread may wait for something to do; as long as it likes if there is no answer.
     pub(super) fn wait_max(&self) -> Option<Duration> {
+        if self.starting.is_some() {
+            return Some(STARTING_POLL);
+        }
         let change_ns = self.session.as_ref()?.window.next_change_ns()?;
         Some(Duration::from_nanos(change_ns.saturating_sub(monotonic_ns())))
     }
@@ -159,6 +214,9 @@ impl Recording {
 
     /// Ends a session that nobody has ended, so that its file has what was recorded so far.
     pub(super) fn end(&mut self) {
+        if let Some(starting) = self.starting.take() {
+            starting.give_up();
+        }
         if let Some(closing) = self.closing.take() {
             let _ = closing.thread.join(); // if it panicked, whoever waits for the session is told
         }
@@ -214,10 +272,7 @@ impl Recording {
 
     /// Whether the next step, whose batch is filled, is recorded, and what is to time its nodes.
     pub(super) fn decide(&mut self, step: StepId, prefill_tokens: u64, runner: &StepRunner) -> NodeSources {
-        let by_session = self.session.as_mut().and_then(|session| {
-            let sources = session.decide(step, prefill_tokens, runner);
-            (session.decided != Some((step, Verdict::LeftOut))).then_some(sources)
-        });
+        let by_session = self.session.as_mut().and_then(|session| session.decide(step, prefill_tokens, runner));
         match &mut self.sampler {
             Some(sampler) => sampler.decide(by_session),
             None => by_session.unwrap_or(NodeSources::NONE),
@@ -234,7 +289,7 @@ impl Recording {
             session.submitted(id, step, prefill_tokens, first_replay, runner);
         }
         if let Some(sampler) = &mut self.sampler {
-            let graphs = step.graphs.map(|graph| graph.map(|graph| runner.graph(graph)));
+            let graphs = step.graphs.map(|graph| graph.map(|graph| runner.graph(graph).as_ref()));
             sampler.submitted(id, step.sources, (step.sizes, prefill_tokens), graphs);
         }
     }

@@ -132,10 +132,11 @@ impl EngineLoop {
 
     /// Takes in what came; blocks when there is nothing else to do. False: the end.
     fn receive(&mut self) -> Result<bool, StepError> {
+        self.begin_recording()?;
         self.recording.begin_iteration(self.next_step);
-        self.close_recording()?; // the last step may have ended it, and nothing more may come
         let idle = self.under_way.is_empty() && self.scheduler.running.is_empty() && self.scheduler.waiting.is_empty();
         if idle {
+            self.close_recording()?; // the last step may have ended it, and nothing more may come
             if !self.shutdowns.is_empty() {
                 return Ok(false);
             }
@@ -153,6 +154,19 @@ impl EngineLoop {
         self.drop_abandoned();
         self.close_recording()?;
         Ok(true)
+    }
+
+    /// Begins the recording that somebody asked for, when its recorder has been made.
+    fn begin_recording(&mut self) -> Result<(), StepError> {
+        let Some(recorder) = self.recording.take_recorder() else { return Ok(()) };
+        if recorder.has_activity() {
+            self.finish_steps()?;
+        }
+        if self.recording.begin(recorder, &self.runner) {
+            let there = self.scheduler.running.iter().chain(&self.scheduler.waiting);
+            there.for_each(|sequence| self.recording.request_named(sequence.id, &sequence.name));
+        }
+        Ok(())
     }
 
     /// Ends the recording if it is over.
@@ -176,14 +190,11 @@ impl EngineLoop {
     fn take(&mut self, command: Command) -> Result<(), StepError> {
         match command {
             Command::Submit(submission) => self.enqueue(submission),
-            Command::StartProfile { options, end, reply } => {
-                self.finish_steps()?; // the device is measured with nothing under way
-                let started = self.recording.start(&options, end, &mut self.runner);
-                if started.is_ok() {
-                    let there = self.scheduler.running.iter().chain(&self.scheduler.waiting);
-                    there.for_each(|sequence| self.recording.request_named(sequence.id, &sequence.name));
+            Command::StartProfile(request) => {
+                if !self.recording.has_peaks() {
+                    self.finish_steps()?; // the device is measured with nothing under way
                 }
-                let _ = reply.send(started); // the asker may have left
+                self.recording.start(request, &mut self.runner);
             }
             Command::StopProfile { id, reply } => drop(reply.send(self.recording.stop(id.as_deref()))),
             Command::WatchSteps { to } => self.watch.tell(to),
@@ -399,7 +410,7 @@ impl EngineLoop {
                 // It is told when the device is closed, as ever.
                 Command::Shutdown { done } => self.shutdowns.push(done),
                 // Who waits for an answer sees that nobody is left to give it.
-                Command::StartProfile { .. } | Command::StopProfile { .. } => {}
+                Command::StartProfile(_) | Command::StopProfile { .. } => {}
                 Command::WatchSteps { .. } | Command::MeasurePeaks { .. } => {}
             }
         }

@@ -184,6 +184,7 @@ fn profile_status(error: &ProfileError) -> StatusCode {
     match error {
         ProfileError::Running { .. }
         | ProfileError::Closing { .. }
+        | ProfileError::Starting
         | ProfileError::NotRunning
         | ProfileError::NotSampled
         | ProfileError::Other { .. } => StatusCode::CONFLICT,

@@ -9,6 +9,8 @@ pub mod buckets;
 mod buffers;
 mod graphs;
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 pub use self::batch::{RowTokens, Rows, StepBatch};
@@ -239,12 +241,12 @@ impl StepRunner {
     }
 
     /// What a captured graph consists of.
-    pub fn graph(&self, id: GraphId) -> &GraphTable {
+    pub fn graph(&self, id: GraphId) -> &Arc<GraphTable> {
         self.device.graph(id)
     }
 
     /// Every captured graph, in the order of capture.
-    pub fn tables(&self) -> Vec<&GraphTable> {
+    pub fn tables(&self) -> Vec<&Arc<GraphTable>> {
         self.graphs.counts().iter().map(|count| self.device.graph(count.graph)).collect()
     }
 

@@ -151,6 +151,18 @@ impl Recorder {
         match *self {}
     }
 
+    /// Whether the profiling library is a source.
+    #[inline(always)]
+    pub fn has_activity(&self) -> bool {
+        match *self {}
+    }
+
+    /// The profiling library records from here on.
+    #[inline(always)]
+    pub fn begin(&mut self) -> Result<(), String> {
+        match *self {}
+    }
+
     /// What is to time a step's nodes.
     #[inline(always)]
     pub fn wants_step(&mut self, _: StepId) -> NodeSources {
@@ -163,13 +175,7 @@ impl Recorder {
         match *self {}
     }
 
-    /// Whether a graph is known.
-    #[inline(always)]
-    pub fn knows(&self, _: u32) -> bool {
-        match *self {}
-    }
-
-    /// A graph captured while the recording runs.
+    /// A graph that is going to be replayed.
     #[inline(always)]
     pub fn graph(&mut self, _: &GraphTable) {
         match *self {}
@@ -215,6 +221,12 @@ impl Recorder {
     #[inline(always)]
     pub fn replay(&mut self, _: &ReplayRecord, _: &[NodeStamp]) {
         match *self {}
+    }
+
+    /// Ends a recording that has not begun.
+    #[inline(always)]
+    pub fn discard(self) {
+        match self {}
     }
 
     /// Ends the recording.

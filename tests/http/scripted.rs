@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vitrum::device::DeviceInfo;
 use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
-use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, Submission};
+use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, StartRequest, Submission};
 use vitrum::http::{ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
@@ -199,7 +199,7 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
                 let (script, ended) = (script.clone(), ended.clone());
                 thread::spawn(move || ended.send(count(submission, &script)));
             }
-            Command::StartProfile { options, end, reply } => {
+            Command::StartProfile(StartRequest { options, end, reply }) => {
                 let path = options.dir.join(format!("{}.17.vtr", options.prefix));
                 let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
                 let _ = reply.send(match (script.profile, &session) {

@@ -1,5 +1,6 @@
 //! Recordings of a real engine: started and stopped under load, and of chosen steps.
 
+mod lifecycle;
 #[path = "../support/mod.rs"]
 mod support;
 mod windows;

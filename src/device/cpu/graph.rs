@@ -11,7 +11,7 @@ use crate::trace::schema::{GraphTable, NodeInfo};
 /// A graph of the device.
 #[derive(Debug)]
 pub(super) struct Graph {
-    pub(super) table: GraphTable,
+    pub(super) table: Arc<GraphTable>,
     pub(super) recording: Arc<Recording>,
 }
 
@@ -61,7 +61,8 @@ impl Graph {
             cost: node.cost,
             launch: None,
         };
-        Graph { table: GraphTable { id, key, nodes: nodes.into_iter().map(info).collect() }, recording }
+        let table = GraphTable { id, key, nodes: nodes.into_iter().map(info).collect() };
+        Graph { table: Arc::new(table), recording }
     }
 }
 

@@ -148,7 +148,7 @@ impl CpuDevice {
         Ok(())
     }
 
-    pub(super) fn graph(&self, id: GraphId) -> &GraphTable {
+    pub(super) fn graph(&self, id: GraphId) -> &Arc<GraphTable> {
         &self.recorded(id).table
     }
 

@@ -26,7 +26,7 @@ pub(super) const STAMP_BYTES: usize = 16;
 /// A graph of the device.
 #[derive(Debug)]
 pub(super) struct Graph {
-    pub(super) table: GraphTable,
+    pub(super) table: Arc<GraphTable>,
     idle: Executable,
     /// Writes stamps; only in builds that can use them.
     traced: Option<Executable>,
@@ -62,7 +62,7 @@ impl Graph {
         let idle = launch_all(&|_| LaunchInfo { stamp: 0 })?;
         let stamped = |addr: u64| launch_all(&|ordinal| LaunchInfo { stamp: addr + (ordinal * STAMP_BYTES) as u64 });
         let traced = stamps_addr.map(stamped).transpose()?;
-        Ok(Graph { table, idle, traced })
+        Ok(Graph { table: Arc::new(table), idle, traced })
     }
 
     /// Puts a replay on the stream.

@@ -246,7 +246,7 @@ impl CudaDevice {
         Ok(GraphId(id))
     }
 
-    pub(super) fn graph(&self, id: GraphId) -> &GraphTable {
+    pub(super) fn graph(&self, id: GraphId) -> &Arc<GraphTable> {
         &captured(&self.graphs, id).table
     }
 

@@ -120,7 +120,8 @@ impl Session {
         }
     }
 
-    pub(super) fn decide(&mut self, step: StepId, prefill_tokens: u64, runner: &StepRunner) -> NodeSources {
+    /// What is to time the nodes of a step; nothing if the session has no use for it.
+    pub(super) fn decide(&mut self, step: StepId, prefill_tokens: u64, runner: &StepRunner) -> Option<NodeSources> {
         let facts = StepFacts {
             step: step.0,
             stage: Stage::of(&runner.batch_sizes(), prefill_tokens),
@@ -138,9 +139,9 @@ impl Session {
         self.prepared.members.clear();
         self.prepared.has_request = false;
         match verdict {
-            Verdict::Recorded => self.recorder.wants_step(step),
-            Verdict::Warmup => NodeSources::STAMPS,
-            Verdict::LeftOut => NodeSources::NONE,
+            Verdict::Recorded => Some(self.recorder.wants_step(step)),
+            Verdict::Warmup => Some(NodeSources::STAMPS),
+            Verdict::LeftOut => None,
         }
     }
 
@@ -171,13 +172,8 @@ impl Session {
             let table = runner.graph(*graph);
             let nodes = if self.granularity == Granularity::Graph { 1 } else { table.nodes.len() as u64 };
             self.expect(table.id, nodes, step.sources);
-            // Captured since the start, maybe by a step that is not in the recording.
-            if !self.recorder.knows(table.id) {
-                match self.granularity {
-                    Granularity::Node => self.recorder.graph(table),
-                    Granularity::Graph => self.recorder.graph(&table.as_one_node()),
-                }
-            }
+            // It may have been captured since the start, even by a step that is not in the recording.
+            self.recorder.graph(table);
             let replay = ReplayRecord {
                 replay: first_replay + i as u64,
                 step: id.0,

@@ -58,6 +58,7 @@ pub struct Recorder {
     id: String,
     path: PathBuf,
     toggle_seed: Option<u64>,
+    granularity: Granularity,
     sources: SessionSources,
     progress: Arc<Progress>,
     /// The driver's profiling library, if it is a source.
@@ -79,7 +80,8 @@ struct GraphState {
 }
 
 impl Recorder {
-    /// Creates `DIR/PREFIX.ID.vtr`, writes its header with the graphs captured so far, and starts the writer.
+    /// Creates `DIR/PREFIX.ID.vtr`, writes its header with the graphs captured so far, and starts the writer. If
+    /// `session` has a reason why a source is absent, there are stamps alone.
     pub fn start(
         options: &SessionOptions,
         session: &SessionHeader,
@@ -89,7 +91,7 @@ impl Recorder {
             return Err(RecordError::Prefix { prefix: options.prefix.clone() });
         }
         let (id, path, file) = create_file(options)?;
-        let (sources, activity) = choose_sources(options);
+        let (sources, activity) = choose_sources(options, &session.sources);
         let number: u64 = id.parse().unwrap_or_default();
         let toggle_seed = options.toggle.then(|| mix(number));
         let mut header = SpoolHeader {
@@ -99,7 +101,7 @@ impl Recorder {
             window: options.window.clone(),
             granularity: options.granularity,
             session: SessionHeader { sources, ..session.clone() },
-            graphs: graphs.iter().map(|table| (*table).clone()).collect(),
+            graphs: graphs.iter().map(|table| described(table, options.granularity)).collect(),
         };
         let started = encode(&mut header, options)
             .map_err(|source| RecordError::Header { source })
@@ -149,6 +151,7 @@ impl Recorder {
             id: header.id.clone(),
             path,
             toggle_seed: header.toggle_seed,
+            granularity: header.granularity,
             sources: header.session.sources.clone(),
             progress,
             activity,
@@ -159,7 +162,7 @@ impl Recorder {
             graph_room: header.ring.map(GraphRoom::of),
             graphs: Vec::new(),
         };
-        header.graphs.iter().for_each(|table| recorder.know(table));
+        header.graphs.iter().for_each(|table| recorder.know(table.id, table.nodes.len()));
         Ok(recorder)
     }
 
@@ -183,6 +186,17 @@ impl Recorder {
         &self.progress
     }
 
+    /// Whether the driver's profiling library is one of the sources.
+    pub fn has_activity(&self) -> bool {
+        self.activity.is_some()
+    }
+
+    /// From here on the profiling library records, if it is a source; with nothing under way. The error is a sentence,
+    /// and what there is of the recording is good for nothing then.
+    pub fn begin(&mut self) -> Result<(), String> {
+        self.activity.as_mut().map_or(Ok(()), Session::switch_on)
+    }
+
     /// What is to time a step's nodes: nothing, by the step's coin, if the recording is toggled. From where the
     /// profiling library was given up, stamps alone.
     pub fn wants_step(&mut self, step: StepId) -> NodeSources {
@@ -200,25 +214,23 @@ impl Recorder {
         self.room.is_closed()
     }
 
-    /// Whether a graph's description is in the recording.
-    pub fn knows(&self, graph: u32) -> bool {
-        self.nodes_of(graph).is_some()
-    }
-
-    /// A graph captured while the recording runs, before its first replay. Allocates, as the capture did.
+    /// A graph that is going to be replayed. If it is not known yet it was captured while the recording runs; this
+    /// allocates then, as the capture did.
     pub fn graph(&mut self, table: &GraphTable) {
-        if self.knows(table.id) {
+        let is_refused = || self.is_full() || self.graph_room.as_ref().is_some_and(GraphRoom::is_reached);
+        if self.nodes_of(table.id).is_some() || is_refused() {
             return;
         }
+        let table = described(table, self.granularity);
         let has_room = match &mut self.graph_room {
-            Some(room) => room.take(table),
-            None => self.room.take(spool::graph_block_bytes_max(table)),
+            Some(room) => room.take(&table),
+            None => self.room.take(spool::graph_block_bytes_max(&table)),
         };
-        if !has_room {
-            return;
-        }
-        if self.full.try_send(Message::Graph(Box::new(table.clone()))).is_ok() {
-            self.know(table);
+        if has_room {
+            let (id, nodes) = (table.id, table.nodes.len());
+            if self.full.try_send(Message::Graph(Box::new(table))).is_ok() {
+                self.know(id, nodes);
+            }
         }
     }
 
@@ -277,6 +289,14 @@ impl Recorder {
         }
     }
 
+    /// Ends a recording that has not begun. Nothing is left of it.
+    pub fn discard(self) {
+        let path = self.path.clone();
+        drop(self);
+        // Whatever error made it end matters more than one from clearing up.
+        let _ = std::fs::remove_file(path);
+    }
+
     /// Ends the recording, with no step of it under way: writes what is left and the closing block, and waits for the
     /// writer.
     pub fn stop(self, expected: Expected) -> Result<SpoolSummary, RecordError> {
@@ -292,7 +312,7 @@ impl Recorder {
         }
         let lost_nodes = decoded.as_ref().map_or(0, Decoded::lost_nodes);
         let counts = decoded.map(|Decoded { counts, .. }| counts);
-        let limit_reached = room.reached() || graph_room.as_ref().is_some_and(|room| room.is_reached);
+        let limit_reached = room.reached() || graph_room.as_ref().is_some_and(GraphRoom::is_reached);
         let closing =
             Closing { expected, graphs, written, dropped, limit_reached, activity: counts, overwritten: None };
         let sent = full.send(Message::Close(Box::new(closing)));
@@ -317,13 +337,12 @@ impl Recorder {
         Ok(summary)
     }
 
-    fn know(&mut self, table: &GraphTable) {
-        let at = table.id as usize;
+    fn know(&mut self, graph: u32, nodes: usize) {
+        let at = graph as usize;
         if self.graphs.len() <= at {
             self.graphs.resize(at + 1, None);
         }
-        let counts = RecordedGraph { graph: table.id, ..RecordedGraph::default() };
-        self.graphs[at] = Some(GraphState { nodes: table.nodes.len(), counts });
+        self.graphs[at] = Some(GraphState { nodes, counts: RecordedGraph { graph, ..RecordedGraph::default() } });
     }
 
     fn nodes_of(&self, graph: u32) -> Option<usize> {
@@ -358,13 +377,24 @@ impl Recorder {
     }
 }
 
-/// What times the nodes of a recording, with the profiling library at work if it is a source. Where it cannot be, the
-/// stamps are there.
-fn choose_sources(options: &SessionOptions) -> (SessionSources, Option<Session>) {
+/// A graph as a recording has it.
+fn described(table: &GraphTable, granularity: Granularity) -> GraphTable {
+    match granularity {
+        Granularity::Node => table.clone(),
+        Granularity::Graph => table.as_one_node(),
+    }
+}
+
+/// What times the nodes of a recording, with the profiling library ready to begin if it is a source. Where it cannot
+/// be, or `known` has a reason against it, the stamps are there.
+fn choose_sources(options: &SessionOptions, known: &SessionSources) -> (SessionSources, Option<Session>) {
     let asked = options.source;
     let stamps = |absent| SessionSources { asked, used: TraceSource::Stamps, library: None, absent };
     if !asked.has_activity() {
         return (stamps(None), None);
+    }
+    if known.absent.is_some() {
+        return (stamps(known.absent.clone()), None);
     }
     let reason = match options {
         _ if options.toggle => {
@@ -382,7 +412,7 @@ fn choose_sources(options: &SessionOptions) -> (SessionSources, Option<Session>)
     if let Some(reason) = reason {
         return (stamps(Some(reason.into())), None);
     }
-    match Session::begin() {
+    match Session::open() {
         Ok(session) => {
             let library = Some(session.library().to_owned());
             (SessionSources { asked, used: asked, library, absent: None }, Some(session))

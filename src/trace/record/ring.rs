@@ -21,7 +21,7 @@ pub(super) struct GraphRoom {
     packing: Packing,
     left: u64,
     /// There was no room for one.
-    pub(super) is_reached: bool,
+    is_reached: bool,
 }
 
 impl GraphRoom {
@@ -30,11 +30,13 @@ impl GraphRoom {
         GraphRoom { packing: Packing::default(), left: places.saturating_sub(PLACES_MIN), is_reached: false }
     }
 
+    /// There was no room for one: there is none for the next.
+    pub(super) fn is_reached(&self) -> bool {
+        self.is_reached
+    }
+
     /// Takes the room of a graph, as the writer will; `false` if there is not so much.
     pub(super) fn take(&mut self, table: &GraphTable) -> bool {
-        if self.is_reached {
-            return false; // it is asked again at every replay
-        }
         let mut packing = self.packing;
         let places = graph_json_bytes(table).map(|bytes| packing.put(bytes) as u64);
         match places.ok().and_then(|places| self.left.checked_sub(places)) {

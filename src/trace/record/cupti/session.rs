@@ -31,7 +31,9 @@ const FLUSH_FORCED: u32 = 1;
 pub(in crate::trace::record) struct Session {
     library: String,
     switch: Switch,
+    /// Its kinds of records were switched on.
     is_on: bool,
+    has_ended: bool,
     /// What went wrong when its kinds of records were switched off before its end, if they were.
     quiesced: Option<Vec<String>>,
     buffers: Option<Receiver<FullBuffer>>,
@@ -40,18 +42,28 @@ pub(in crate::trace::record) struct Session {
 
 impl Session {
     /// Begins to record, with nothing under way. The error is a sentence, and nothing is recorded then.
-    pub(in crate::trace::record) fn begin() -> Result<Session, String> {
+    pub(super) fn begin() -> Result<Session, String> {
+        let mut session = Session::open()?;
+        session.switch_on()?;
+        Ok(session)
+    }
+
+    /// Prepares to record. The error is a sentence.
+    pub(in crate::trace::record) fn open() -> Result<Session, String> {
         let ActivityLibrary { cupti } = ActivityLibrary::get()?;
         if let Some(trouble) = &*lock(&TROUBLE) {
             return Err(trouble.clone());
         }
         let buffers = buffers::open().ok_or("another recording of this process uses CUPTI")?;
         let switch = Switch { cupti, given_up: Arc::new(AtomicBool::new(false)) };
-        // From here on dropping ends it again.
         let (library, buffers) = (cupti.name(), Some(buffers));
-        let session = Session { library, switch, is_on: true, quiesced: None, buffers, decoder: None };
-        session.switch.on().map_err(|error| error.to_string())?;
-        Ok(session)
+        Ok(Session { library, switch, is_on: false, has_ended: false, quiesced: None, buffers, decoder: None })
+    }
+
+    /// Records from here on, with nothing under way. The error is a sentence; the session is to be dropped then.
+    pub(in crate::trace::record) fn switch_on(&mut self) -> Result<(), String> {
+        self.is_on = true; // also if it fails for the second kind
+        self.switch.on().map_err(|error| error.to_string())
     }
 
     /// The library's name and version.
@@ -90,9 +102,12 @@ impl Session {
 
     /// How many records there was no room for, and what went wrong.
     fn switch_off(&mut self) -> (u64, Vec<String>) {
-        self.is_on = false;
-        let mut errors = self.quiesced.take().unwrap_or_else(|| self.switch.off());
-        let dropped = self.switch.flush(&mut errors);
+        self.has_ended = true;
+        let (mut errors, mut dropped) = (Vec::new(), 0);
+        if self.is_on {
+            errors = self.quiesced.take().unwrap_or_else(|| self.switch.off());
+            dropped = self.switch.flush(&mut errors);
+        }
         buffers::close();
         (dropped, errors)
     }
@@ -119,7 +134,7 @@ impl Session {
 /// A session that is not stopped is of a recording that failed: nobody counts its records.
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.is_on {
+        if !self.has_ended {
             for error in self.switch_off().1 {
                 tracing::warn!("ending a recording: {error}");
             }

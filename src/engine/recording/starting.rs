@@ -1,0 +1,53 @@
+//! A session on its way: its recorder is made on a thread of its own, because a file system may take its time.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use crate::engine::{ProfileError, StartRequest};
+use crate::trace::record::Recorder;
+use crate::trace::schema::GraphTable;
+use crate::trace::session::{RecordError, SessionHeader};
+
+/// A recorder that is being made, and for whom.
+#[derive(Debug)]
+pub(super) struct StartingSession {
+    pub(super) request: StartRequest,
+    recorder: Receiver<Result<Recorder, RecordError>>,
+}
+
+impl StartingSession {
+    /// Has a recorder made for a file that begins so.
+    pub(super) fn new(
+        request: StartRequest,
+        header: SessionHeader,
+        graphs: Vec<Arc<GraphTable>>,
+    ) -> Result<StartingSession, (StartRequest, ProfileError)> {
+        let (made, recorder) = channel();
+        let options = request.options.clone();
+        let make = move || {
+            let graphs: Vec<&GraphTable> = graphs.iter().map(AsRef::as_ref).collect();
+            // Nobody takes it if the engine's thread has panicked.
+            let _ = made.send(Recorder::start(&options, &header, &graphs));
+        };
+        match std::thread::Builder::new().name("vitrum-starting".into()).spawn(make) {
+            Ok(_) => Ok(StartingSession { request, recorder }),
+            Err(source) => Err((request, RecordError::Thread { source }.into())),
+        }
+    }
+
+    /// The recorder, if it has been made, or why there is none.
+    pub(super) fn take(&self) -> Option<Result<Recorder, RecordError>> {
+        match self.recorder.try_recv() {
+            Ok(made) => Some(made),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(RecordError::WriterEnded)), // its thread panicked
+        }
+    }
+
+    /// Waits for the recorder and ends it, without a file.
+    pub(super) fn give_up(self) {
+        if let Ok(Ok(recorder)) = self.recorder.recv() {
+            recorder.discard();
+        }
+    }
+}
