@@ -17,7 +17,7 @@
 //!    chat template,           src/model: a layer as a list of ops      src/ops: node = kernel + params + place + cost
 //!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
 //!                             src/trace: the record's words and bytes, always compiled
-//!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI
+//!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI, samples
 //!  src/report reads recordings: Chrome JSON, a page, flame graphs, SQLite, tables, merge, diff
 //!  src/bench: load generators      src/cli: the commands
 //!  src/doctor compares kernels with their references, measures devices

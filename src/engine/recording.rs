@@ -99,10 +99,7 @@ impl Recording {
         let mut header = self.header();
         header.sources.absent = stamps_alone;
         let graphs = runner.tables().into_iter().cloned().collect();
-        match StartingSession::new(request, header, graphs) {
-            Ok(starting) => self.starting = Some(starting),
-            Err((request, error)) => drop(request.reply.send(Err(error))),
-        }
+        self.starting = Some(StartingSession::new(request, header, graphs));
     }
 
     /// Takes the recorder of the session that comes, if it has been made. Whether there is one to begin with.

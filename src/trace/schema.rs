@@ -104,6 +104,22 @@ pub struct StepSizes {
     pub qk_pairs: u64,
 }
 
+impl StepSizes {
+    /// Adds the sizes of another step.
+    pub fn add_saturating(&mut self, other: &StepSizes) {
+        let StepSizes { tokens, seqs, logit_rows, kv_tokens, qk_pairs } = self;
+        for (sum, more) in [
+            (tokens, other.tokens),
+            (seqs, other.seqs),
+            (logit_rows, other.logit_rows),
+            (kv_tokens, other.kv_tokens),
+            (qk_pairs, other.qk_pairs),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// A quantity that is linear in the step's sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinearCost {

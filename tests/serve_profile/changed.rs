@@ -1,5 +1,5 @@
-//! `vitrum profile diff` on real recordings: a node made 200 µs longer is found, with the step that it is part of, and
-//! nothing is where nothing was changed.
+//! `vitrum profile diff` on real recordings: a node made 200 µs longer is found, with the step that it is part of; of
+//! two equal servers nothing is beyond a limit, and of one recording and itself nothing differs.
 //!
 //! Three servers are asked in turns, so that all of them have the machine's good and bad moments; one worker, as in
 //! known_truth.rs. All of them have a delay in that node: without any, the tiny model's other nodes, which take less
@@ -10,9 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::server::{Ended, Server, run_within, vitrum};
-use crate::support::temp::TempDir;
-use crate::support::tiny_model::TinyModel;
-use crate::{file, machine, stop};
+use crate::{file, generate, machine, recording_server, stop};
 
 const LAYER: i64 = 1;
 const OP: &str = "attn.core";
@@ -25,11 +23,7 @@ const TOKENS: usize = 100;
 const LIMIT: &str = "--fail-above=50";
 
 fn server(delay_us: f64) -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().to_str().expect("UTF-8").to_owned();
-    let model = TinyModel::default().write(&folder);
-    let delay = format!("{OP}:{LAYER}:{delay_us}");
-    Server::start_in(folder, &model, &["--profile-dir", &profiles, "--threads", "1", "--test-delay", &delay])
+    recording_server(&["--threads", "1", "--test-delay", &format!("{OP}:{LAYER}:{delay_us}")])
 }
 
 /// Each server's recording of the same load.
@@ -37,10 +31,9 @@ async fn record(servers: &[Server; 3]) -> [String; 3] {
     for server in servers {
         assert_eq!(server.post("/start_profile", "").await.status, 200);
     }
-    let body = json!({"prompt": [65, 66, 67], "max_tokens": TOKENS, "temperature": 0, "ignore_eos": true});
     for _ in 0..ROUNDS {
         for server in servers {
-            assert_eq!(server.post("/v1/completions", &body).await.status, 200);
+            generate(server, TOKENS).await;
         }
     }
     let mut recordings = Vec::new();

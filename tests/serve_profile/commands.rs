@@ -7,20 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::machine;
 use crate::support::client::{get, post, post_with};
 use crate::support::server::{Ended, Server, run_within, vitrum, wait_until};
 use crate::support::temp::TempDir;
 use crate::support::tiny_model::TinyModel;
+use crate::{generate, machine, recording_server};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn server() -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().to_str().expect("UTF-8").to_owned();
-    let model = TinyModel::default().write(&folder);
-    Server::start_in(folder, &model, &["--profile-dir", &profiles])
-}
 
 /// `vitrum profile …`, which has to end well.
 fn profile(server: &Server, args: &[&str]) -> Ended {
@@ -39,13 +32,6 @@ fn json_of(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.stdout))
 }
 
-/// An answer of so many tokens: a step for each.
-async fn generate(server: &Server, tokens: u32) {
-    let body = json!({"prompt": [65, 66, 67], "max_tokens": tokens, "temperature": 0, "ignore_eos": true});
-    let reply = server.post("/v1/completions", body).await;
-    assert_eq!(reply.status, 200, "{}", reply.text());
-}
-
 /// The recording's steps, by `vitrum profile stats`.
 fn recorded_steps(spool: &str) -> u64 {
     let args = ["profile", "stats", spool, "--report", "step_sum", "--format", "json"];
@@ -57,7 +43,7 @@ fn recorded_steps(spool: &str) -> u64 {
 #[tokio::test]
 async fn a_recording_is_started_looked_at_and_stopped() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     let ended = try_profile(&server, &["status"]);
     assert!(ended.code == Some(1) && ended.stderr.contains("nothing was recorded"), "{ended:?}");
     assert!(profile(&server, &["sessions"]).stdout.contains("nothing was recorded"));
@@ -87,7 +73,7 @@ async fn a_recording_is_started_looked_at_and_stopped() {
 #[tokio::test]
 async fn windows_end_by_themselves_and_the_server_lives_on() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     // By steps: those of the answer behind the first three.
     let started = json_of(&profile(&server, &["start", "--json", "--skip", "2", "--warmup", "1", "--steps", "4"]));
     generate(&server, 20).await;
@@ -121,11 +107,12 @@ async fn windows_end_by_themselves_and_the_server_lives_on() {
 #[tokio::test]
 async fn a_stop_without_waiting_returns_at_once_and_status_tells_when_files_are_ready() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     profile(&server, &["start"]);
     generate(&server, 500).await;
-    let ended = profile(&server, &["stop", "--no-wait", "--json"]);
-    let id = json_of(&ended)["id"].as_str().expect("an id").to_owned();
+    let stopped = json_of(&profile(&server, &["stop", "--no-wait", "--json"]));
+    assert!(["recording", "closing", "rendering"].map(Value::from).contains(&stopped["state"]), "{stopped}");
+    let id = stopped["id"].as_str().expect("an id").to_owned();
     // Another one may start while the files of the first are made.
     wait_until("the next one starts", async || server.post("/start_profile", "").await.status == 200).await;
     wait_until("the files are ready", async || {
@@ -142,7 +129,7 @@ async fn a_stop_without_waiting_returns_at_once_and_status_tells_when_files_are_
 #[tokio::test]
 async fn whole_graphs_are_one_record_each() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     let bytes = async |flags: &[&str]| {
         let started = json_of(&profile(&server, &[&["start", "--json", "--steps", "200"], flags].concat()));
         generate(&server, 300).await;
@@ -162,7 +149,7 @@ async fn whole_graphs_are_one_record_each() {
 #[tokio::test]
 async fn flags_that_do_not_fit_are_refused_by_name() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     for (args, word) in [
         (&["start", "--stage", "decoding"][..], "--stage"),
         (&["start", "--graph", "decode.8"], "forward.decode.8"),

@@ -2,77 +2,20 @@
 //! file is whole.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::machine;
+use crate::load::Load;
 use crate::support::client::{get, post};
 use crate::support::server::{Server, wait_until};
-use crate::support::temp::TempDir;
-use crate::support::tiny_model::TinyModel;
+use crate::{machine, recording_server};
 
 const CYCLES: u64 = 1000;
+/// Of the load.
 const CLIENTS: usize = 3;
-
-fn server() -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().join("profiles");
-    std::fs::create_dir(&profiles).expect("a folder");
-    let model = TinyModel::default().write(&folder);
-    Server::start_in(folder, &model, &["--profile-dir", profiles.to_str().expect("UTF-8")])
-}
-
-/// Clients that each send one request after the other, until they are told to end.
-struct Load {
-    is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    clients: Vec<tokio::task::JoinHandle<Vec<Duration>>>,
-}
-
-impl Load {
-    fn start(server: &Server) -> Load {
-        let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let client = |number: usize| {
-            let (is_over, answered, address) = (is_over.clone(), answered.clone(), server.address);
-            tokio::spawn(async move {
-                let mut times = Vec::new();
-                while !is_over.load(Ordering::Relaxed) {
-                    let prompt: Vec<usize> = (0..10 + number).collect();
-                    let body = json!({"prompt": prompt, "max_tokens": 12, "temperature": 0, "ignore_eos": true});
-                    let start = Instant::now();
-                    let reply = post(address, "/v1/completions", body).await;
-                    times.push(start.elapsed());
-                    assert_eq!(reply.status, 200, "{}", reply.text());
-                    assert_eq!(reply.json()["usage"]["completion_tokens"], 12);
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-                times
-            })
-        };
-        let clients = (0..CLIENTS).map(client).collect();
-        Load { is_over, answered, clients }
-    }
-
-    /// The median time of an answer.
-    async fn end(self) -> Duration {
-        self.is_over.store(true, Ordering::Relaxed);
-        let mut times = Vec::new();
-        for client in self.clients {
-            times.extend(client.await.expect("every request was answered"));
-        }
-        times.sort_unstable();
-        times[times.len() / 2]
-    }
-}
-
-fn rss_kib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
+/// Of an answer.
+const TOKENS: u64 = 12;
 
 /// Files of recordings: each spool and its trace, nothing else.
 fn assert_whole(profiles: &Path, recordings: u64) {
@@ -88,32 +31,25 @@ fn assert_whole(profiles: &Path, recordings: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_recordings_under_load_leave_nothing_behind() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     let profiles = server.folder.path().join("profiles");
     // The first one measures the device.
     assert_eq!(server.post("/start_profile", "").await.status, 200);
     assert_eq!(server.post("/stop_profile", "").await.status, 200);
-    let load = Load::start(&server);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = load.end().await;
-    let load = Load::start(&server);
-    let mut rss_kib_early = 0;
+    let load = Load::start(&server, CLIENTS, TOKENS);
+    let mut rss_kib = Vec::new();
     for cycle in 0..CYCLES {
-        let reply = server.post("/start_profile", "").await;
-        assert_eq!(reply.status, 200, "{cycle}: {}", reply.text());
-        let stopped = server.post("/stop_profile", "").await;
-        assert_eq!(stopped.status, 200, "{cycle}: {}", stopped.text());
-        let stopped = stopped.json();
-        assert_eq!(stopped["complete"], true, "{cycle}: {stopped}");
-        if cycle == CYCLES / 5 {
-            rss_kib_early = rss_kib(&server);
+        start_and_stop(&server).await.unwrap_or_else(|error| panic!("{cycle}: {error}"));
+        if cycle % (CYCLES / 5) == 0 {
+            rss_kib.push(server.rss_kib());
         }
     }
-    let rss_kib_late = rss_kib(&server);
-    let answered = load.answered.load(Ordering::Relaxed);
-    let during = load.end().await;
-    println!("{answered} answers of {during:?} (before: {before:?}), {rss_kib_early} KiB, then {rss_kib_late} KiB");
-    assert!(rss_kib_late < rss_kib_early + (16 << 10), "{rss_kib_early} KiB, then {rss_kib_late} KiB");
+    rss_kib.push(server.rss_kib());
+    let answered = load.answered();
+    load.end().await;
+    println!("{answered} answers beside {CYCLES} recordings; {rss_kib:?} KiB");
+    let (early, late) = (rss_kib[1], rss_kib[rss_kib.len() - 1]);
+    assert!(late < early + (16 << 10), "{early} KiB, then {late} KiB");
     assert!(answered > CYCLES / 10, "{answered} answers beside {CYCLES} recordings");
     assert_whole(&profiles, CYCLES + 1);
     // Only the last ones are remembered.
@@ -122,11 +58,50 @@ async fn a_thousand_recordings_under_load_leave_nothing_behind() {
     server.assert_answers().await;
 }
 
+/// No answer waits for a file: with five recordings a second the median is what it is without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recordings_now_and_then_slow_no_answer() {
+    let _alone = machine().await;
+    let server = recording_server(&[]);
+    start_and_stop(&server).await.expect("the first one, which measures the device");
+    let (mut without, mut beside) = (Vec::new(), Vec::new());
+    // In turns, so that both have the machine's good and bad moments.
+    for _ in 0..10 {
+        let load = Load::start(&server, CLIENTS, TOKENS);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        without.extend(load.end().await);
+        let load = Load::start(&server, CLIENTS, TOKENS);
+        for _ in 0..5 {
+            start_and_stop(&server).await.expect("a recording");
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        beside.extend(load.end().await);
+    }
+    let [without, beside] = [without, beside].map(|mut times| {
+        times.sort_unstable();
+        [50, 90, 99].map(|percent| times[times.len() * percent / 100])
+    });
+    println!("answers at p50, p90, p99: {beside:?} beside recordings, {without:?} without");
+    assert!(beside[0] < 2 * without[0], "{beside:?}, and {without:?} without");
+}
+
+async fn start_and_stop(server: &Server) -> Result<(), String> {
+    let reply = server.post("/start_profile", "").await;
+    if reply.status != 200 {
+        return Err(reply.text().to_owned());
+    }
+    let stopped = server.post("/stop_profile", "").await;
+    match stopped.status {
+        200 if stopped.json()["complete"] == true => Ok(()),
+        _ => Err(stopped.text().to_owned()),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_clients_have_one_recording_at_a_time() {
     let _alone = machine().await;
-    let server = server();
-    let load = Load::start(&server);
+    let server = recording_server(&[]);
+    let load = Load::start(&server, CLIENTS, TOKENS);
     let address = server.address;
     let client = |_: usize| {
         tokio::spawn(async move {
@@ -175,7 +150,7 @@ async fn eight_clients_have_one_recording_at_a_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_that_is_removed_is_named_and_the_server_goes_on() {
     let _alone = machine().await;
-    let server = server();
+    let server = recording_server(&[]);
     let profiles = server.folder.path().join("profiles");
     assert_eq!(server.post("/start_profile", "").await.status, 200);
     server.assert_answers().await;

@@ -13,12 +13,10 @@ use std::io::Read;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::server::{Server, run_within, vitrum};
-use crate::support::temp::TempDir;
-use crate::support::tiny_model::TinyModel;
-use crate::{file, machine, stop};
+use crate::{file, generate, machine, recording_server, stop};
 
 const DELAY_US: f64 = 200.0;
 const LAYER: i64 = 1;
@@ -45,18 +43,14 @@ struct Seen {
 }
 
 fn server(flags: &[&str]) -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().to_str().expect("UTF-8").to_owned();
-    let model = TinyModel::default().write(&folder);
-    Server::start_in(folder, &model, &[&["--profile-dir", &profiles, "--threads", "1"], flags].concat())
+    recording_server(&[&["--threads", "1"], flags].concat())
 }
 
 impl Seen {
     /// Records an answer, and reads the table and the trace.
     async fn record(&mut self, server: &Server) {
         assert_eq!(server.post("/start_profile", "").await.status, 200);
-        let body = json!({"prompt": [65, 66, 67], "max_tokens": TOKENS, "temperature": 0, "ignore_eos": true});
-        assert_eq!(server.post("/v1/completions", body).await.status, 200);
+        generate(server, TOKENS).await;
         let stopped = stop(server).await;
         self.read_table(file(&stopped, ".vtr"));
         let nodes = self.read_trace(file(&stopped, ".pt.trace.json.gz"));

@@ -3,14 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use vitrum::report::Report;
 
-use crate::support::client::{get, post};
+use crate::load::Load;
+use crate::support::client::get;
 use crate::support::server::{Ended, Server, TINY_MODEL_LEN, error_message, run_within, vitrum, wait_until};
 use crate::support::temp::TempDir;
 use crate::support::tiny_model::TinyModel;
@@ -25,35 +24,6 @@ fn server(profiles: &Path, flags: &[&str], wrap: impl FnOnce(Command) -> Command
     let mut command = vitrum(["serve", "--port", "0", "--device", "cpu", "--threads", "1", "--profile-dir"]);
     command.arg(profiles).args(flags).arg(model);
     Server::spawn(folder, wrap(command))
-}
-
-/// Two answers at a time, until it is told to end.
-struct Load {
-    ends: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    fn begin(server: &Server) -> Load {
-        let ends = Arc::new(AtomicBool::new(false));
-        let task = |_| {
-            let (address, ends) = (server.address, ends.clone());
-            tokio::spawn(async move {
-                let body = json!({"prompt": [65, 66, 67], "max_tokens": 50, "temperature": 0, "ignore_eos": true});
-                while !ends.load(Ordering::Relaxed) {
-                    assert_eq!(post(address, "/v1/completions", &body.to_string()).await.status, 200);
-                }
-            })
-        };
-        Load { tasks: (0..2).map(task).collect(), ends }
-    }
-
-    async fn end(self) {
-        self.ends.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            task.await.expect("answers");
-        }
-    }
 }
 
 /// Waits for so many recorded steps; the file is never larger than its limit.
@@ -87,7 +57,7 @@ async fn a_long_load_in_a_small_file_keeps_the_last_steps() {
     let started = server.post("/start_profile", "").await.json();
     assert_eq!((&started["keep"], &started["max_bytes"]), (&json!("last"), &json!(LIMIT)), "{started}");
     let spool = PathBuf::from(started["spool"].as_str().expect("a path"));
-    let load = Load::begin(&server);
+    let load = Load::start(&server, 2, 50);
     wait_for_steps(&server, &started["id"], &spool, 3000).await;
     load.end().await;
     let stopped = server.post("/stop_profile", "").await.json();
@@ -113,7 +83,7 @@ async fn a_long_load_in_a_small_file_keeps_the_last_steps() {
 
     // The client may want what comes first: then it is not complete.
     server.post("/start_profile", json!({"keep": "first", "max_bytes": 150_000})).await;
-    let load = Load::begin(&server);
+    let load = Load::start(&server, 2, 50);
     wait_until("the file is full", async || is_full(&server).await).await;
     load.end().await;
     let stopped = server.post("/stop_profile", "").await.json();
@@ -130,9 +100,10 @@ async fn a_killed_server_leaves_the_last_steps_and_they_are_said_to_be_cut_off()
         let body = json!({"keep": "last", "max_bytes": LIMIT});
         let started = server.post("/start_profile", body).await.json();
         let spool = PathBuf::from(started["spool"].as_str().expect("a path"));
-        let load = Load::begin(&server);
+        let load = Load::start(&server, 2, 50);
         wait_for_steps(&server, &started["id"], &spool, steps).await;
-        load.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        load.abort();
+        tokio::time::sleep(Duration::from_millis(100)).await; // what was handed to the writer is in the file
         drop(server); // kill -9
         let ended = stats(&spool);
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -160,7 +131,7 @@ async fn a_file_that_may_not_grow_ends_the_recording_and_the_server_goes_on() {
     });
     for keep in ["first", "last"] {
         let started = server.post("/start_profile", json!({"keep": keep})).await.json();
-        let load = Load::begin(&server);
+        let load = Load::start(&server, 2, 50);
         wait_until("the file can hold no more", async || is_full(&server).await).await;
         load.end().await;
         let reply = server.post("/stop_profile", "").await;

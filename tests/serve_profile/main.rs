@@ -5,6 +5,7 @@ mod commands;
 mod endurance;
 mod known_truth;
 mod limits;
+mod load;
 mod merged;
 mod names;
 mod routes;
@@ -14,16 +15,35 @@ mod support;
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::support::server::Server;
+use self::support::temp::TempDir;
+use self::support::tiny_model::TinyModel;
 
 /// Node times are of use only where one server works at a time.
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
 async fn machine() -> MutexGuard<'static, ()> {
     MACHINE.lock().await
+}
+
+/// A server on the tiny model that records into `profiles` of its folder.
+fn recording_server(flags: &[&str]) -> Server {
+    let folder = TempDir::new();
+    let profiles = folder.path().join("profiles");
+    std::fs::create_dir(&profiles).expect("a folder");
+    let model = TinyModel::default().write(&folder);
+    let profiles = profiles.to_str().expect("UTF-8");
+    Server::start_in(folder, &model, &[&["--profile-dir", profiles], flags].concat())
+}
+
+/// An answer of so many tokens: a step for each.
+async fn generate(server: &Server, tokens: usize) {
+    let body = json!({"prompt": [65, 66, 67], "max_tokens": tokens, "temperature": 0, "ignore_eos": true});
+    let reply = server.post("/v1/completions", body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
 }
 
 /// Stops a recording that runs: every node time is there, and the files are.

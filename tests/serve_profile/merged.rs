@@ -14,18 +14,10 @@ use vitrum::trace::spool::{Reader, file_header};
 
 use crate::support::server::{Server, run_within, vitrum};
 use crate::support::temp::TempDir;
-use crate::support::tiny_model::TinyModel;
-use crate::{file, machine, stop};
+use crate::{file, machine, recording_server, stop};
 
 /// What a reader of the client's clock and of the trace's microseconds may be off by.
 const ROUNDING_NS: i128 = 2_000;
-
-fn server() -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().to_str().expect("UTF-8").to_owned();
-    let model = TinyModel::default().write(&folder);
-    Server::start_in(folder, &model, &["--profile-dir", &profiles, "--threads", "1"])
-}
 
 fn unix_ns() -> i128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as i128
@@ -132,7 +124,7 @@ fn lint(trace: &Path) {
 #[tokio::test]
 async fn a_request_to_two_servers_lines_up_in_one_trace() {
     let _alone = machine().await;
-    let servers = [server(), server()];
+    let servers = [recording_server(&["--threads", "1"]), recording_server(&["--threads", "1"])];
     let seen = ask_both(&servers).await;
     let [one, other] = &seen.recordings;
     let folder = TempDir::new();

@@ -9,15 +9,13 @@ use serde_json::{Value, json};
 use crate::support::client::Reply;
 use crate::support::server::{Ended, Server, error_message, run_within, vitrum};
 use crate::support::temp::TempDir;
-use crate::support::tiny_model::TinyModel;
-use crate::{file, machine, stop};
+use crate::{file, machine, recording_server, stop};
 
-/// A server on the tiny model that records into `profiles` of its folder, which a test has to make.
+/// A server whose folder for recordings is not there: a test has to make it.
 fn server() -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().join("profiles");
-    let model = TinyModel::default().write(&folder);
-    Server::start_in(folder, &model, &["--profile-dir", profiles.to_str().expect("UTF-8")])
+    let server = recording_server(&[]);
+    std::fs::remove_dir(server.folder.path().join("profiles")).expect("it is empty");
+    server
 }
 
 fn assert_refused(reply: &Reply, status: u16, words: &[&str]) {

@@ -11,21 +11,10 @@ use vitrum::trace::sample::{By, GraphSample, SampleReading};
 
 use crate::support::client::get;
 use crate::support::server::{Ended, Server, error_message, run_within, vitrum};
-use crate::support::temp::TempDir;
-use crate::support::tiny_model::TinyModel;
-use crate::{file, machine, stop};
+use crate::{file, generate, machine, recording_server, stop};
 
 fn server(flags: &[&str]) -> Server {
-    let folder = TempDir::new();
-    let profiles = folder.path().to_str().expect("UTF-8").to_owned();
-    let model = TinyModel::default().write(&folder);
-    Server::start_in(folder, &model, &[&["--profile-dir", &profiles, "--threads", "1"], flags].concat())
-}
-
-/// An answer of so many tokens to one request.
-async fn load(server: &Server, tokens: usize) {
-    let body = json!({"prompt": [65, 66, 67], "max_tokens": tokens, "temperature": 0, "ignore_eos": true});
-    assert_eq!(server.post("/v1/completions", body).await.status, 200);
+    recording_server(&[&["--threads", "1"], flags].concat())
 }
 
 async fn read(server: &Server, by: By) -> SampleReading {
@@ -61,11 +50,11 @@ fn recorded(report: &Report) -> Vec<Vec<f64>> {
 
 /// Records so many answers of 200 tokens, with whatever is sampled meanwhile.
 async fn record(server: &Server, body: Value, answers: usize) -> (Report, SampleReading) {
-    load(server, 8).await; // every graph is captured
+    generate(server, 8).await; // every graph is captured
     assert_eq!(server.post("/start_profile", body).await.status, 200);
     reset(server).await;
     for _ in 0..answers {
-        load(server, 200).await;
+        generate(server, 200).await;
     }
     let reading = read(server, By::Node).await;
     let stopped = stop(server).await;
@@ -128,13 +117,13 @@ async fn a_node_made_200_us_longer_is_so_in_the_samples_and_no_other_is() {
     let servers =
         [server(&["--profile-sample", "4"]), server(&["--profile-sample", "4", "--test-delay", "attn.core:1:200"])];
     for server in &servers {
-        load(server, 8).await;
+        generate(server, 8).await;
         reset(server).await;
     }
     // In turns, so that both have the machine's good and bad moments.
     for _ in 0..9 {
         for server in &servers {
-            load(server, 300).await;
+            generate(server, 300).await;
         }
     }
     let [plain, delayed] = [read(&servers[0], By::Node).await, read(&servers[1], By::Node).await];
@@ -162,7 +151,7 @@ fn top(server: &Server, flags: &[&str]) -> Ended {
 async fn samples_are_printed_scraped_reset_and_refused_by_name() {
     let _alone = machine().await;
     let server = server(&["--profile-sample", "2"]);
-    load(&server, 100).await;
+    generate(&server, 100).await;
     for (flags, words) in [
         (&[][..], &["one in 2", "forward.decode.1: ", "by op", "mlp.down", "lm_head", "Peak (%)"][..]),
         (&["--by", "layer", "--graph", "forward.decode.1"], &["by layer", "Replay (us)"]),

@@ -82,7 +82,7 @@ fn line(what: &str, rates: &mut Rates) -> String {
 }
 
 /// The median; leaves the values sorted.
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len() - 1;
     (values[last / 2] + values[last.div_ceil(2)]) / 2.0

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::compare::median;
 use crate::process;
 use crate::served::{self, Served};
 use crate::{http, tree};
@@ -91,12 +92,6 @@ fn row(num_prompts: usize, mut figures: Figures) -> String {
         median(&mut figures.trace_bytes) / 1e6,
         figures.rss_peak_kib as f64 * 1024.0 / 1e6,
     )
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
 struct Server {

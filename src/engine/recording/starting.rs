@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-use crate::engine::{ProfileError, StartRequest};
+use crate::engine::StartRequest;
 use crate::trace::record::Recorder;
 use crate::trace::schema::GraphTable;
 use crate::trace::session::{RecordError, SessionHeader};
@@ -17,22 +17,19 @@ pub(super) struct StartingSession {
 
 impl StartingSession {
     /// Has a recorder made for a file that begins so.
-    pub(super) fn new(
-        request: StartRequest,
-        header: SessionHeader,
-        graphs: Vec<Arc<GraphTable>>,
-    ) -> Result<StartingSession, (StartRequest, ProfileError)> {
+    pub(super) fn new(request: StartRequest, header: SessionHeader, graphs: Vec<Arc<GraphTable>>) -> StartingSession {
         let (made, recorder) = channel();
+        let not_made = made.clone();
         let options = request.options.clone();
         let make = move || {
             let graphs: Vec<&GraphTable> = graphs.iter().map(AsRef::as_ref).collect();
             // Nobody takes it if the engine's thread has panicked.
             let _ = made.send(Recorder::start(&options, &header, &graphs));
         };
-        match std::thread::Builder::new().name("vitrum-starting".into()).spawn(make) {
-            Ok(_) => Ok(StartingSession { request, recorder }),
-            Err(source) => Err((request, RecordError::Thread { source }.into())),
+        if let Err(source) = std::thread::Builder::new().name("vitrum-starting".into()).spawn(make) {
+            let _ = not_made.send(Err(RecordError::Thread { source })); // its receiver is below
         }
+        StartingSession { request, recorder }
     }
 
     /// The recorder, if it has been made, or why there is none.

@@ -79,7 +79,7 @@ fn role(fields: &mut Fields<'_>) -> Result<String, ApiError> {
     let Some(raw) = fields.take("role") else { return Err(wrong("absent".into())) };
     match serde_json::from_str::<String>(raw.get()) {
         Ok(role) if ["system", "developer", "user", "assistant"].contains(&role.as_str()) => Ok(role),
-        _ => Err(wrong(excerpt(raw))),
+        _ => Err(wrong(excerpt(raw.get()))),
     }
 }
 

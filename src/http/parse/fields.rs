@@ -112,13 +112,12 @@ impl<'a> Fields<'a> {
 
 /// A value that a field cannot have.
 pub(crate) fn invalid(param: &str, expected: impl Into<Cow<'static, str>>, raw: &RawValue) -> ApiError {
-    ApiError::Invalid { param: param.to_owned(), expected: expected.into(), given: excerpt(raw) }
+    ApiError::Invalid { param: param.to_owned(), expected: expected.into(), given: excerpt(raw.get()) }
 }
 
-/// The beginning of a value's text, for an error.
-pub(crate) fn excerpt(raw: &RawValue) -> String {
+/// The beginning of a client's text, for an error.
+pub(crate) fn excerpt(text: &str) -> String {
     const CHARS_MAX: usize = 60;
-    let text = raw.get();
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -36,7 +36,7 @@ impl Neutral {
             return Ok(());
         }
         let words = std::iter::once("null").chain(accepted.iter().copied()).collect::<Vec<_>>().join(" or ");
-        Err(ApiError::Unsupported { param: path.to_owned(), given: excerpt(raw), accepted: words })
+        Err(ApiError::Unsupported { param: path.to_owned(), given: excerpt(raw.get()), accepted: words })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The query of GET /profile/nodes and the body of POST /profile/nodes/reset.
 
-use super::fields::Fields;
+use super::fields::{Fields, excerpt};
 use crate::http::error::ApiError;
 use crate::trace::sample::By;
 use crate::trace::schema::GraphKey;
@@ -48,12 +48,6 @@ fn once<T: std::str::FromStr>(
     let invalid = |_| ApiError::Invalid { param: name.to_owned(), expected: expected.into(), given: excerpt(value) };
     *slot = Some(value.parse().map_err(invalid)?);
     Ok(())
-}
-
-/// The beginning of a client's word, for an error.
-fn excerpt(word: &str) -> String {
-    const CHARS_MAX: usize = 60;
-    word.chars().take(CHARS_MAX).collect()
 }
 
 #[cfg(test)]

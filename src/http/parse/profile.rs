@@ -143,7 +143,10 @@ fn graphs(fields: &mut Fields<'_>) -> Result<Vec<GraphKey>, ApiError> {
     let Some(raw) = fields.take("graphs") else { return Ok(Vec::new()) };
     let names: Vec<String> = serde_json::from_str(raw.get()).map_err(|_| invalid("graphs", EXPECTED, raw))?;
     let keys: Option<Vec<GraphKey>> = names.iter().map(|name| name.parse().ok()).collect();
-    keys.filter(|keys| !keys.is_empty()).ok_or_else(|| invalid("graphs", EXPECTED, raw))
+    let mut keys = keys.filter(|keys| !keys.is_empty()).ok_or_else(|| invalid("graphs", EXPECTED, raw))?;
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
 }
 
 fn request_id(fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {

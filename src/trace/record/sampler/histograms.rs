@@ -101,12 +101,7 @@ impl GraphTimes {
     /// A replay of a step of these sizes, which moved so many bytes in all.
     pub(super) fn replay(&mut self, sizes: &StepSizes, step_bytes: f64, whole: &NodeStamp) {
         self.replays += 1;
-        let sum = &mut self.sizes;
-        sum.tokens = sum.tokens.saturating_add(sizes.tokens);
-        sum.seqs = sum.seqs.saturating_add(sizes.seqs);
-        sum.logit_rows = sum.logit_rows.saturating_add(sizes.logit_rows);
-        sum.kv_tokens = sum.kv_tokens.saturating_add(sizes.kv_tokens);
-        sum.qk_pairs = sum.qk_pairs.saturating_add(sizes.qk_pairs);
+        self.sizes.add_saturating(sizes);
         self.step_bytes += step_bytes;
         self.whole.add(whole.end_ns - whole.start_ns);
     }
