@@ -41,7 +41,7 @@ function completenessElement({ completeness, completeness_text: text }) {
   if (completeness.complete) return make('p', { class: 'whole', id: 'whole', text: sentence(text) });
   const reasons = [
     completeness.truncated && 'the recording was cut off before its counts',
-    completeness.limit_reached && 'its file was full',
+    completeness.limit_reached && completeness.keep === 'first' && 'its file was full',
     ...['missing', 'dropped', 'invalid', 'surplus', 'orphans'].map(
       (key) => completeness[key] && `${count(completeness[key])} ${key}`,
     ),
