@@ -77,8 +77,6 @@ pub struct Life {
 impl Life {
     /// The lives in a recording, by begin. A request of which only batch compositions are known ran all the time.
     pub fn all(recording: &Recording) -> Vec<Life> {
-        let clock_ns = recording.header.session.clock.monotonic_ns;
-        let window = recording.window().unwrap_or((clock_ns, clock_ns));
         let mut known: BTreeMap<u64, (Vec<&RequestRecord>, Vec<u64>)> = BTreeMap::new();
         for record in &recording.requests {
             known.entry(record.request).or_default().0.push(record);
@@ -88,18 +86,13 @@ impl Life {
         }
         let known = known.into_iter();
         let mut lives: Vec<Life> =
-            known.map(|(request, (moments, steps))| Life::of(recording, request, &moments, steps, window)).collect();
+            known.map(|(request, (moments, steps))| Life::of(recording, request, &moments, steps)).collect();
         lives.sort_by_key(|life| (life.start_ns, life.request));
         lives
     }
 
-    fn of(
-        recording: &Recording,
-        request: u64,
-        moments: &[&RequestRecord],
-        mut steps: Vec<u64>,
-        (window_start_ns, window_end_ns): (u64, u64),
-    ) -> Life {
+    fn of(recording: &Recording, request: u64, moments: &[&RequestRecord], mut steps: Vec<u64>) -> Life {
+        let (window_start_ns, window_end_ns) = recording.span();
         steps.dedup();
         let arrival = moments.first().filter(|record| record.moment == RequestMoment::Queued);
         let start_ns = arrival.map_or(window_start_ns, |record| record.at_ns);

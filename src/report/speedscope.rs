@@ -137,16 +137,12 @@ impl<'a, W: Write> Profile<'a, W> {
     }
 }
 
-fn window(recording: &Recording) -> (u64, u64) {
-    recording.window().unwrap_or((0, 0))
-}
-
 /// Step, layer, node: of the nodes' exclusive times, which follow each other.
 fn device<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> io::Result<()> {
     let session = &recording.header.session;
-    let (base_ns, window_end_ns) = window(recording);
+    let (base_ns, last_ns) = recording.span();
     let name = format!("{}: nodes", session.device.name);
-    let mut profile = Profile::begin(&name, (base_ns, window_end_ns), out);
+    let mut profile = Profile::begin(&name, (base_ns, last_ns), out);
     let steps = step_frames(recording, frames);
     let nodes: Vec<Vec<usize>> = recording
         .graphs
@@ -225,7 +221,7 @@ fn engine_thread<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut
     // Stable, so that of equal slices the outer stays first.
     slices.sort_by_key(|(start_ns, end_ns, _)| (*start_ns, Reverse(*end_ns)));
     let name = format!("thread {} (engine)", recording.header.session.engine_tid);
-    let mut profile = Profile::begin(&name, window(recording), out);
+    let mut profile = Profile::begin(&name, recording.span(), out);
     slices.iter().try_for_each(|(start_ns, end_ns, frame)| profile.slice(*frame, *start_ns, *end_ns))?;
     profile.finish()
 }

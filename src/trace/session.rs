@@ -183,6 +183,13 @@ pub struct ClockAnchor {
     pub boot_id: Option<String>,
 }
 
+impl ClockAnchor {
+    /// A moment of the monotonic clock, or one before its begin, on the wall clock: nanoseconds since 1970.
+    pub fn unix_ns_at(&self, ns: impl Into<i128>) -> i128 {
+        i128::from(self.unix_ns) - i128::from(self.monotonic_ns) + ns.into()
+    }
+}
+
 /// Records of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {

@@ -120,7 +120,7 @@ fn the_page_holds_every_node_and_the_tables() {
     let (ordinals, overlaps) = (page.column("node.ordinal"), page.column("node.overlap_ns"));
     let recording = &report.recording;
     assert_eq!(durations.len() as u64, plan.steps * plan.step_nodes());
-    let base_ns = recording.window().expect("a window").0;
+    let base_ns = recording.span().0;
     let mut end = 0;
     for (at, node) in recording.nodes.iter().enumerate() {
         let start = end + gaps[at];

@@ -105,7 +105,7 @@ pub struct Placement {
 impl Layout {
     /// Of a file with nothing else in it.
     pub(in crate::report) fn alone(recording: &Recording) -> Layout {
-        let (start_ns, end_ns) = window(recording);
+        let (start_ns, end_ns) = recording.span();
         let host = u64::from(recording.header.session.pid);
         let device = DEVICE;
         Layout {
@@ -130,12 +130,11 @@ impl Layout {
 
     /// Of each recording in a file of several, with how their clocks are put on the first one's.
     pub(super) fn merged(recordings: &[(&Recording, Alignment)]) -> Vec<Layout> {
-        let on_first = |(recording, alignment): &(&Recording, Alignment)| {
-            let start_ns = recording.window().map(|(start_ns, _)| i128::from(start_ns));
-            start_ns.map(|start_ns| start_ns + alignment.offset_ns)
-        };
-        let fallback_ns = || recordings.first().map_or(0, |(recording, _)| i128::from(window(recording).0));
-        let zero_ns = recordings.iter().filter_map(on_first).min().unwrap_or_else(fallback_ns);
+        let start_ns = |recording: &Recording| i128::from(recording.span().0);
+        let with_records = recordings.iter().filter(|(recording, _)| !recording.is_empty());
+        let starts_ns = with_records.map(|(recording, alignment)| start_ns(recording) + alignment.offset_ns);
+        let fallback_ns = || recordings.first().map_or(0, |(recording, _)| start_ns(recording));
+        let zero_ns = starts_ns.min().unwrap_or_else(fallback_ns);
         let (mut correlation, mut graph_offset) = (1_u64, 0_u64);
         let mut layouts = Vec::new();
         for (index, (recording, alignment)) in (0_u64..).zip(recordings) {
@@ -207,12 +206,6 @@ impl Layout {
             clock: among.alignment.clone(),
         })
     }
-}
-
-/// First and last moment; both the anchor's if there are no records.
-fn window(recording: &Recording) -> (u64, u64) {
-    let anchor_ns = recording.header.session.clock.monotonic_ns;
-    recording.window().unwrap_or((anchor_ns, anchor_ns))
 }
 
 /// The numbers of the first and of the last replay.

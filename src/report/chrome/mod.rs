@@ -121,6 +121,5 @@ fn head<W: Write>(parts: &[Part<'_>], events: &mut Events<W>) {
 /// The wall clock's time where the file's is 0: by the first recording's clocks.
 fn base_unix_ns(parts: &[Part<'_>]) -> i128 {
     let Some(Part { report, layout }) = parts.first() else { return 0 };
-    let clock = &report.recording.header.session.clock;
-    (layout.zero_ns + i128::from(clock.unix_ns) - i128::from(clock.monotonic_ns)).max(0)
+    report.recording.header.session.clock.unix_ns_at(layout.zero_ns).max(0)
 }

@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use super::bars::{Bar, bars};
 use super::columns::Column;
 use super::places::Places;
-use super::series::window;
 use crate::report::{Completeness, Doing, Perturbation, Report, Table, Unaccounted, dominates};
 use crate::trace::schema::{Op, Phase};
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
@@ -61,8 +60,7 @@ const TABLES: [Table; 4] = [Table::KernSum, Table::StepSum, Table::Account, Tabl
 pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [Column]) -> Head<'a> {
     let recording = &report.recording;
     let session = &recording.header.session;
-    let (start_ns, end_ns) = window(recording);
-    let start_unix_ns = session.clock.unix_ns as f64 + start_ns as f64 - session.clock.monotonic_ns as f64;
+    let (start_ns, end_ns) = recording.span();
     let table = |table: Table| (table.as_str().to_owned(), table.of(report).to_json());
     Head {
         version: &session.version,
@@ -73,7 +71,7 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         sources: &session.sources,
         toggled: recording.header.toggle_seed.is_some(),
         window: Window {
-            start_unix_ms: start_unix_ns / 1e6,
+            start_unix_ms: session.clock.unix_ns_at(start_ns) as f64 / 1e6,
             ns: end_ns - start_ns,
             steps: recording.steps.len(),
             nodes: recording.nodes.len(),

@@ -10,8 +10,8 @@ use crate::trace::schema::RequestMoment;
 /// Writes every column, and returns what was left out, in words.
 pub(super) fn write(report: &Report, limits: &Limits, columns: &mut Columns) -> Vec<String> {
     let recording = &report.recording;
-    let window = window(recording);
-    let at = |ns: u64| ns.saturating_sub(window.0);
+    let (start_ns, _) = recording.span();
+    let at = |ns: u64| ns.saturating_sub(start_ns);
     let left_out = [
         steps(report, limits.steps, at, columns),
         members(recording, limits, columns),
@@ -20,12 +20,6 @@ pub(super) fn write(report: &Report, limits: &Limits, columns: &mut Columns) -> 
         nodes(recording, limits.nodes, at, columns),
     ];
     left_out.into_iter().flatten().collect()
-}
-
-/// First and last moment, on the monotonic clock.
-pub(super) fn window(recording: &Recording) -> (u64, u64) {
-    let at_ns = recording.header.session.clock.monotonic_ns;
-    recording.window().unwrap_or((at_ns, at_ns))
 }
 
 /// The first records up to a limit, and the sentence that says so.

@@ -55,6 +55,8 @@ pub struct Recording {
     pub orphans: u64,
     /// What the driver's profiling library saw.
     pub seen: Seen,
+    /// First and last moment that any record names; `None` if there is none.
+    moments: Option<(u64, u64)>,
 }
 
 /// A replay.
@@ -197,6 +199,7 @@ impl Recording {
             lost: None,
             orphans: 0,
             seen: Seen::default(),
+            moments: None,
         };
         let mut leading = 0;
         while raw.nodes() <= nodes_max
@@ -251,8 +254,18 @@ impl Recording {
         copies.filter(|(_, _, copy)| copy.is_valid())
     }
 
-    /// First and last moment that any record names; `None` if there is none.
-    pub fn window(&self) -> Option<(u64, u64)> {
+    /// First and last moment that any record names; both the clock anchor's if there is none.
+    pub fn span(&self) -> (u64, u64) {
+        let anchor_ns = self.header.session.clock.monotonic_ns;
+        self.moments.unwrap_or((anchor_ns, anchor_ns))
+    }
+
+    /// Whether no record names a moment.
+    pub(super) fn is_empty(&self) -> bool {
+        self.moments.is_none()
+    }
+
+    fn first_and_last_moment(&self) -> Option<(u64, u64)> {
         let steps = self.steps.iter().map(|step| (step.start_ns, step.end_ns.max(step.done_ns)));
         let spans = self.spans.iter().map(|span| (span.start_ns, span.end_ns));
         let requests = self.requests.iter().map(|request| (request.at_ns, request.at_ns));

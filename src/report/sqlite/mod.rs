@@ -89,15 +89,13 @@ struct Frame {
 impl Frame {
     fn of(recording: &Recording) -> Frame {
         let session = &recording.header.session;
-        let clock_ns = session.clock.monotonic_ns;
-        let (base_ns, end_ns) = recording.window().unwrap_or((clock_ns, clock_ns));
+        let (base_ns, end_ns) = recording.span();
         Frame { base_ns, end_ns, clock: session.clock.clone(), pid: session.pid }
     }
 
     /// The recording's begin, in nanoseconds since 1970.
     fn base_unix_ns(&self) -> i64 {
-        let unix_ns = i128::from(self.clock.unix_ns) + i128::from(self.base_ns) - i128::from(self.clock.monotonic_ns);
-        i64::try_from(unix_ns.max(0)).unwrap_or(i64::MAX)
+        i64::try_from(self.clock.unix_ns_at(self.base_ns).max(0)).unwrap_or(i64::MAX)
     }
 
     /// A moment, since the recording's begin.

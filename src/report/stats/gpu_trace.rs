@@ -45,7 +45,7 @@ const COLUMNS: [&str; 26] = [
 /// Rows are made one by one; begins are relative to the recording's.
 pub(super) fn gpu_trace<'a>(name: &'static str, report: &'a Report) -> Listing<'a> {
     let recording = &report.recording;
-    let base_ns = recording.window().map_or(0, |(start_ns, _)| start_ns);
+    let (base_ns, _) = recording.span();
     let session = &recording.header.session;
     let device = format!("{} ({DEVICE})", session.device.name);
     let graphs: Vec<String> = recording.graphs.iter().map(|graph| graph.key.to_string()).collect();
