@@ -35,7 +35,6 @@ pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompletene
 pub use self::error::ReportError;
 pub use self::merge::Alignment;
 pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode};
-pub use self::output::check_apart;
 pub use self::perturbation::Perturbation;
 pub use self::ranges::DeviceRange;
 pub use self::requests::{Doing, Life, Stretch};
@@ -92,6 +91,8 @@ pub enum Export {
     Speedscope,
     /// A file to query, which readers of nsys' exports open, too.
     Sqlite,
+    /// One page for any browser.
+    Page,
 }
 
 impl Export {
@@ -101,6 +102,7 @@ impl Export {
             Export::Chrome => "pt.trace.json.gz",
             Export::Speedscope => "speedscope.json",
             Export::Sqlite => "sqlite",
+            Export::Page => "html",
         }
     }
 }
@@ -120,6 +122,7 @@ pub fn export(spool: &Path, format: Export, file: Option<&Path>) -> Result<Rende
         Export::Chrome => chrome::write(&report, &file)?,
         Export::Speedscope => speedscope::write(&report, &file)?,
         Export::Sqlite => sqlite::write(&report, &file)?,
+        Export::Page => html::write(&report, &file)?,
     }
     Ok(Rendered {
         files: vec![file],

@@ -29,7 +29,7 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
 }
 
 /// An error if two paths are one file: a recording is not to be overwritten by what is made of it.
-pub fn check_apart(recording: &Path, output: &Path) -> Result<(), ReportError> {
+pub(super) fn check_apart(recording: &Path, output: &Path) -> Result<(), ReportError> {
     let is_same = match (recording.canonicalize(), output.canonicalize()) {
         (Ok(recording), Ok(output)) => recording == output,
         _ => false,

@@ -237,8 +237,26 @@ fn what_cannot_be_merged_is_refused_by_name() {
     assert_eq!(std::fs::read_dir(&dir).expect("the folder").count(), 2, "nothing half written");
 }
 
-fn vitrum_merge(files: &[&Path]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vitrum")).args(["profile", "merge"]).args(files).output().expect("the binary runs")
+#[test]
+fn a_recording_is_not_overwritten_by_what_it_is_merged_into() {
+    let (one, two) = (record("merge-over", &Plan::default()).path, record("merge-over-2", &Plan::default()).path);
+    // By the name of a trace, and as the second of two.
+    let named = folder("merge-over-named").join("two.json.gz");
+    std::fs::rename(&two, &named).expect("a move");
+    let before = std::fs::read(&named).expect("the recording");
+    let ended = vitrum_merge(&[&one, &named, Path::new("-o"), &named]);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("{} is the recording itself", named.display())), "{stderr}");
+    assert_eq!(std::fs::read(&named).expect("the recording"), before);
+}
+
+fn vitrum_merge(arguments: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vitrum"))
+        .args(["profile", "merge"])
+        .args(arguments)
+        .output()
+        .expect("the binary runs")
 }
 
 #[test]
