@@ -108,12 +108,12 @@ fn the_page_holds_every_node_and_the_tables() {
         assert_eq!(page.head["tables"][name.as_str()], table(&report, name), "{}", name.as_str());
     }
     let places = page.head["places"].as_array().expect("places").iter();
-    let places: Vec<Vec<&Value>> =
-        places.map(|place| vec![&place["layer"], &place["op"], &place["count"], &place["total_ns"]]).collect();
+    let places: Vec<[&Value; 6]> =
+        places.map(|place| ["layer", "op", "count", "total_ns", "p50_ns", "p99_ns"].map(|key| &place[key])).collect();
     let rows = table(&report, Table::NodeSum);
     let rows = rows.as_array().expect("rows").iter();
-    let rows: Vec<Vec<&Value>> =
-        rows.map(|row| vec![&row["Layer"], &row["Op"], &row["Count"], &row["Total (ns)"]]).collect();
+    let rows: Vec<[&Value; 6]> =
+        rows.map(|row| ["Layer", "Op", "Count", "Total (ns)", "P50 (ns)", "P99 (ns)"].map(|key| &row[key])).collect();
     assert_eq!(places, rows);
     // Every node is where the recording has it.
     let (gaps, durations) = (page.column("node.gap_ns"), page.column("node.ns"));

@@ -107,15 +107,21 @@ impl NodeSums {
         }
     }
 
+    /// The exclusive times below which these shares of the nodes lie; `None` without nodes.
+    pub(in crate::report) fn quantiles_ns<const N: usize>(&mut self, shares: [f64; N]) -> [Option<f64>; N] {
+        self.all_excl_ns.sort_unstable();
+        shares.map(|share| Spread::quantile(&self.all_excl_ns, share))
+    }
+
     fn cells(&mut self, total_ns: u64, workers: u32) -> Vec<Cell> {
         let worker_ns = self.duration_ns as f64 * f64::from(workers.max(1));
-        self.all_excl_ns.sort_unstable();
+        let [p50_ns, p99_ns] = self.quantiles_ns([0.5, 0.99]);
         vec![
             Cell::Int(self.count),
             Cell::Int(self.excl_ns),
             Cell::Real(self.excl_ns as f64 / self.count.max(1) as f64, 1),
-            Cell::real(Spread::quantile(&self.all_excl_ns, 0.5), 1),
-            Cell::real(Spread::quantile(&self.all_excl_ns, 0.99), 1),
+            Cell::real(p50_ns, 1),
+            Cell::real(p99_ns, 1),
             Cell::real(percent(self.excl_ns as f64, total_ns as f64), 1),
             Cell::real(self.gb_s(), 2),
             Cell::real(self.read_peak_percent(), 1),

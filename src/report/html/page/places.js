@@ -142,8 +142,8 @@ function drawNodes(run) {
         ]
       : []),
     column('Runs', (place) => place.count, count, 'How often it was timed'),
-    column('p50', (place) => place.p50_ns, duration, 'Median duration'),
-    column('p99', (place) => place.p99_ns, duration, 'Duration that 99 of 100 runs do not exceed'),
+    column('p50', (place) => place.p50_ns, duration, 'Median of the exclusive times'),
+    column('p99', (place) => place.p99_ns, duration, 'Exclusive time that 99 of 100 runs do not exceed'),
     column('GB/s', (place) => place.gb_s, digits, 'Least bytes that the algorithm must move, by the time'),
     ...(hasRoof
       ? [
