@@ -167,6 +167,24 @@ pub struct SessionPeaks {
     pub int8_gop_s: f64,
 }
 
+impl SessionPeaks {
+    /// Whether what a step reads is in the last-level cache. A node's weights are read again one step later, when
+    /// everything that the step moves went through the caches: that, and not the node's own size, is the working set.
+    pub fn is_cached(&self, step_bytes: f64) -> bool {
+        step_bytes <= self.cache_bytes as f64
+    }
+
+    /// Reading the level that holds what a step of so many bytes reads, GB/s.
+    pub fn read_gb_s(&self, step_bytes: f64) -> f64 {
+        if self.is_cached(step_bytes) { self.cache_gb_s } else { self.memory_gb_s }
+    }
+
+    /// The faster arithmetic, 10⁹ per second: which one a kernel uses is its own choice, and nothing exceeds this one.
+    pub fn arithmetic_gop_s(&self) -> f64 {
+        self.float_gflop_s.max(self.int8_gop_s)
+    }
+}
+
 /// The same moment on the wall clock and on the monotonic clock of the stamps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockAnchor {

@@ -28,9 +28,8 @@ struct Part {
 }
 
 /// A bar for all accounted steps, and one for each kind that there is.
-pub(super) fn bars(report: &Report) -> Vec<Bar> {
+pub(super) fn bars(report: &Report, op_sums: &[OpSums]) -> Vec<Bar> {
     let recording = &report.recording;
-    let op_sums = op_sums(recording);
     let bar = |name, only: Option<Stage>| {
         let (mut steps, mut parts, mut ops) = (0, Parts::default(), OpSums::default());
         for account in &report.account.steps {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::bars::{Bar, bars};
+use super::bars::{Bar, OpSums, bars};
 use super::columns::Column;
 use super::places::Places;
 use crate::report::{Completeness, Doing, Perturbation, Report, Table, Unaccounted, dominates};
@@ -57,7 +57,12 @@ struct Window {
 /// The tables that are in the page whole.
 const TABLES: [Table; 4] = [Table::KernSum, Table::StepSum, Table::Account, Table::Completeness];
 
-pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [Column]) -> Head<'a> {
+pub(super) fn head<'a>(
+    report: &'a Report,
+    op_sums: &[OpSums],
+    left_out: Vec<String>,
+    columns: &'a [Column],
+) -> Head<'a> {
     let recording = &report.recording;
     let session = &recording.header.session;
     let (start_ns, end_ns) = recording.span();
@@ -81,7 +86,7 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         completeness_text: report.completeness.to_string(),
         perturbation: report.perturbation,
         perturbation_note: Table::Perturbation.of(report).notes.into_iter().next(),
-        bars: bars(report),
+        bars: bars(report, op_sums),
         unaccounted: report.account.unaccounted,
         places: Places::of(report),
         tables: TABLES.into_iter().map(table).collect(),

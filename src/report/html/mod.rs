@@ -97,8 +97,9 @@ pub fn page(report: &Report, limits: &Limits) -> io::Result<String> {
 /// Length of the head in four bytes, the lowest first; the head as JSON; the columns.
 fn data(report: &Report, limits: &Limits) -> io::Result<Vec<u8>> {
     let mut columns = Columns::default();
-    let left_out = series::write(report, limits, &mut columns);
-    let head = serde_json::to_vec(&head::head(report, left_out, columns.index()))?;
+    let op_sums = bars::op_sums(&report.recording);
+    let left_out = series::write(report, &op_sums, limits, &mut columns);
+    let head = serde_json::to_vec(&head::head(report, &op_sums, left_out, columns.index()))?;
     let length = u32::try_from(head.len()).map_err(|_| io::Error::other("the page's tables are longer than 4 GB"))?;
     Ok([&length.to_le_bytes(), head.as_slice(), columns.bytes()].concat())
 }

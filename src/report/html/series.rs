@@ -2,18 +2,19 @@
 //! window's begin.
 
 use super::Limits;
-use super::bars::op_sums;
+use super::bars::OpSums;
 use super::columns::Columns;
+use crate::report::stats::sum;
 use crate::report::{Doing, Life, NodeTime, Recording, Replay, Report};
 use crate::trace::schema::RequestMoment;
 
 /// Writes every column, and returns what was left out, in words.
-pub(super) fn write(report: &Report, limits: &Limits, columns: &mut Columns) -> Vec<String> {
+pub(super) fn write(report: &Report, op_sums: &[OpSums], limits: &Limits, columns: &mut Columns) -> Vec<String> {
     let recording = &report.recording;
     let (start_ns, _) = recording.span();
     let at = |ns: u64| ns.saturating_sub(start_ns);
     let left_out = [
-        steps(report, limits.steps, at, columns),
+        steps(report, op_sums, limits.steps, at, columns),
         members(recording, limits, columns),
         spans(recording, limits.spans, at, columns),
         requests(&Life::all(recording), limits.requests, at, columns),
@@ -30,21 +31,25 @@ fn first<'a, T>(records: &'a [T], limit: usize, what: &str, where_else: &str) ->
     (shown, sentence)
 }
 
-fn steps(report: &Report, limit: usize, at: impl Fn(u64) -> u64 + Copy, columns: &mut Columns) -> Option<String> {
+fn steps(
+    report: &Report,
+    op_sums: &[OpSums],
+    limit: usize,
+    at: impl Fn(u64) -> u64 + Copy,
+    columns: &mut Columns,
+) -> Option<String> {
     let recording = &report.recording;
     let (steps, left_out) = first(&recording.steps, limit, "steps", "Bars and tables are of all of them.");
     let wall_ns = |step: u64| {
         let accounts = &report.account.steps;
         accounts.binary_search_by_key(&step, |account| account.step).map_or(0, |at| accounts[at].parts.wall_ns)
     };
-    let node_ns: Vec<u64> =
-        op_sums(recording).iter().map(|ops| ops.iter().copied().fold(0, u64::saturating_add)).collect();
     columns.delta("step.number", steps.iter().map(|step| step.step));
     columns.delta("step.start", steps.iter().map(|step| at(step.start_ns)));
     columns.plain("step.loop_ns", steps.iter().map(|step| step.end_ns.saturating_sub(step.start_ns)));
     // 0 for a step that has no account.
     columns.plain("step.wall_ns", steps.iter().map(|step| wall_ns(step.step)));
-    columns.plain("step.node_ns", node_ns.into_iter().take(steps.len()));
+    columns.plain("step.node_ns", op_sums.iter().take(steps.len()).map(|ops| sum(*ops)));
     columns.plain("step.rows", steps.iter().map(|step| step.sizes.tokens));
     columns.plain("step.prompt_rows", steps.iter().map(|step| step.prefill_tokens));
     columns.plain("step.seqs", steps.iter().map(|step| step.sizes.seqs));

@@ -1,5 +1,7 @@
 //! Tables and views with plain names.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, ToSql, params};
 
 use super::{Frame, count, id, sql};
@@ -55,11 +57,12 @@ CREATE VIEW vitrum_copies AS SELECT coalesce(o.label, 'Unknown') AS kind, c.star
 pub(super) fn fill(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
     to.execute_batch(&sql(SCHEMA))?;
     let recording = &report.recording;
+    let node_ns = node_ns_by_step(recording);
     session(report, frame, to)?;
     graphs(recording, to)?;
     replays(recording, frame, to)?;
-    steps(report, frame, to)?;
-    requests(recording, frame, to)
+    steps(report, &node_ns, frame, to)?;
+    requests(recording, &node_ns, frame, to)
 }
 
 fn session(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
@@ -166,9 +169,8 @@ fn replays(recording: &Recording, frame: &Frame, to: &Connection) -> rusqlite::R
     Ok(())
 }
 
-fn steps(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
+fn steps(report: &Report, node_ns: &HashMap<u64, u64>, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
     let recording = &report.recording;
-    let node_ns = node_ns_by_step(recording);
     let mut insert =
         to.prepare("INSERT OR IGNORE INTO vitrum_steps VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?;
     for step in &recording.steps {
@@ -202,13 +204,17 @@ fn steps(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()
     Ok(())
 }
 
-fn requests(recording: &Recording, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
+fn requests(
+    recording: &Recording,
+    node_ns: &HashMap<u64, u64>,
+    frame: &Frame,
+    to: &Connection,
+) -> rusqlite::Result<()> {
     let mut insert = to.prepare("INSERT INTO vitrum_members VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for member in &recording.members {
         let (step, request) = (id(member.step), id(member.request));
         insert.execute(params![step, request, member.tokens, member.prefill_tokens, member.kv_len])?;
     }
-    let node_ns = node_ns_by_step(recording);
     let mut insert = to.prepare(
         "INSERT INTO vitrum_requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;

@@ -33,8 +33,7 @@ fn bound(sums: &NodeSums, peaks: Option<SessionPeaks>) -> String {
     let Some((peaks, read)) = peaks.zip(sums.read_peak_percent()) else {
         return format!("at {gb_s:.1} GB/s and {gflop_s:.1} GFLOP/s (the device's peaks were not measured)");
     };
-    // Which arithmetic a kernel uses is its own choice; the faster one is the roof that nothing exceeds.
-    let peak_gflop_s = peaks.float_gflop_s.max(peaks.int8_gop_s);
+    let peak_gflop_s = peaks.arithmetic_gop_s();
     let arithmetic = if peak_gflop_s > 0.0 { 100.0 * gflop_s / peak_gflop_s } else { 0.0 };
     let level = sums.level().unwrap_or("memory");
     if read.max(arithmetic) < BOUND_PERCENT {

@@ -50,22 +50,17 @@ impl NodeSums {
         let number = recording.replays[node.replay as usize].record.step;
         let Some(step) = recording.step(number) else { return };
         let cost = &recording.info(node).cost;
-        let bytes = cost.bytes.at(&step.sizes);
+        let (bytes, flops) = (cost.bytes.at(&step.sizes), cost.flops.at(&step.sizes));
         self.bytes += bytes;
-        self.flops += cost.flops.at(&step.sizes);
+        self.flops += flops;
         self.costed_ns += node.excl_ns;
         if let Some(peaks) = recording.header.session.peaks {
-            // A node's weights are read again one step later, when everything that the step moves went through the
-            // caches: that, and not the node's own size, is the working set.
-            let cached = step_bytes.get(&number).is_some_and(|bytes| *bytes <= peaks.cache_bytes as f64);
-            let peak_gb_s = if cached { peaks.cache_gb_s } else { peaks.memory_gb_s };
-            *(if cached { &mut self.from_cache } else { &mut self.from_memory }) += 1;
-            let read_ns = if peak_gb_s > 0.0 { bytes / peak_gb_s } else { 0.0 };
-            // Which arithmetic a kernel uses is its own choice; the faster one is the roof that nothing exceeds.
-            let peak_gflop_s = peaks.float_gflop_s.max(peaks.int8_gop_s);
-            let flops = cost.flops.at(&step.sizes);
+            let step_bytes = step_bytes.get(&number).copied().unwrap_or(f64::INFINITY);
+            *(if peaks.is_cached(step_bytes) { &mut self.from_cache } else { &mut self.from_memory }) += 1;
+            let by_peak = |amount: f64, peak: f64| if peak > 0.0 { amount / peak } else { 0.0 };
+            let read_ns = by_peak(bytes, peaks.read_gb_s(step_bytes));
             self.roof_ns += read_ns;
-            self.least_ns += read_ns.max(if peak_gflop_s > 0.0 { flops / peak_gflop_s } else { 0.0 });
+            self.least_ns += read_ns.max(by_peak(flops, peaks.arithmetic_gop_s()));
         }
     }
 
