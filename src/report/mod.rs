@@ -24,7 +24,6 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -154,11 +153,7 @@ pub fn write_stats(
     };
     for (file, tables) in &parts {
         output::check_apart(spool, file)?;
-        output::whole(file, |file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            stats::write(report, tables, format, &mut out)?;
-            out.flush()
-        })?;
+        output::whole(file, |out| stats::write(report, tables, format, out))?;
     }
     Ok(parts.into_iter().map(|(file, _)| file).collect())
 }

@@ -9,12 +9,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 
 use super::chrome::json::Json;
 use super::{Recording, Report, ReportError, output};
@@ -25,14 +21,7 @@ const FLUSH_BYTES: usize = 256 << 10;
 
 /// Writes the file, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    output::whole(path, |file: File| {
-        let out = BufWriter::with_capacity(1 << 20, file);
-        let mut out = match path.extension().is_some_and(|extension| extension == "gz") {
-            true => write_json(report, GzEncoder::new(out, Compression::new(1)))?.finish()?,
-            false => write_json(report, out)?,
-        };
-        out.flush()
-    })
+    output::maybe_gzipped(path, |out| write_json(report, out).map(drop))
 }
 
 /// Writes the file as plain JSON, and returns what it wrote to.
