@@ -97,6 +97,15 @@ impl TraceSource {
         self != TraceSource::Stamps
     }
 
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            TraceSource::Stamps => "stamps",
+            TraceSource::Activity => "the driver's profiling library",
+            TraceSource::Both => "stamps and the driver's profiling library",
+        }
+    }
+
     /// What it is for one step.
     pub fn of_step(self) -> NodeSources {
         NodeSources { stamps: self != TraceSource::Activity, activity: self.has_activity() }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vitrum::report::html::{self, Limits};
-use vitrum::report::{Format, Report, Table, stats};
+use vitrum::report::{DeviceRange, Format, Report, Table, stats};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::session::SessionOptions;
 
@@ -131,6 +131,18 @@ fn the_page_holds_every_node_and_the_tables() {
     }
     assert!(overlaps.iter().sum::<i64>() > 0);
     assert_eq!(page.column("replay.nodes").iter().sum::<i64>(), durations.len() as i64);
+    // So are the steps and layers that they make up.
+    let ranges = |what: &str| {
+        let [numbers, starts, lengths] =
+            [what, "start", "ns"].map(|name| page.column(&format!("{what}_range.{name}")).to_vec());
+        let starts = starts.into_iter().map(|start| start as u64 + base_ns);
+        let lengths = lengths.into_iter().map(|ns| ns as u64);
+        numbers.into_iter().map(|number| number as u64).zip(starts).zip(lengths).collect::<Vec<_>>()
+    };
+    let of = |range: &DeviceRange| ((range.layer.unwrap_or(range.step), range.start_ns), range.end_ns - range.start_ns);
+    let [steps, layers] = [DeviceRange::steps, DeviceRange::layers].map(|of| of(recording, &recording.replays));
+    assert_eq!(ranges("step"), steps.iter().map(of).collect::<Vec<_>>());
+    assert_eq!(ranges("layer"), layers.iter().map(of).collect::<Vec<_>>());
     assert_eq!(page.head["left_out"], Value::Array(Vec::new()));
 }
 
@@ -227,6 +239,8 @@ fn what_is_left_out_is_said() {
     let shown = open(&page(&report, &limits));
     // The limit is between the second replay's end and the third's.
     assert_eq!(shown.column("node.ns").len() as u64, plan.step_nodes());
+    assert_eq!(shown.column("step_range.step"), [plan.first_step as i64]);
+    assert_eq!(shown.column("layer_range.ns").len(), plan.layers as usize);
     let lengths = ["step.start", "span.ns", "member.rows", "request.id"].map(|name| shown.column(name).len());
     assert_eq!(lengths, [7, 9, 5, 1]);
     let said: Vec<&str> = shown.head["left_out"].as_array().expect("sentences").iter().map(text).collect();

@@ -161,7 +161,9 @@ fn write_seen(seen: &SeenNode, layout: &Layout, out: &mut Vec<u8>) {
 
 /// Layers and steps, on lanes that carry no stream, device or correlation.
 fn write_ranges<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    for (ranges, tid) in [(DeviceRange::layers(recording), LAYERS_TID), (DeviceRange::steps(recording), STEPS_TID)] {
+    let replays = &recording.replays;
+    let (layers, steps) = (DeviceRange::layers(recording, replays), DeviceRange::steps(recording, replays));
+    for (ranges, tid) in [(layers, LAYERS_TID), (steps, STEPS_TID)] {
         for range in ranges {
             let out = events.event()?;
             out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#);

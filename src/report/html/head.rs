@@ -19,6 +19,8 @@ pub(super) struct Head<'a> {
     device: &'a SessionDevice,
     peaks: Option<SessionPeaks>,
     sources: &'a SessionSources,
+    /// What timed the nodes, in words.
+    sources_text: &'static str,
     toggled: bool,
     window: Window,
     /// The sentence on what dominates.
@@ -74,6 +76,7 @@ pub(super) fn head<'a>(
         device: &session.device,
         peaks: session.peaks,
         sources: &session.sources,
+        sources_text: session.sources.used.words(),
         toggled: recording.header.toggle_seed.is_some(),
         window: Window {
             start_unix_ms: session.clock.unix_ns_at(start_ns) as f64 / 1e6,

@@ -5,7 +5,7 @@ use super::Limits;
 use super::bars::OpSums;
 use super::columns::Columns;
 use crate::report::stats::sum;
-use crate::report::{Doing, Life, NodeTime, Recording, Replay, Report};
+use crate::report::{DeviceRange, Doing, Life, NodeTime, Recording, Replay, Report};
 use crate::trace::schema::RequestMoment;
 
 /// Writes every column, and returns what was left out, in words.
@@ -115,7 +115,7 @@ fn nodes(recording: &Recording, limit: usize, at: impl Fn(u64) -> u64 + Copy, co
         count += replay.nodes.len();
         count <= limit
     };
-    let replays: Vec<&Replay> = recording.replays.iter().take_while(fits).collect();
+    let replays = &recording.replays[..recording.replays.iter().take_while(fits).count()];
     let nodes: Vec<&NodeTime> = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).collect();
     columns.delta("replay.step", replays.iter().map(|replay| replay.record.step));
     columns.plain("replay.graph", replays.iter().map(|replay| replay.graph as u64));
@@ -131,9 +131,25 @@ fn nodes(recording: &Recording, limit: usize, at: impl Fn(u64) -> u64 + Copy, co
     columns.signed("node.gap_ns", nodes.iter().map(gap));
     columns.plain("node.ns", nodes.iter().map(|node| node.end_ns - node.start_ns));
     columns.plain("node.overlap_ns", nodes.iter().map(|node| node.end_ns - node.start_ns - node.excl_ns));
+    ranges(recording, replays, at, columns);
     let total = recording.nodes.len();
     (nodes.len() < total).then(|| {
         let shown = nodes.len();
         format!("The timeline holds the first {shown} of {total} node times. Charts and tables are of all of them.")
     })
+}
+
+/// Stretches of the device that the shown replays make up: steps, and layers within them.
+fn ranges(recording: &Recording, replays: &[Replay], at: impl Fn(u64) -> u64 + Copy, columns: &mut Columns) {
+    let starts = |ranges: &[DeviceRange]| ranges.iter().map(|range| at(range.start_ns)).collect::<Vec<_>>();
+    let durations =
+        |ranges: &[DeviceRange]| ranges.iter().map(|range| range.end_ns - range.start_ns).collect::<Vec<_>>();
+    let steps = DeviceRange::steps(recording, replays);
+    columns.delta("step_range.step", steps.iter().map(|range| range.step));
+    columns.delta("step_range.start", starts(&steps));
+    columns.plain("step_range.ns", durations(&steps));
+    let layers = DeviceRange::layers(recording, replays);
+    columns.plain("layer_range.layer", layers.iter().filter_map(|range| range.layer));
+    columns.delta("layer_range.start", starts(&layers));
+    columns.plain("layer_range.ns", durations(&layers));
 }

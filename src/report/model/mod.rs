@@ -14,7 +14,7 @@ pub use self::ring::Lost;
 use crate::report::ReportError;
 use crate::trace::activity::{CallActivity, CopyActivity, CopyKind, OverheadActivity};
 use crate::trace::schema::{
-    CopyStamp, GraphTable, HostSpan, MemberRecord, NodeInfo, ReplayRecord, RequestRecord, StepRecord,
+    CopyStamp, GraphKey, GraphTable, HostSpan, MemberRecord, NodeInfo, ReplayRecord, RequestRecord, StepRecord,
 };
 use crate::trace::session::Closing;
 use crate::trace::spool::{Reader, Record, SpoolError, SpoolHeader};
@@ -245,6 +245,22 @@ impl Recording {
         &self.members[from..to]
     }
 
+    /// For each step that has replays the graphs that it replayed, in order.
+    pub(super) fn graphs_by_step(&self) -> BTreeMap<u64, Vec<GraphKey>> {
+        let mut graphs: BTreeMap<u64, Vec<GraphKey>> = BTreeMap::new();
+        for replay in &self.replays {
+            graphs.entry(replay.record.step).or_default().push(self.graphs[replay.graph].key);
+        }
+        graphs
+    }
+
+    /// Replays whose launch the driver's profiling library did not see.
+    pub(super) fn unseen_launches(&self) -> impl Iterator<Item = &ReplayRecord> {
+        let mut is_seen = vec![false; self.replays.len()];
+        self.seen.calls.iter().filter_map(|call| call.replay).for_each(|replay| is_seen[replay as usize] = true);
+        self.replays.iter().zip(is_seen).filter(|(_, is_seen)| !is_seen).map(|(replay, _)| &replay.record)
+    }
+
     /// Copies that the device stamped, with their step: of steps that no activity was to see.
     pub fn stamped_copies(&self) -> impl Iterator<Item = (&StepRecord, CopyKind, CopyStamp)> {
         let steps = self.steps.iter().filter(|step| self.seen.steps.binary_search(&step.step).is_err());
@@ -277,6 +293,11 @@ impl Recording {
             steps.chain(spans).chain(requests).chain(launches).chain(nodes).chain(copies).chain(self.seen.times());
         all.map(|(start, end)| (start, end.max(start))).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
+}
+
+/// What a step is named by: `forward.decode.8 + sample.plain.8`.
+pub(super) fn names(graphs: &[GraphKey]) -> String {
+    graphs.iter().map(GraphKey::to_string).collect::<Vec<_>>().join(" + ")
 }
 
 impl Seen {

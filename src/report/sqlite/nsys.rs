@@ -182,7 +182,6 @@ fn device_copies(recording: &Recording, frame: &Frame, to: &Connection) -> rusql
 /// Calls of the driver by begin; of replays whose call nobody saw the submission, which is named as in the trace.
 fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Connection) -> rusqlite::Result<()> {
     let seen = &recording.seen;
-    let mut is_seen = vec![false; recording.replays.len()];
     // Begin, end, thread, correlation, name, status.
     let mut rows: Vec<(u64, u64, u32, u64, i64, u32)> = Vec::new();
     let mut wait = to.prepare(&sql(
@@ -190,9 +189,6 @@ fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Conne
     ))?;
     let layout = Layout::alone(recording);
     for call in &seen.calls {
-        if let Some(replay) = call.replay {
-            is_seen[replay as usize] = true;
-        }
         let (record, correlation) = (&call.record, correlation(recording, call, &layout));
         let name = strings.id(record.call.as_str());
         rows.push((record.start_ns, record.end_ns, record.thread, correlation, name, record.status));
@@ -207,10 +203,9 @@ fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Conne
         wait.execute(params![start, end, id(DEVICE), id(CONTEXT), id(STREAM), correlation, pid, kind])?;
     }
     let tid = recording.header.session.engine_tid;
-    for (replay, _) in recording.replays.iter().zip(is_seen).filter(|(_, is_seen)| !is_seen) {
-        let record = &replay.record;
+    for launch in recording.unseen_launches() {
         let name = strings.id("replay");
-        rows.push((record.launch_start_ns, record.launch_end_ns, tid, record.replay, name, 0));
+        rows.push((launch.launch_start_ns, launch.launch_end_ns, tid, launch.replay, name, 0));
     }
     rows.sort_by_key(|row| row.0);
     let mut insert =

@@ -3,7 +3,7 @@
 use super::sum;
 use crate::report::sheet::Cell;
 use crate::report::{ActivityCompleteness, Completeness, Report, Sheet};
-use crate::trace::session::{Keep, SessionSources, TraceSource};
+use crate::trace::session::{Keep, SessionSources};
 
 /// Node times expected and found, graph by graph.
 pub(super) fn completeness(name: &'static str, report: &Report) -> Sheet {
@@ -120,14 +120,9 @@ fn overwritten_note(all: &Completeness, step: u64) -> String {
 
 /// What times the nodes, where that is not what was asked for.
 fn source_note(sources: &SessionSources) -> Option<String> {
-    let words = |source: TraceSource| match source {
-        TraceSource::Stamps => "stamps",
-        TraceSource::Activity => "the driver's profiling library",
-        TraceSource::Both => "stamps and the driver's profiling library",
-    };
     let reason = sources.absent.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     (sources.asked != sources.used || sources.absent.is_some())
-        .then(|| format!("WARNING: {} were asked for, {} in use{reason}.", words(sources.asked), words(sources.used)))
+        .then(|| format!("WARNING: {} were asked for, {} in use{reason}.", sources.asked.words(), sources.used.words()))
 }
 
 /// What the driver's profiling library was to see, and what is amiss with that.

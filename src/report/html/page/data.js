@@ -53,7 +53,7 @@ function decode(bytes, { encoding, count, at }) {
   return values;
 }
 
-/** Nodes by begin, the layers' and the steps' stretches that they make up. Made when the timeline is. */
+/** Nodes by begin. Made when the timeline is. */
 function nodesOf(run) {
   if (run.nodes) return run.nodes;
   const [graphs, counts] = [run.column('replay.graph'), run.column('replay.nodes')];
