@@ -134,9 +134,7 @@ pub fn export(spool: &Path, format: Export, file: Option<&Path>) -> Result<Rende
 /// One table of a recording, or all that are usual, as text, CSV or JSON.
 pub fn stats(report: &Report, table: Option<Table>, format: Format) -> String {
     let tables = table.map_or_else(Table::usual, |table| vec![table]);
-    let mut text = Vec::new();
-    stats::write(report, &tables, format, &mut text).expect("memory takes all");
-    String::from_utf8_lossy(&text).into_owned()
+    sheet::print(stats::printed(report, &tables), format)
 }
 
 /// Writes tables of a recording to a file, several as CSV to one file each: `FILE_TABLE.csv`. Gives the files' names.
