@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::chrome::json::Json;
+use super::json::Json;
 use super::{Recording, Report, ReportError, model, output};
 use crate::trace::schema::NodeInfo;
 

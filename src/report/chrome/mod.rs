@@ -9,14 +9,13 @@
 //! Of several recordings, pids, streams, correlations and graph ids are moved apart, always: HTA takes nodes of one
 //! stream for one device's, and joins what has one correlation.
 
-pub(super) mod calls;
-pub(super) mod copies;
+mod calls;
+mod copies;
 mod engine;
+mod events;
 mod host;
-pub(super) mod json;
 mod lanes;
-mod layout;
-pub(super) mod nodes;
+mod nodes;
 mod requests;
 mod tail;
 
@@ -24,9 +23,9 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
-use self::json::{Events, Json};
-pub(super) use self::layout::{DEVICE, Layout, STREAM};
-pub use self::layout::{Pids, Placement};
+use self::events::Events;
+use super::json::Json;
+use super::layout::{Layout, Placement};
 use super::{Alignment, Report, ReportError, output};
 
 /// Writes the trace of a recording, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use self::clocks::{AlignedBy, Alignment};
-use super::chrome::{self, Placement};
 use super::sheet::{Cell, Sheet};
-use super::{Report, ReportError, output};
+use super::{Placement, Report, ReportError, chrome, output};
 use crate::trace::spool::SpoolHeader;
 
 /// A wall clock that moved by more against the monotonic one between two recordings was set, or is of another machine.

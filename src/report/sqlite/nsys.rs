@@ -5,15 +5,10 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::{Frame, count, id, sql};
-use crate::report::chrome::calls::correlation;
-use crate::report::chrome::copies;
-use crate::report::chrome::nodes::graph_node_id;
-use crate::report::chrome::{DEVICE, Layout, STREAM};
-use crate::report::{Recording, Report};
+use crate::report::layout::{CONTEXT, DEVICE, Layout, STREAM};
+use crate::report::{Recording, Report, copies};
 use crate::trace::activity::{CopyKind, DriverCall};
 
-/// The one context.
-const CONTEXT: u64 = 1;
 /// The type of a range that is pushed and popped.
 const PUSH_POP: i64 = 59;
 /// A pid and a tid have as many bits in a `globalTid`.
@@ -140,7 +135,7 @@ fn kernels(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Con
             facts.map(|facts| facts.block[2]),
             facts.map(|facts| facts.static_shared_bytes),
             facts.map(|facts| facts.dynamic_shared_bytes),
-            id(graph_node_id(&layout, graph, ordinal)),
+            id(layout.graph_node_id(graph, ordinal)),
             graph.id,
             count(node.excl_ns),
             count(node.wait_ns),
@@ -189,7 +184,7 @@ fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Conne
     ))?;
     let layout = Layout::alone(recording);
     for call in &seen.calls {
-        let (record, correlation) = (&call.record, correlation(recording, call, &layout));
+        let (record, correlation) = (&call.record, layout.call_correlation(call, recording));
         let name = strings.id(record.call.as_str());
         rows.push((record.start_ns, record.end_ns, record.thread, correlation, name, record.status));
         let kind = match record.call {

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, ToSql, params};
 
 use super::{Frame, count, id, sql};
-use crate::report::chrome::Layout;
-use crate::report::chrome::nodes::graph_node_id;
+use crate::report::layout::Layout;
 use crate::report::stats::node_ns_by_step;
 use crate::report::{Doing, Life, Recording, Report, dominates};
 use crate::trace::schema::LinearCost;
@@ -112,7 +111,7 @@ fn graphs(recording: &Recording, to: &Connection) -> rusqlite::Result<()> {
         let key = graph.key;
         graph_row.execute(params![graph.id, key.to_string(), key.kind.as_str(), key.bucket])?;
         for (ordinal, info) in graph.nodes.iter().enumerate() {
-            let number = id(graph_node_id(&layout, graph, ordinal));
+            let number = id(layout.graph_node_id(graph, ordinal));
             let [b0, b1, b2, b3, b4, b5] = parts(&info.cost.bytes);
             let [f0, f1, f2, f3, f4, f5] = parts(&info.cost.flops);
             let (layer, op) = (info.place.layer, info.place.op.as_str());
