@@ -91,7 +91,7 @@ fn read(file: &[u8]) -> bool {
     let Ok(recording) = Recording::read(&mut reader) else { return false };
     let report = Report::new(recording);
     for step in &report.account.steps {
-        let parts: u128 = step.parts.named().iter().map(|(_, ns)| u128::from(*ns)).sum();
+        let parts: u128 = step.parts.named().iter().map(|part| u128::from(part.ns)).sum();
         assert_eq!(parts, u128::from(step.parts.wall_ns), "the parts of a step are the step");
     }
     for table in Table::ALL {

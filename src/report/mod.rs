@@ -32,7 +32,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-pub use self::account::{Account, Parts, StepAccount, Unaccounted};
+pub use self::account::{Account, Part, PartKind, Parts, StepAccount, Unaccounted};
 pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompleteness};
 pub use self::error::ReportError;
 pub use self::layout::{Pids, Placement};
@@ -40,7 +40,7 @@ pub use self::merge::Alignment;
 pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode};
 pub use self::perturbation::Perturbation;
 pub use self::ranges::DeviceRange;
-pub use self::requests::{Doing, Life, Stretch};
+pub use self::requests::{Doing, End, Life, Stretch};
 pub use self::sheet::{Cell, Format, Sheet};
 pub use self::stats::{Table, dominates};
 

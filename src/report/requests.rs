@@ -21,7 +21,7 @@ pub enum Doing {
 }
 
 impl Doing {
-    /// Everything that it may do.
+    /// Everything that it may do, in the order of their numbers.
     pub const ALL: [Doing; 5] = [Doing::Queued, Doing::Prefill, Doing::Decode, Doing::Preempted, Doing::Running];
 
     /// Its name in tables and traces.
@@ -32,6 +32,40 @@ impl Doing {
             Doing::Decode => "decode",
             Doing::Preempted => "preempted",
             Doing::Running => "running",
+        }
+    }
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was still there when the recording ended.
+    AfterRecording,
+    /// Its answer was finished.
+    Finished,
+    /// It was given up.
+    Aborted,
+}
+
+impl End {
+    /// Every end, in the order of their numbers.
+    pub const ALL: [End; 3] = [End::AfterRecording, End::Finished, End::Aborted];
+
+    /// By the moment that ended it, if one did.
+    pub fn of(ended: Option<RequestMoment>) -> End {
+        match ended {
+            None => End::AfterRecording,
+            Some(RequestMoment::Finished) => End::Finished,
+            Some(_) => End::Aborted,
+        }
+    }
+
+    /// Its name in tables and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::AfterRecording => "after the recording",
+            End::Finished => "finished",
+            End::Aborted => "aborted",
         }
     }
 }
@@ -179,10 +213,6 @@ impl Life {
 
     /// How it ended, in a word or three.
     pub fn end_word(&self) -> &'static str {
-        match self.ended {
-            Some(RequestMoment::Finished) => "finished",
-            Some(_) => "aborted",
-            None => "after the recording",
-        }
+        End::of(self.ended).as_str()
     }
 }

@@ -248,7 +248,7 @@ proptest! {
         let mut reader = Reader::new(std::io::Cursor::new(&bytes)).expect("a spool");
         let report = Report::new(Recording::read(&mut reader).expect("records"));
         for step in &report.account.steps {
-            let parts: u128 = step.parts.named().iter().map(|(_, ns)| u128::from(*ns)).sum();
+            let parts: u128 = step.parts.named().iter().map(|part| u128::from(part.ns)).sum();
             prop_assert_eq!(parts, u128::from(step.parts.wall_ns));
         }
         for table in Table::ALL {

@@ -25,7 +25,7 @@ fn the_account_closes_with_known_parts() {
     let replay_ns = PHASES_NS[3].1;
     for (at, step) in account.steps.iter().enumerate() {
         let parts = &step.parts;
-        assert_eq!(parts.named().iter().map(|(_, ns)| ns).sum::<u64>(), parts.wall_ns, "step {}", step.step);
+        assert_eq!(parts.named().iter().map(|part| part.ns).sum::<u64>(), parts.wall_ns, "step {}", step.step);
         assert_eq!(parts.nodes_ns, nodes_ns(&plan));
         assert_eq!(parts.node_gaps_ns, (plan.step_nodes() - 2) * NODE_GAP_NS);
         assert_eq!(parts.graph_gap_ns, GRAPH_GAP_NS);

@@ -223,12 +223,9 @@ fn a_database_has_steps_requests_and_the_account() {
     let spool = record("sqlite-own", &plan).path;
     let (report, database) = (Report::load(&spool).expect("a report"), database(&spool));
     let total = &report.account.total;
-    for (part, ns) in total.named().into_iter().filter(|(_, ns)| *ns > 0) {
-        assert_eq!(
-            count(&database, &format!("SELECT sum(ns) FROM vitrum_account WHERE part = '{part}'")),
-            ns,
-            "{part}"
-        );
+    for part in total.named().into_iter().filter(|part| part.ns > 0) {
+        let sum = format!("SELECT sum(ns) FROM vitrum_account WHERE part = '{}'", part.name);
+        assert_eq!(count(&database, &sum), part.ns, "{}", part.name);
     }
     assert_eq!(count(&database, "SELECT sum(ns) FROM vitrum_account"), total.wall_ns);
     assert_eq!(count(&database, "SELECT sum(nodes_ns) FROM vitrum_steps"), total.nodes_ns);

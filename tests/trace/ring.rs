@@ -64,7 +64,7 @@ fn a_ring_filled_many_times_has_the_last_steps_and_its_account_closes() {
     assert_eq!(account.steps.len() as u64, end - from);
     assert_eq!(account.unaccounted, report::Unaccounted::default());
     for step in &account.steps {
-        assert_eq!(step.parts.named().iter().map(|(_, ns)| ns).sum::<u64>(), step.parts.wall_ns);
+        assert_eq!(step.parts.named().iter().map(|part| part.ns).sum::<u64>(), step.parts.wall_ns);
     }
     assert!(report.completeness.trimmed <= 2 * plan.step_nodes(), "{:?}", report.completeness);
 }

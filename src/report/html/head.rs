@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::bars::{Bar, OpSums, bars};
 use super::columns::Column;
 use super::places::Places;
-use crate::report::{Completeness, Doing, Perturbation, Report, Table, Unaccounted, dominates};
+use crate::report::{Completeness, Doing, End, Perturbation, Report, Table, Unaccounted, dominates};
 use crate::trace::schema::{Op, Phase};
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
@@ -97,7 +97,7 @@ pub(super) fn head<'a>(
         ops: Op::RECORDED.iter().map(|op| op.as_str()).collect(),
         phases: Phase::ALL.iter().map(|phase| phase.as_str()).collect(),
         stretches: Doing::ALL.iter().map(|doing| doing.as_str()).collect(),
-        ends: ["after the recording", "finished", "aborted"],
+        ends: End::ALL.map(End::as_str),
         columns,
     }
 }

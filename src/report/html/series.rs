@@ -5,7 +5,7 @@ use super::Limits;
 use super::bars::OpSums;
 use super::columns::Columns;
 use crate::report::stats::sum;
-use crate::report::{DeviceRange, Doing, Life, NodeTime, Recording, Replay, Report};
+use crate::report::{DeviceRange, End, Life, NodeTime, Recording, Replay, Report};
 use crate::trace::schema::RequestMoment;
 
 /// Writes every column, and returns what was left out, in words.
@@ -92,8 +92,7 @@ fn requests(lives: &[Life], limit: usize, at: impl Fn(u64) -> u64 + Copy, column
     columns.plain("request.end", lives.iter().map(|life| end_number(life.ended)));
     columns.plain("request.stretches", lives.iter().map(|life| life.stretches.len() as u64));
     let stretches = || lives.iter().flat_map(|life| &life.stretches);
-    let kind = |doing| Doing::ALL.iter().position(|other| *other == doing).unwrap_or(0) as u64;
-    columns.plain("stretch.kind", stretches().map(|stretch| kind(stretch.doing)));
+    columns.plain("stretch.kind", stretches().map(|stretch| stretch.doing as u64));
     columns.delta("stretch.start", stretches().map(|stretch| at(stretch.start_ns)));
     columns.plain("stretch.ns", stretches().map(|stretch| stretch.end_ns.saturating_sub(stretch.start_ns)));
     left_out
@@ -101,11 +100,7 @@ fn requests(lives: &[Life], limit: usize, at: impl Fn(u64) -> u64 + Copy, column
 
 /// An index of the head's `ends`.
 fn end_number(ended: Option<RequestMoment>) -> u64 {
-    match ended {
-        None => 0,
-        Some(RequestMoment::Finished) => 1,
-        Some(_) => 2,
-    }
+    End::of(ended) as u64
 }
 
 /// Replays up to the limit of nodes, and their nodes.

@@ -191,8 +191,8 @@ fn steps(report: &Report, node_ns: &HashMap<u64, u64>, frame: &Frame, to: &Conne
     }
     let mut insert = to.prepare("INSERT INTO vitrum_account VALUES (?1, ?2, ?3)")?;
     for step in &report.account.steps {
-        for (part, ns) in step.parts.named().into_iter().filter(|(_, ns)| *ns > 0) {
-            insert.execute(params![id(step.step), part, count(ns)])?;
+        for part in step.parts.named().into_iter().filter(|part| part.ns > 0) {
+            insert.execute(params![id(step.step), part.name, count(part.ns)])?;
         }
     }
     let mut insert = to.prepare("INSERT INTO vitrum_phases VALUES (?1, ?2, ?3, ?4)")?;

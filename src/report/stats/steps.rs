@@ -91,7 +91,7 @@ pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
             Cell::real(Some(ns as f64 / steps), 1),
         ]
     };
-    let parts = total.named().into_iter().map(|(part, ns)| row(part, ns));
+    let parts = total.named().into_iter().map(|part| row(part.name, part.ns));
     Sheet {
         name,
         columns: vec!["Part", "Total (ns)", "Wall (%)", "Avg per step (ns)"],
