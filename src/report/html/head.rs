@@ -21,7 +21,6 @@ pub(super) struct Head<'a> {
     sources: &'a SessionSources,
     /// What timed the nodes, in words.
     sources_text: &'static str,
-    toggled: bool,
     window: Window,
     /// The sentence on what dominates.
     dominates: String,
@@ -77,7 +76,6 @@ pub(super) fn head<'a>(
         peaks: session.peaks,
         sources: &session.sources,
         sources_text: session.sources.used.words(),
-        toggled: recording.header.toggle_seed.is_some(),
         window: Window {
             start_unix_ms: session.clock.unix_ns_at(start_ns) as f64 / 1e6,
             ns: end_ns - start_ns,

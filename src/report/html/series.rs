@@ -46,7 +46,6 @@ fn steps(
     };
     columns.delta("step.number", steps.iter().map(|step| step.step));
     columns.delta("step.start", steps.iter().map(|step| at(step.start_ns)));
-    columns.plain("step.loop_ns", steps.iter().map(|step| step.end_ns.saturating_sub(step.start_ns)));
     // 0 for a step that has no account.
     columns.plain("step.wall_ns", steps.iter().map(|step| wall_ns(step.step)));
     columns.plain("step.node_ns", op_sums.iter().take(steps.len()).map(|ops| sum(*ops)));

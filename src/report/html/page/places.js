@@ -77,7 +77,7 @@ function drawHeat(run) {
 const heatStyle = (share) => `--share:${(100 * share).toFixed(1)}%`;
 
 function heatCell(place, share, tell) {
-  if (!place) return make('td', { class: 'none' });
+  if (!place) return make('td');
   const say = () => tell(place);
   return make('td', {
     'data-place': true,
@@ -185,7 +185,6 @@ function drawNodes(run) {
       sortBy,
       caption: 'Nodes by place',
       filterHint: 'Filter: layer 3, mlp, kernel …',
-      className: 'numbers',
       filterText: (place) =>
         [
           place.layer === null ? 'outside' : `layer ${place.layer}`,
