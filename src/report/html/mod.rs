@@ -6,9 +6,10 @@
 //! page/*.js, page/page.css, vendor/* ──────────────────────────────┴─ page/page.html
 //! ```
 //!
-//! Numbers that a table has are computed here, by the code of the tables; the page only draws. A name is untrusted: it
-//! is in the page as data alone, which the page shows as text, and scripts that are not this page's do not run
-//! (`Content-Security-Policy`, by the scripts' hashes).
+//! Numbers that a table has are computed here, by the code of the tables; the page draws, sorts and filters them, and
+//! adds up those of an op and of a request's steps. A name is untrusted: it is in the page as data alone, which the
+//! page shows as text, and scripts that are not this page's do not run (`Content-Security-Policy`, by the scripts'
+//! hashes).
 
 mod bars;
 mod columns;

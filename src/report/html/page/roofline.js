@@ -14,6 +14,16 @@ function drawRoofline({ head }) {
   const redraw = () => byId('roofline-plot').replaceChildren(plot(dots, peaks, head.device.kind));
   whenThemed(redraw);
   addEventListener('resize', redraw);
+  if (places.length > DOTS_SHOWN) {
+    byId('roofline-plot').after(
+      make('p', {
+        class: 'alarm',
+        text:
+          `The plot shows the first ${count(DOTS_SHOWN)} of ${count(places.length)} places, and all ops; ` +
+          'the table below has all places.',
+      }),
+    );
+  }
   const left = head.places.length - places.length;
   byId('roofline-readout').textContent = left
     ? `Not drawn: ${counted(left, 'place')} without arithmetic, or whose steps’ sizes are not known.`
