@@ -9,11 +9,12 @@ use vitrum::report;
 use vitrum::report::merge::{MergeError, merge};
 use vitrum::trace::session::{SessionHeader, SessionOptions};
 
+use super::acceptance::assert_passes;
 use super::library::record_seen;
 use super::sources::BOTH;
 use super::synthetic::{Plan, START_NS, header, options};
 use super::trace_json::parse;
-use super::{folder, record, record_as, record_with};
+use super::{cut, folder, record, record_as, record_with};
 
 const MS: u64 = 1_000_000;
 
@@ -148,12 +149,7 @@ fn each_recording_is_there_as_it_is_alone() {
         assert_eq!(moved.len(), expected.len());
     }
     assert_eq!(found, events.len(), "every event is one recording's");
-    let lint = Command::new("python3")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/acceptance/lint_trace.py"))
-        .arg(&path)
-        .output()
-        .expect("python3");
-    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+    assert_passes("lint_trace.py", &[&path]);
 }
 
 #[test]
@@ -263,12 +259,11 @@ fn vitrum_merge(arguments: &[&Path]) -> Output {
 fn an_incomplete_or_empty_recording_is_merged_and_is_an_error() {
     let whole = record("merge-whole", &Plan::default()).path;
     let dir = folder("merge-cut");
-    let (cut, empty) = (dir.join("cut.vtr"), dir.join("empty.vtr"));
-    let bytes = std::fs::read(record("merge-to-cut", &Plan::default()).path).expect("the spool");
-    std::fs::write(&cut, &bytes[..bytes.len() - 1]).expect("a copy");
+    let (short, empty) = (dir.join("cut.vtr"), dir.join("empty.vtr"));
+    cut(&record("merge-to-cut", &Plan::default()).path, |bytes| bytes - 1, &short);
     let nothing = record_with(&Plan { steps: 0, ..Plan::default() }, &options(&folder("merge-nothing"))).path;
     std::fs::rename(nothing, &empty).expect("a move");
-    let ended = vitrum_merge(&[&whole, &cut, &empty]);
+    let ended = vitrum_merge(&[&whole, &short, &empty]);
     let (stdout, stderr) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cut.vtr: the recording was cut off") && !stderr.contains("empty.vtr"), "{stderr}");

@@ -29,10 +29,12 @@ function makeRun(head, bytes) {
     return decoded.get(name);
   };
   const run = { head, column };
-  run.placeNames = head.places.map((place) => (place.layer === null ? place.op : `layer ${place.layer} ${place.op}`));
+  run.placeNames = head.places.map(placeName);
   run.opIndex = new Map(head.ops.map((op, at) => [op, at]));
   return run;
 }
+
+const placeName = ({ layer, op }) => (layer === null ? op : `layer ${layer} ${op}`);
 
 /** Seven bits a byte, the lowest first; what that is a number, or a difference, of is the column's encoding. */
 function decode(bytes, { encoding, count, at }) {

@@ -85,16 +85,15 @@ function heatCell(place, share, tell) {
     style: heatStyle(share),
     onmouseenter: say,
     onfocus: say,
-    'aria-label': `layer ${place.layer} ${place.op}`,
+    'aria-label': placeName(place),
   });
 }
 
 function placeText(place, total) {
-  const where = place.layer === null ? place.op : `layer ${place.layer} ${place.op}`;
   const roof = place.read_peak_percent === null ? '' : `, ${percent(place.read_peak_percent)} of the read peak`;
   const rate = place.gb_s === null ? '' : `, ${digits(place.gb_s)} GB/s${roof}`;
   return (
-    `${where}: ${percent((100 * place.total_ns) / total)} of node time, ` +
+    `${placeName(place)}: ${percent((100 * place.total_ns) / total)} of node time, ` +
     `${duration(place.total_ns)} in ${counted(place.count, 'run')}, ` +
     `median ${duration(place.p50_ns)}${rate}.`
   );
@@ -196,7 +195,7 @@ function drawNodes(run) {
   );
 }
 
-const opCell = (op) => make('span', { class: 'op' }, make('i', { class: `part op-${op.replace(/[._]/g, '-')}` }), op);
+const opCell = (op) => make('span', { class: 'op' }, make('i', { class: `part ${opClass(op)}` }), op);
 
 function kernelsByPlace(head) {
   const names = new Map(head.places.map((place) => [place, new Set()]));

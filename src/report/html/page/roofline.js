@@ -9,7 +9,7 @@ function drawRoofline({ head }) {
   show('roofline', 'Roofline');
   const dots = [
     ...merged(places, head.ops),
-    ...places.slice(0, DOTS_SHOWN).map((place) => dotOf(place, nameOf(place), 3)),
+    ...places.slice(0, DOTS_SHOWN).map((place) => dotOf(place, placeName(place), 3)),
   ];
   const redraw = () => byId('roofline-plot').replaceChildren(plot(dots, peaks, head.device.kind));
   whenThemed(redraw);
@@ -29,8 +29,6 @@ function drawRoofline({ head }) {
     ? `Not drawn: ${counted(left, 'place')} without arithmetic, or whose steps’ sizes are not known.`
     : 'Move over a dot for its numbers.';
 }
-
-const nameOf = (place) => (place.layer === null ? place.op : `layer ${place.layer} ${place.op}`);
 
 function dotOf(place, name, radius) {
   return {
