@@ -1,8 +1,9 @@
-//! Recordings that were changed at random, read and made into everything that users see of one: an error or a report,
-//! never a panic, in bounded memory and time.
+//! Recordings that were changed at random, read and made into every table, the trace, flame graphs and the page: an
+//! error or a report, never a panic, in bounded memory and time. What needs a file, or a second recording, is not made:
+//! the SQLite file, a merged trace, a comparison.
 //!
-//! `VITRUM_FUZZ_SECONDS` says for how long, `VITRUM_FUZZ_SEED` where to begin; what fails is saved, and its path is
-//! said.
+//! `VITRUM_FUZZ_SECONDS` says for how long, and a hundred files are read at least; `VITRUM_FUZZ_SEED` says where to
+//! begin. What fails is saved, and its path is said.
 
 #[path = "trace/synthetic.rs"]
 mod synthetic;
@@ -12,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use vitrum::report::{Format, Recording, Report, Table, chrome, dominates, stats};
+use vitrum::report::{Format, Recording, Report, Table, chrome, dominates, html, speedscope, stats};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::session::{Keep, SessionOptions};
 use vitrum::trace::spool::{BLOCK_BYTES, Reader};
@@ -20,6 +21,8 @@ use vitrum::trace::spool::{BLOCK_BYTES, Reader};
 use self::synthetic::{Plan, header, options, play};
 
 const SECONDS_DEFAULT: u64 = 2;
+/// However slow the machine is.
+const FILES_LEAST: u64 = 100;
 /// Of this process at any time: the files have some hundred kilobytes.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Of one file; machines are shared.
@@ -38,7 +41,7 @@ fn no_change_of_a_recording_makes_its_readers_panic() {
         assert!(read(file), "a file that nobody changed is read");
     }
     let (begin, mut seed, mut whole) = (Instant::now(), first, 0);
-    while begin.elapsed() < Duration::from_secs(seconds) {
+    while seed - first < FILES_LEAST || begin.elapsed() < Duration::from_secs(seconds) {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let file = changed(&files, &mut random);
         let since = Instant::now();
@@ -91,7 +94,7 @@ fn read(file: &[u8]) -> bool {
     let Ok(recording) = Recording::read(&mut reader) else { return false };
     let report = Report::new(recording);
     for step in &report.account.steps {
-        let parts: u128 = step.parts.named().iter().map(|(_, ns)| u128::from(*ns)).sum();
+        let parts: u128 = step.parts.named().iter().map(|part| u128::from(part.ns)).sum();
         assert_eq!(parts, u128::from(step.parts.wall_ns), "the parts of a step are the step");
     }
     for table in Table::ALL {
@@ -100,8 +103,14 @@ fn read(file: &[u8]) -> bool {
         }
     }
     assert!(dominates(&report).ends_with('.') && !report.completeness.to_string().is_empty());
-    let json = chrome::write_json(&report, "any", Vec::new()).expect("a trace");
-    serde_json::from_slice::<serde::de::IgnoredAny>(&json).expect("JSON");
+    let json = [
+        chrome::write_json(&report, "any", Vec::new()).expect("a trace"),
+        speedscope::write_json(&report, Vec::new()).expect("flame graphs"),
+    ];
+    for json in json {
+        serde_json::from_slice::<serde::de::IgnoredAny>(&json).expect("JSON");
+    }
+    assert!(html::page(&report, &html::Limits::default()).expect("a page").ends_with("</html>\n"));
     true
 }
 

@@ -6,13 +6,13 @@ mod remote;
 mod top;
 
 use std::io::{BufWriter, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::CommandResult;
 use crate::report::stats::{self, Table};
-use crate::report::{self, Completeness, Export, Format, Report, html};
+use crate::report::{self, Completeness, Export, Format, Report};
 
 /// Makes and reads recordings.
 #[derive(Debug, Subcommand)]
@@ -106,18 +106,9 @@ pub(super) fn run(command: &ProfileCommand) -> CommandResult {
                 ExportFormat::Speedscope => Export::Speedscope,
                 ExportFormat::Sqlite => Export::Sqlite,
             };
-            let rendered = report::export(&args.file, format, args.output.as_deref())?;
-            super::print(&lines(&rendered.files))?;
-            check(&rendered.completeness)
+            export(&args.file, format, args.output.as_deref())
         }
-        ProfileCommand::Report(args) => {
-            let page = args.output.clone().unwrap_or_else(|| args.file.with_extension("html"));
-            report::check_apart(&args.file, &page)?;
-            let report = Report::load(&args.file)?;
-            html::write(&report, &page)?;
-            super::print(&format!("{}\n", page.display()))?;
-            check(&report.completeness)
-        }
+        ProfileCommand::Report(args) => export(&args.file, Export::Page, args.output.as_deref()),
         ProfileCommand::Merge(args) => merge::run(args),
         ProfileCommand::Diff(args) => diff::run(args),
     }
@@ -140,6 +131,12 @@ impl StatsArgs {
         // A reader that has seen enough (`| head`) is no error.
         written.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) })
     }
+}
+
+fn export(recording: &Path, format: Export, file: Option<&Path>) -> CommandResult {
+    let rendered = report::export(recording, format, file)?;
+    super::print(&lines(&rendered.files))?;
+    check(&rendered.completeness)
 }
 
 fn lines(files: &[PathBuf]) -> String {

@@ -58,17 +58,19 @@ pub struct Parts {
 
 impl Parts {
     /// The parts with their names, in the order of the sketch above.
-    pub fn named(&self) -> Vec<(&'static str, u64)> {
-        let phases = Phase::ALL.iter().zip(self.phases_ns).map(|(phase, ns)| (host_part(*phase), ns));
+    pub fn named(&self) -> Vec<Part> {
+        let part = |name, kind, ns| Part { name, kind, ns };
+        let phases = Phase::ALL.iter().zip(self.phases_ns);
+        let phases = phases.map(|(phase, ns)| part(host_part(*phase), PartKind::Host, ns));
         let rest = [
-            ("unattributed", self.unattributed_ns),
-            ("launch gap", self.launch_gap_ns),
-            ("upload", self.upload_ns),
-            ("nodes", self.nodes_ns),
-            ("download", self.download_ns),
-            ("gaps between nodes", self.node_gaps_ns),
-            ("gap between graphs", self.graph_gap_ns),
-            ("gaps around copies", self.copy_gaps_ns),
+            part("unattributed", PartKind::Unattributed, self.unattributed_ns),
+            part("launch gap", PartKind::Gap, self.launch_gap_ns),
+            part("upload", PartKind::Copy, self.upload_ns),
+            part("nodes", PartKind::Node, self.nodes_ns),
+            part("download", PartKind::Copy, self.download_ns),
+            part("gaps between nodes", PartKind::Gap, self.node_gaps_ns),
+            part("gap between graphs", PartKind::Gap, self.graph_gap_ns),
+            part("gaps around copies", PartKind::Gap, self.copy_gaps_ns),
         ];
         phases.chain(rest).collect()
     }
@@ -77,6 +79,33 @@ impl Parts {
     pub fn unattributed_share(&self) -> f64 {
         if self.wall_ns == 0 { 0.0 } else { self.unattributed_ns as f64 / self.wall_ns as f64 }
     }
+}
+
+/// A part with its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is a kind of.
+    pub kind: PartKind,
+    /// How long it is.
+    pub ns: u64,
+}
+
+/// What a part is a kind of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartKind {
+    /// The device waited for the engine's thread, which was in a phase.
+    Host,
+    /// The device waited, and nothing says why.
+    Unattributed,
+    /// Between the submission and what the device does, or between two things that it does.
+    Gap,
+    /// The device copied.
+    Copy,
+    /// Nodes ran.
+    Node,
 }
 
 fn host_part(phase: Phase) -> &'static str {

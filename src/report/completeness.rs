@@ -128,8 +128,8 @@ pub struct GraphCompleteness {
 impl fmt::Display for Completeness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let received = self.received;
+        let gone = sum([self.overwritten, self.trimmed]);
         if let Some(step) = self.whole_from_step.filter(|_| self.complete) {
-            let gone = sum([self.overwritten, self.trimmed]);
             return write!(
                 f,
                 "the recording is complete from step {step} on: {received} node times; {gone} before them were \
@@ -140,7 +140,9 @@ impl fmt::Display for Completeness {
             _ if self.complete => write!(f, "the recording is complete: {received} node times"),
             Some(expected) => write!(f, "the recording is incomplete: {received} of {expected} node times"),
             None => write!(f, "the recording was cut off: {received} node times, and not how many there should be"),
-        }
+        }?;
+        // The others are not what it lacks.
+        if gone > 0 { write!(f, ", and {gone} were overwritten, as was asked for") } else { Ok(()) }
     }
 }
 

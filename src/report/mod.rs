@@ -8,9 +8,12 @@
 mod account;
 pub mod chrome;
 mod completeness;
+mod copies;
 pub mod diff;
 mod error;
 pub mod html;
+mod json;
+mod layout;
 pub mod merge;
 mod model;
 mod output;
@@ -24,21 +27,20 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-pub use self::account::{Account, Parts, StepAccount, Unaccounted};
+pub use self::account::{Account, Part, PartKind, Parts, StepAccount, Unaccounted};
 pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompleteness};
 pub use self::error::ReportError;
+pub use self::layout::{Pids, Placement};
 pub use self::merge::Alignment;
 pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode};
-pub use self::output::check_apart;
 pub use self::perturbation::Perturbation;
 pub use self::ranges::DeviceRange;
-pub use self::requests::{Doing, Life, Stretch};
+pub use self::requests::{Doing, End, Life, Stretch};
 pub use self::sheet::{Cell, Format, Sheet};
 pub use self::stats::{Table, dominates};
 
@@ -92,6 +94,8 @@ pub enum Export {
     Speedscope,
     /// A file to query, which readers of nsys' exports open, too.
     Sqlite,
+    /// One page for any browser.
+    Page,
 }
 
 impl Export {
@@ -101,6 +105,7 @@ impl Export {
             Export::Chrome => "pt.trace.json.gz",
             Export::Speedscope => "speedscope.json",
             Export::Sqlite => "sqlite",
+            Export::Page => "html",
         }
     }
 }
@@ -120,6 +125,7 @@ pub fn export(spool: &Path, format: Export, file: Option<&Path>) -> Result<Rende
         Export::Chrome => chrome::write(&report, &file)?,
         Export::Speedscope => speedscope::write(&report, &file)?,
         Export::Sqlite => sqlite::write(&report, &file)?,
+        Export::Page => html::write(&report, &file)?,
     }
     Ok(Rendered {
         files: vec![file],
@@ -132,9 +138,7 @@ pub fn export(spool: &Path, format: Export, file: Option<&Path>) -> Result<Rende
 /// One table of a recording, or all that are usual, as text, CSV or JSON.
 pub fn stats(report: &Report, table: Option<Table>, format: Format) -> String {
     let tables = table.map_or_else(Table::usual, |table| vec![table]);
-    let mut text = Vec::new();
-    stats::write(report, &tables, format, &mut text).expect("memory takes all");
-    String::from_utf8_lossy(&text).into_owned()
+    sheet::print(stats::printed(report, &tables), format)
 }
 
 /// Writes tables of a recording to a file, several as CSV to one file each: `FILE_TABLE.csv`. Gives the files' names.
@@ -151,11 +155,7 @@ pub fn write_stats(
     };
     for (file, tables) in &parts {
         output::check_apart(spool, file)?;
-        output::whole(file, |file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            stats::write(report, tables, format, &mut out)?;
-            out.flush()
-        })?;
+        output::whole(file, |out| stats::write(report, tables, format, out))?;
     }
     Ok(parts.into_iter().map(|(file, _)| file).collect())
 }

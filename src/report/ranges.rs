@@ -1,6 +1,6 @@
 //! Stretches of the device's time that have a name of their own: steps, and layers within them.
 
-use super::Recording;
+use super::{Recording, Replay};
 
 /// A stretch of the device's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +16,12 @@ pub struct DeviceRange {
 }
 
 impl DeviceRange {
-    /// One for each run of nodes of one layer in one replay, by begin.
-    pub fn layers(recording: &Recording) -> Vec<DeviceRange> {
+    /// One for each run of nodes of one layer in one of the replays, by begin.
+    pub fn layers(recording: &Recording, replays: &[Replay]) -> Vec<DeviceRange> {
         let mut ranges: Vec<DeviceRange> = Vec::new();
         let mut last: Option<(u32, i32)> = None;
-        for node in &recording.nodes {
+        let nodes = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]);
+        for node in nodes {
             let layer = recording.info(node).place.layer;
             let run = Some((node.replay, layer));
             let number = u64::try_from(layer).ok();
@@ -37,10 +38,10 @@ impl DeviceRange {
         cut(ranges)
     }
 
-    /// One for each step that has nodes, from its first node to its last, by begin.
-    pub fn steps(recording: &Recording) -> Vec<DeviceRange> {
+    /// One for each step that has nodes in the replays, from the first of these to the last, by begin.
+    pub fn steps(recording: &Recording, replays: &[Replay]) -> Vec<DeviceRange> {
         let mut ranges: Vec<DeviceRange> = Vec::new();
-        for replay in &recording.replays {
+        for replay in replays {
             let nodes = &recording.nodes[replay.nodes.clone()];
             let Some(start_ns) = nodes.first().map(|node| node.start_ns) else { continue };
             let end_ns = nodes.iter().map(|node| node.end_ns).max().unwrap_or(start_ns);

@@ -21,7 +21,7 @@ pub enum Doing {
 }
 
 impl Doing {
-    /// Everything that it may do.
+    /// Everything that it may do, in the order of their numbers.
     pub const ALL: [Doing; 5] = [Doing::Queued, Doing::Prefill, Doing::Decode, Doing::Preempted, Doing::Running];
 
     /// Its name in tables and traces.
@@ -32,6 +32,40 @@ impl Doing {
             Doing::Decode => "decode",
             Doing::Preempted => "preempted",
             Doing::Running => "running",
+        }
+    }
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was still there when the recording ended.
+    AfterRecording,
+    /// Its answer was finished.
+    Finished,
+    /// It was given up.
+    Aborted,
+}
+
+impl End {
+    /// Every end, in the order of their numbers.
+    pub const ALL: [End; 3] = [End::AfterRecording, End::Finished, End::Aborted];
+
+    /// By the moment that ended it, if one did.
+    pub fn of(ended: Option<RequestMoment>) -> End {
+        match ended {
+            None => End::AfterRecording,
+            Some(RequestMoment::Finished) => End::Finished,
+            Some(_) => End::Aborted,
+        }
+    }
+
+    /// Its name in tables and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::AfterRecording => "after the recording",
+            End::Finished => "finished",
+            End::Aborted => "aborted",
         }
     }
 }
@@ -77,8 +111,6 @@ pub struct Life {
 impl Life {
     /// The lives in a recording, by begin. A request of which only batch compositions are known ran all the time.
     pub fn all(recording: &Recording) -> Vec<Life> {
-        let clock_ns = recording.header.session.clock.monotonic_ns;
-        let window = recording.window().unwrap_or((clock_ns, clock_ns));
         let mut known: BTreeMap<u64, (Vec<&RequestRecord>, Vec<u64>)> = BTreeMap::new();
         for record in &recording.requests {
             known.entry(record.request).or_default().0.push(record);
@@ -88,18 +120,13 @@ impl Life {
         }
         let known = known.into_iter();
         let mut lives: Vec<Life> =
-            known.map(|(request, (moments, steps))| Life::of(recording, request, &moments, steps, window)).collect();
+            known.map(|(request, (moments, steps))| Life::of(recording, request, &moments, steps)).collect();
         lives.sort_by_key(|life| (life.start_ns, life.request));
         lives
     }
 
-    fn of(
-        recording: &Recording,
-        request: u64,
-        moments: &[&RequestRecord],
-        mut steps: Vec<u64>,
-        (window_start_ns, window_end_ns): (u64, u64),
-    ) -> Life {
+    fn of(recording: &Recording, request: u64, moments: &[&RequestRecord], mut steps: Vec<u64>) -> Life {
+        let (window_start_ns, window_end_ns) = recording.span();
         steps.dedup();
         let arrival = moments.first().filter(|record| record.moment == RequestMoment::Queued);
         let start_ns = arrival.map_or(window_start_ns, |record| record.at_ns);
@@ -186,10 +213,6 @@ impl Life {
 
     /// How it ended, in a word or three.
     pub fn end_word(&self) -> &'static str {
-        match self.ended {
-            Some(RequestMoment::Finished) => "finished",
-            Some(_) => "aborted",
-            None => "after the recording",
-        }
+        End::of(self.ended).as_str()
     }
 }

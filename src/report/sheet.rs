@@ -117,12 +117,15 @@ impl Cell {
         }
     }
 
-    fn csv(&self) -> String {
+    fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
-            Cell::Text(text) if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
-            Cell::Text(text) => text.clone(),
-            Cell::Missing => String::new(),
-            other => other.text(),
+            Cell::Text(text) if text.contains([',', '"', '\n', '\r']) => {
+                write!(out, "\"{}\"", text.replace('"', "\"\""))
+            }
+            Cell::Text(text) => out.write_all(text.as_bytes()),
+            Cell::Int(value) => write!(out, "{value}"),
+            Cell::Real(value, decimals) => write!(out, "{value:.decimals$}"),
+            Cell::Missing => Ok(()),
         }
     }
 
@@ -195,11 +198,19 @@ pub(super) fn write<'a>(
     }
 }
 
+/// The same as text.
+pub(super) fn print<'a>(tables: impl ExactSizeIterator<Item = Printed<'a>>, format: Format) -> String {
+    let mut text = Vec::new();
+    write(tables, format, &mut text).expect("memory takes all");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 fn write_csv(columns: &[&str], rows: impl Iterator<Item = Vec<Cell>>, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", columns.join(","))?;
     for row in rows {
         for (at, cell) in row.iter().enumerate() {
-            write!(out, "{}{}", if at > 0 { "," } else { "" }, cell.csv())?;
+            out.write_all(if at > 0 { b"," } else { b"" })?;
+            cell.write_csv(out)?;
         }
         out.write_all(b"\n")?;
     }

@@ -8,16 +8,12 @@
 //! Rules of the format: events of a profile ascend, every frame that is opened is closed, the innermost first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::collections::HashMap;
+use std::io::{self, Write};
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
-use super::chrome::json::Json;
-use super::{Recording, Report, ReportError, output};
+use super::json::Json;
+use super::{Recording, Report, ReportError, model, output};
 use crate::trace::schema::NodeInfo;
 
 const SCHEMA: &str = "https://www.speedscope.app/file-format-schema.json";
@@ -25,14 +21,7 @@ const FLUSH_BYTES: usize = 256 << 10;
 
 /// Writes the file, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    output::whole(path, |file: File| {
-        let out = BufWriter::with_capacity(1 << 20, file);
-        let mut out = match path.extension().is_some_and(|extension| extension == "gz") {
-            true => write_json(report, GzEncoder::new(out, Compression::new(1)))?.finish()?,
-            false => write_json(report, out)?,
-        };
-        out.flush()
-    })
+    output::maybe_gzipped(path, |out| write_json(report, out).map(drop))
 }
 
 /// Writes the file as plain JSON, and returns what it wrote to.
@@ -137,17 +126,13 @@ impl<'a, W: Write> Profile<'a, W> {
     }
 }
 
-fn window(recording: &Recording) -> (u64, u64) {
-    recording.window().unwrap_or((0, 0))
-}
-
 /// Step, layer, node: of the nodes' exclusive times, which follow each other.
 fn device<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> io::Result<()> {
     let session = &recording.header.session;
-    let (base_ns, window_end_ns) = window(recording);
+    let (base_ns, last_ns) = recording.span();
     let name = format!("{}: nodes", session.device.name);
-    let mut profile = Profile::begin(&name, (base_ns, window_end_ns), out);
-    let steps = step_frames(recording, frames);
+    let mut profile = Profile::begin(&name, (base_ns, last_ns), out);
+    let graphs = recording.graphs_by_step();
     let nodes: Vec<Vec<usize>> = recording
         .graphs
         .iter()
@@ -167,7 +152,8 @@ fn device<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> 
             }
             let start_ns = node.start_ns.max(latest_end_ns);
             if keep == 0 {
-                profile.open(steps[&step], start_ns, u64::MAX)?;
+                let name = graphs.get(&step).map_or_else(String::new, |graphs| model::names(graphs));
+                profile.open(frames.number(&format!("step {name}")), start_ns, u64::MAX)?;
             }
             if layer >= 0 {
                 profile.open(frames.number(&format!("layer {layer}")), start_ns, u64::MAX)?;
@@ -189,18 +175,6 @@ fn node_name(info: &NodeInfo) -> String {
     format!("{} {}", info.place.op, info.kernel)
 }
 
-/// A frame for each step that has nodes, named by what it replayed.
-fn step_frames(recording: &Recording, frames: &mut Frames) -> HashMap<u64, usize> {
-    // In order: a recording has one rendering.
-    let mut names: BTreeMap<u64, String> = BTreeMap::new();
-    for replay in recording.replays.iter().filter(|replay| !replay.nodes.is_empty()) {
-        let key = recording.graphs[replay.graph].key;
-        let name = names.entry(replay.record.step).or_default();
-        *name += &if name.is_empty() { format!("step {key}") } else { format!(" + {key}") };
-    }
-    names.into_iter().map(|(step, name)| (step, frames.number(&name))).collect()
-}
-
 /// Loop iterations, phases inside them, launches and other calls of the driver inside these.
 fn engine_thread<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut W) -> io::Result<()> {
     let seen = &recording.seen;
@@ -208,24 +182,19 @@ fn engine_thread<W: Write>(recording: &Recording, frames: &mut Frames, out: &mut
     let iteration = frames.number("ProfilerStep");
     slices.extend(recording.steps.iter().map(|step| (step.start_ns, step.end_ns, iteration)));
     slices.extend(recording.spans.iter().map(|span| (span.start_ns, span.end_ns, frames.number(span.phase.as_str()))));
-    let mut is_seen = vec![false; recording.replays.len()];
     for call in &seen.calls {
-        if let Some(replay) = call.replay {
-            is_seen[replay as usize] = true;
-        }
         if call.replay.is_some() || seen.is_engine(call) {
             let frame = frames.number(call.record.call.as_str());
             slices.push((call.record.start_ns, call.record.end_ns, frame));
         }
     }
-    for (replay, _) in recording.replays.iter().zip(is_seen).filter(|(_, is_seen)| !is_seen) {
-        let record = &replay.record;
-        slices.push((record.launch_start_ns, record.launch_end_ns, frames.number("replay")));
+    for launch in recording.unseen_launches() {
+        slices.push((launch.launch_start_ns, launch.launch_end_ns, frames.number("replay")));
     }
     // Stable, so that of equal slices the outer stays first.
     slices.sort_by_key(|(start_ns, end_ns, _)| (*start_ns, Reverse(*end_ns)));
     let name = format!("thread {} (engine)", recording.header.session.engine_tid);
-    let mut profile = Profile::begin(&name, window(recording), out);
+    let mut profile = Profile::begin(&name, recording.span(), out);
     slices.iter().try_for_each(|(start_ns, end_ns, frame)| profile.slice(*frame, *start_ns, *end_ns))?;
     profile.finish()
 }

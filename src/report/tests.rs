@@ -248,7 +248,7 @@ proptest! {
         let mut reader = Reader::new(std::io::Cursor::new(&bytes)).expect("a spool");
         let report = Report::new(Recording::read(&mut reader).expect("records"));
         for step in &report.account.steps {
-            let parts: u128 = step.parts.named().iter().map(|(_, ns)| u128::from(*ns)).sum();
+            let parts: u128 = step.parts.named().iter().map(|part| u128::from(part.ns)).sum();
             prop_assert_eq!(parts, u128::from(step.parts.wall_ns));
         }
         for table in Table::ALL {
@@ -304,7 +304,7 @@ fn check_renders(report: &Report) {
         |offset_ns| Alignment { by: AlignedBy::WallClock, offset_ns, error_ns: None, wall_clock_differs_ns: offset_ns };
     let far_ns = 2 * i128::from(u64::MAX);
     let three = [(report, clock(0)), (report, clock(far_ns)), (report, clock(-far_ns))];
-    let json = chrome::write_merged_json(&three, "any", Vec::new()).expect("a trace");
+    let (json, _) = chrome::write_merged_json(&three, "any", Vec::new()).expect("a trace");
     serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
     let json = speedscope::write_json(report, Vec::new()).expect("flame graphs");
     let flames = serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");

@@ -97,6 +97,15 @@ impl TraceSource {
         self != TraceSource::Stamps
     }
 
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            TraceSource::Stamps => "stamps",
+            TraceSource::Activity => "the driver's profiling library",
+            TraceSource::Both => "stamps and the driver's profiling library",
+        }
+    }
+
     /// What it is for one step.
     pub fn of_step(self) -> NodeSources {
         NodeSources { stamps: self != TraceSource::Activity, activity: self.has_activity() }
@@ -167,6 +176,24 @@ pub struct SessionPeaks {
     pub int8_gop_s: f64,
 }
 
+impl SessionPeaks {
+    /// Whether what a step reads is in the last-level cache. A node's weights are read again one step later, when
+    /// everything that the step moves went through the caches: that, and not the node's own size, is the working set.
+    pub fn is_cached(&self, step_bytes: f64) -> bool {
+        step_bytes <= self.cache_bytes as f64
+    }
+
+    /// Reading the level that holds what a step of so many bytes reads, GB/s.
+    pub fn read_gb_s(&self, step_bytes: f64) -> f64 {
+        if self.is_cached(step_bytes) { self.cache_gb_s } else { self.memory_gb_s }
+    }
+
+    /// The faster arithmetic, 10⁹ per second: which one a kernel uses is its own choice, and nothing exceeds this one.
+    pub fn arithmetic_gop_s(&self) -> f64 {
+        self.float_gflop_s.max(self.int8_gop_s)
+    }
+}
+
 /// The same moment on the wall clock and on the monotonic clock of the stamps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockAnchor {
@@ -181,6 +208,13 @@ pub struct ClockAnchor {
     /// clock. `None` where the system has no such name.
     #[serde(default)]
     pub boot_id: Option<String>,
+}
+
+impl ClockAnchor {
+    /// A moment of the monotonic clock, or one before its begin, on the wall clock: nanoseconds since 1970.
+    pub fn unix_ns_at(&self, ns: impl Into<i128>) -> i128 {
+        i128::from(self.unix_ns) - i128::from(self.monotonic_ns) + ns.into()
+    }
 }
 
 /// Records of each kind.

@@ -5,8 +5,8 @@
 
 The reader's program is the one beside the Python that runs this. KERN_SUM.json is of `vitrum profile stats -r
 cuda_gpu_kern_sum -f json`. The reader has to count as many kernels, and to export each with times whose sums by name
-are the same to the nanosecond; nsys-ai also has to find nothing wrong, and each kernel in a range of the launching
-thread. Exits 1 if not.
+are the same to the nanosecond; nsys-ai also has to find nothing wrong, and a kernel in a range of the launching thread.
+Exits 1 if not.
 """
 import csv
 import io

@@ -8,7 +8,7 @@ use super::synthetic::{
     APPLY_NS, COPIES_NS, COPY_GAP_NS, EMIT_NS, GRAPH_GAP_NS, LAUNCH_GAP_NS, LOOP_NS, NODE_GAP_NS, PHASES_NS, Plan,
     READ_NS, options,
 };
-use super::{folder, record, record_with};
+use super::{folder, load, record, record_with, rows};
 
 /// A step's node time in a plan without overlap.
 fn nodes_ns(plan: &Plan) -> u64 {
@@ -19,13 +19,13 @@ fn nodes_ns(plan: &Plan) -> u64 {
 #[test]
 fn the_account_closes_with_known_parts() {
     let plan = Plan::default();
-    let report = Report::load(&record("account", &plan).path).expect("a report");
+    let report = load("account", &plan);
     let account = &report.account;
     assert_eq!(account.steps.len() as u64, plan.steps);
     let replay_ns = PHASES_NS[3].1;
     for (at, step) in account.steps.iter().enumerate() {
         let parts = &step.parts;
-        assert_eq!(parts.named().iter().map(|(_, ns)| ns).sum::<u64>(), parts.wall_ns, "step {}", step.step);
+        assert_eq!(parts.named().iter().map(|part| part.ns).sum::<u64>(), parts.wall_ns, "step {}", step.step);
         assert_eq!(parts.nodes_ns, nodes_ns(&plan));
         assert_eq!(parts.node_gaps_ns, (plan.step_nodes() - 2) * NODE_GAP_NS);
         assert_eq!(parts.graph_gap_ns, GRAPH_GAP_NS);
@@ -54,7 +54,7 @@ fn the_account_closes_with_known_parts() {
 #[test]
 fn overlap_counts_once() {
     let plan = Plan { overlap_ns: 500, ..Plan::default() };
-    let report = Report::load(&record("overlap-account", &plan).path).expect("a report");
+    let report = load("overlap-account", &plan);
     for node in &report.recording.nodes {
         let replay = &report.recording.replays[node.replay as usize];
         let full_ns = plan.node_ns(replay.record.graph, node.ordinal.into());
@@ -71,11 +71,7 @@ fn tables_say_what_was_played() {
     let plan = Plan::default();
     let summary = record("tables", &plan);
     let report = Report::load(&summary.path).expect("a report");
-    let table = |table| -> serde_json::Value {
-        let text = vitrum::report::stats(&report, Some(table), Format::Json);
-        serde_json::from_str(&text).expect("JSON")
-    };
-    let kernels = table(Table::KernSum);
+    let kernels = rows(&report, Table::KernSum);
     let columns: Vec<&String> = kernels[0].as_object().expect("a row").keys().collect();
     assert_eq!(
         columns,
@@ -91,15 +87,14 @@ fn tables_say_what_was_played() {
             "Name"
         ]
     );
-    let total: u64 = kernels.as_array().expect("rows").iter().map(|row| row["Total Time (ns)"].as_u64().unwrap()).sum();
+    let total: u64 = kernels.iter().map(|row| row["Total Time (ns)"].as_u64().unwrap()).sum();
     assert_eq!(total, plan.steps * nodes_ns(&plan));
     let csv = vitrum::report::stats(&report, Some(Table::KernSum), Format::Csv);
     assert!(
         csv.starts_with("Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Name\n")
     );
 
-    let nodes = table(Table::NodeSum);
-    let nodes = nodes.as_array().expect("rows");
+    let nodes = rows(&report, Table::NodeSum);
     assert_eq!(nodes.len(), 3 + 5 * plan.layers as usize);
     let row = nodes.iter().find(|row| row["Layer"] == 2 && row["Op"] == "mlp.up").expect("layer 2, mlp.up");
     let ordinal = 1 + 2 * 5 + 3;
@@ -113,7 +108,7 @@ fn tables_say_what_was_played() {
     assert!((row["GFLOP/s"].as_f64().unwrap() - 160_000.0 / node_ns as f64).abs() < 1e-9);
     assert!((row["Wait (%)"].as_f64().unwrap() - 100.0 * 100.0 / (2.0 * node_ns as f64)).abs() < 1e-9);
 
-    let steps = table(Table::StepSum);
+    let steps = rows(&report, Table::StepSum);
     assert_eq!(steps[0]["Graphs"], "forward.decode.8 + sample.plain.8");
     assert_eq!(steps[0]["Accounted"].as_u64(), Some(plan.steps));
     let all = vitrum::report::stats(&report, None, Format::Text);
@@ -124,7 +119,7 @@ fn tables_say_what_was_played() {
 
 #[test]
 fn one_sentence_says_what_dominates() {
-    let report = Report::load(&record("dominates", &Plan::default()).path).expect("a report");
+    let report = load("dominates", &Plan::default());
     let op_ns = |op: Op| -> u64 {
         let nodes = report.recording.nodes.iter().filter(|node| report.recording.info(node).place.op == op);
         nodes.map(|node| node.excl_ns).sum()

@@ -1,21 +1,16 @@
 //! Two recordings compared: what was made longer is found, with all that it is part of, and nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use vitrum::report::Report;
 use vitrum::report::diff::{Change, Diff, Level, LimitError};
 
 use super::synthetic::{Plan, header, options};
-use super::{folder, record, record_as};
+use super::{cut, folder, load, record, record_as};
 
 /// The mlp.up of layer 2, one of the forward graph's nodes.
 const LONGER: (u32, u64, u64) = (1, 14, 20_000);
-
-fn load(name: &str, plan: &Plan) -> Report {
-    Report::load(&record(name, plan).path).expect("a report")
-}
 
 fn vitrum_diff(base: &Path, new: &Path, flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vitrum"));
@@ -202,10 +197,9 @@ fn too_few_steps_say_nothing_and_a_shortfall_is_an_error() {
     let empty = record("diff-empty", &Plan { steps: 0, ..Plan::default() }).path;
     let ended = vitrum_diff(&whole, &empty, &[]);
     assert!(ended.status.success() && text(&ended.stdout).contains("only_in_one"), "{ended:?}");
-    let bytes = std::fs::read(&whole).expect("the spool");
-    let cut: PathBuf = folder("diff-cut").join("cut.vtr");
-    std::fs::write(&cut, &bytes[..bytes.len() - 1]).expect("a copy");
-    let ended = vitrum_diff(&cut, &whole, &["--fail-above", "1"]);
+    let short = folder("diff-cut").join("cut.vtr");
+    cut(&whole, |bytes| bytes - 1, &short);
+    let ended = vitrum_diff(&short, &whole, &["--fail-above", "1"]);
     let stderr = text(&ended.stderr);
     assert!(ended.status.code() == Some(1) && stderr.contains("cut.vtr: the recording was cut off"), "{stderr}");
     assert!(stderr.contains("warning: complete: no in the first recording, yes in the second"), "{stderr}");

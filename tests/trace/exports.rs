@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use serde_json::Value;
-use vitrum::report::{self, Export, Format, Report, ReportError, Table, stats};
+use vitrum::report::{self, Export, Report, ReportError, Table};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::schema::Op;
 use vitrum::trace::session::Expected;
@@ -14,7 +14,7 @@ use super::library::record_seen;
 use super::sources::{ALONE, BOTH};
 use super::synthetic::{Plan, header, options};
 use super::tables::odd_name;
-use super::{folder, record};
+use super::{cut, folder, record, rows};
 
 /// Spools of every kind that rendering has to cope with.
 fn spools(name: &str) -> Vec<(String, PathBuf)> {
@@ -28,10 +28,6 @@ fn spools(name: &str) -> Vec<(String, PathBuf)> {
         (named("alone"), record_seen(&named("alone"), &overlap, ALONE, |_| {})),
         (named("both"), record_seen(&named("both"), &overlap, BOTH, |_| {})),
     ]
-}
-
-fn rows(report: &Report, table: Table) -> Vec<Value> {
-    serde_json::from_str(&stats(report, Some(table), Format::Json)).expect("a list of rows")
 }
 
 fn int(row: &Value, column: &str) -> u64 {
@@ -223,12 +219,9 @@ fn a_database_has_steps_requests_and_the_account() {
     let spool = record("sqlite-own", &plan).path;
     let (report, database) = (Report::load(&spool).expect("a report"), database(&spool));
     let total = &report.account.total;
-    for (part, ns) in total.named().into_iter().filter(|(_, ns)| *ns > 0) {
-        assert_eq!(
-            count(&database, &format!("SELECT sum(ns) FROM vitrum_account WHERE part = '{part}'")),
-            ns,
-            "{part}"
-        );
+    for part in total.named().into_iter().filter(|part| part.ns > 0) {
+        let sum = format!("SELECT sum(ns) FROM vitrum_account WHERE part = '{}'", part.name);
+        assert_eq!(count(&database, &sum), part.ns, "{}", part.name);
     }
     assert_eq!(count(&database, "SELECT sum(ns) FROM vitrum_account"), total.wall_ns);
     assert_eq!(count(&database, "SELECT sum(nodes_ns) FROM vitrum_steps"), total.nodes_ns);
@@ -279,10 +272,9 @@ fn a_file_is_replaced_by_a_whole_one_only() {
 #[test]
 fn empty_and_cut_recordings_are_exported() {
     let whole = record("cut-exports", &Plan { steps: 300, ..Plan::default() }).path;
-    let bytes = std::fs::read(&whole).expect("the spool");
-    let cut = whole.with_extension("cut.vtr");
-    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a copy");
-    for (spool, is_empty) in [(empty_spool("empty-exports"), true), (cut, false)] {
+    let half = whole.with_extension("cut.vtr");
+    cut(&whole, |bytes| bytes / 2, &half);
+    for (spool, is_empty) in [(empty_spool("empty-exports"), true), (half, false)] {
         let nodes = Report::load(&spool).expect("a report").recording.nodes.len() as u64;
         assert_eq!(nodes == 0, is_empty);
         let database = database(&spool);

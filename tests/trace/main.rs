@@ -19,6 +19,8 @@ mod trace_json;
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+use vitrum::report::{Format, Report, Table, stats};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::session::{SessionHeader, SessionOptions, SpoolSummary};
 
@@ -47,4 +49,23 @@ fn record_as(header: &SessionHeader, plan: &Plan, options: &SessionOptions) -> S
 /// Records a plan into a test's folder.
 fn record(name: &str, plan: &Plan) -> SpoolSummary {
     record_with(plan, &options(&folder(name)))
+}
+
+/// The same, and what follows from the recording.
+fn load(name: &str, plan: &Plan) -> Report {
+    Report::load(&record(name, plan).path).expect("a report")
+}
+
+/// How much is left of recordings of so many bytes that are cut off: early, in the middle, at the last byte.
+const CUTS: [fn(usize) -> usize; 3] = [|bytes| bytes / 3, |bytes| bytes / 2, |bytes| bytes - 1];
+
+/// Copies what is left of a recording.
+fn cut(spool: &Path, left: fn(usize) -> usize, to: &Path) {
+    let bytes = std::fs::read(spool).expect("the spool");
+    std::fs::write(to, &bytes[..left(bytes.len())]).expect("a copy");
+}
+
+/// A table's rows, by the columns' names.
+fn rows(report: &Report, table: Table) -> Vec<Value> {
+    serde_json::from_str(&stats(report, Some(table), Format::Json)).expect("a list of rows")
 }

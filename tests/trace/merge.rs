@@ -9,11 +9,12 @@ use vitrum::report;
 use vitrum::report::merge::{MergeError, merge};
 use vitrum::trace::session::{SessionHeader, SessionOptions};
 
+use super::acceptance::assert_passes;
 use super::library::record_seen;
 use super::sources::BOTH;
 use super::synthetic::{Plan, START_NS, header, options};
 use super::trace_json::parse;
-use super::{folder, record, record_as, record_with};
+use super::{cut, folder, record, record_as, record_with};
 
 const MS: u64 = 1_000_000;
 
@@ -148,12 +149,7 @@ fn each_recording_is_there_as_it_is_alone() {
         assert_eq!(moved.len(), expected.len());
     }
     assert_eq!(found, events.len(), "every event is one recording's");
-    let lint = Command::new("python3")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/acceptance/lint_trace.py"))
-        .arg(&path)
-        .output()
-        .expect("python3");
-    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+    assert_passes("lint_trace.py", &[&path]);
 }
 
 #[test]
@@ -237,20 +233,37 @@ fn what_cannot_be_merged_is_refused_by_name() {
     assert_eq!(std::fs::read_dir(&dir).expect("the folder").count(), 2, "nothing half written");
 }
 
-fn vitrum_merge(files: &[&Path]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vitrum")).args(["profile", "merge"]).args(files).output().expect("the binary runs")
+#[test]
+fn a_recording_is_not_overwritten_by_what_it_is_merged_into() {
+    let (one, two) = (record("merge-over", &Plan::default()).path, record("merge-over-2", &Plan::default()).path);
+    // By the name of a trace, and as the second of two.
+    let named = folder("merge-over-named").join("two.json.gz");
+    std::fs::rename(&two, &named).expect("a move");
+    let before = std::fs::read(&named).expect("the recording");
+    let ended = vitrum_merge(&[&one, &named, Path::new("-o"), &named]);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("{} is the recording itself", named.display())), "{stderr}");
+    assert_eq!(std::fs::read(&named).expect("the recording"), before);
+}
+
+fn vitrum_merge(arguments: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vitrum"))
+        .args(["profile", "merge"])
+        .args(arguments)
+        .output()
+        .expect("the binary runs")
 }
 
 #[test]
 fn an_incomplete_or_empty_recording_is_merged_and_is_an_error() {
     let whole = record("merge-whole", &Plan::default()).path;
     let dir = folder("merge-cut");
-    let (cut, empty) = (dir.join("cut.vtr"), dir.join("empty.vtr"));
-    let bytes = std::fs::read(record("merge-to-cut", &Plan::default()).path).expect("the spool");
-    std::fs::write(&cut, &bytes[..bytes.len() - 1]).expect("a copy");
+    let (short, empty) = (dir.join("cut.vtr"), dir.join("empty.vtr"));
+    cut(&record("merge-to-cut", &Plan::default()).path, |bytes| bytes - 1, &short);
     let nothing = record_with(&Plan { steps: 0, ..Plan::default() }, &options(&folder("merge-nothing"))).path;
     std::fs::rename(nothing, &empty).expect("a move");
-    let ended = vitrum_merge(&[&whole, &cut, &empty]);
+    let ended = vitrum_merge(&[&whole, &short, &empty]);
     let (stdout, stderr) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cut.vtr: the recording was cut off") && !stderr.contains("empty.vtr"), "{stderr}");

@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use vitrum::report::html::{self, Limits};
-use vitrum::report::{Format, Report, Table, stats};
+use vitrum::report::{DeviceRange, Report, Table};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::session::SessionOptions;
 
 use super::synthetic::{Plan, header, options, play};
-use super::{folder, record, record_with};
+use super::{CUTS, cut, folder, load, record, record_with, rows};
 
 /// A page's data, read by code that shares nothing with what wrote it.
 struct Page {
@@ -95,32 +95,29 @@ fn between<'a>(text: &'a str, before: &'a str, behind: &'a str) -> impl Iterator
     text.split(before).skip(1).filter_map(move |rest| rest.split(behind).next())
 }
 
-fn table(report: &Report, table: Table) -> Value {
-    serde_json::from_str(&stats(report, Some(table), Format::Json)).expect("JSON")
-}
-
 #[test]
 fn the_page_holds_every_node_and_the_tables() {
     let plan = Plan { overlap_ns: 5, ..Plan::default() };
-    let report = Report::load(&record("page", &plan).path).expect("a report");
+    let report = load("page", &plan);
     let page = open(&page(&report, &Limits::default()));
     for name in [Table::KernSum, Table::StepSum, Table::Account, Table::Completeness] {
-        assert_eq!(page.head["tables"][name.as_str()], table(&report, name), "{}", name.as_str());
+        assert_eq!(page.head["tables"][name.as_str()], Value::Array(rows(&report, name)), "{}", name.as_str());
     }
     let places = page.head["places"].as_array().expect("places").iter();
-    let places: Vec<Vec<&Value>> =
-        places.map(|place| vec![&place["layer"], &place["op"], &place["count"], &place["total_ns"]]).collect();
-    let rows = table(&report, Table::NodeSum);
-    let rows = rows.as_array().expect("rows").iter();
-    let rows: Vec<Vec<&Value>> =
-        rows.map(|row| vec![&row["Layer"], &row["Op"], &row["Count"], &row["Total (ns)"]]).collect();
+    let places: Vec<[&Value; 6]> =
+        places.map(|place| ["layer", "op", "count", "total_ns", "p50_ns", "p99_ns"].map(|key| &place[key])).collect();
+    let rows = rows(&report, Table::NodeSum);
+    let rows: Vec<[&Value; 6]> = rows
+        .iter()
+        .map(|row| ["Layer", "Op", "Count", "Total (ns)", "P50 (ns)", "P99 (ns)"].map(|key| &row[key]))
+        .collect();
     assert_eq!(places, rows);
     // Every node is where the recording has it.
     let (gaps, durations) = (page.column("node.gap_ns"), page.column("node.ns"));
     let (ordinals, overlaps) = (page.column("node.ordinal"), page.column("node.overlap_ns"));
     let recording = &report.recording;
     assert_eq!(durations.len() as u64, plan.steps * plan.step_nodes());
-    let base_ns = recording.window().expect("a window").0;
+    let base_ns = recording.span().0;
     let mut end = 0;
     for (at, node) in recording.nodes.iter().enumerate() {
         let start = end + gaps[at];
@@ -131,13 +128,25 @@ fn the_page_holds_every_node_and_the_tables() {
     }
     assert!(overlaps.iter().sum::<i64>() > 0);
     assert_eq!(page.column("replay.nodes").iter().sum::<i64>(), durations.len() as i64);
+    // So are the steps and layers that they make up.
+    let ranges = |what: &str| {
+        let [numbers, starts, lengths] =
+            [what, "start", "ns"].map(|name| page.column(&format!("{what}_range.{name}")).to_vec());
+        let starts = starts.into_iter().map(|start| start as u64 + base_ns);
+        let lengths = lengths.into_iter().map(|ns| ns as u64);
+        numbers.into_iter().map(|number| number as u64).zip(starts).zip(lengths).collect::<Vec<_>>()
+    };
+    let of = |range: &DeviceRange| ((range.layer.unwrap_or(range.step), range.start_ns), range.end_ns - range.start_ns);
+    let [steps, layers] = [DeviceRange::steps, DeviceRange::layers].map(|of| of(recording, &recording.replays));
+    assert_eq!(ranges("step"), steps.iter().map(of).collect::<Vec<_>>());
+    assert_eq!(ranges("layer"), layers.iter().map(of).collect::<Vec<_>>());
     assert_eq!(page.head["left_out"], Value::Array(Vec::new()));
 }
 
 #[test]
 fn bars_and_requests_are_what_was_played() {
     let plan = Plan::default();
-    let report = Report::load(&record("page-bars", &plan).path).expect("a report");
+    let report = load("page-bars", &plan);
     let page = open(&page(&report, &Limits::default()));
     let bars = page.head["bars"].as_array().expect("bars");
     assert_eq!(bars.iter().map(|bar| text(&bar["name"])).collect::<Vec<_>>(), ["all steps", "decode rows only"]);
@@ -193,17 +202,15 @@ fn names_are_text_and_only_the_pages_scripts_may_run() {
 
 #[test]
 fn recordings_that_lack_something_are_shown_as_far_as_they_go() {
-    let empty = Report::load(&record("page-empty", &Plan { steps: 0, ..Plan::default() }).path).expect("a report");
+    let empty = load("page-empty", &Plan { steps: 0, ..Plan::default() });
     let shown = open(&page(&empty, &Limits::default()));
     assert!(shown.column("node.ns").is_empty() && shown.column("step.start").is_empty());
     assert_eq!(shown.head["completeness"]["complete"], true);
     let path = record("page-cut", &Plan::default()).path;
-    let bytes = std::fs::read(&path).expect("a spool");
-    let dir = folder("page-cuts");
-    for cut in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
-        let path = dir.join(format!("{cut}.vtr"));
-        std::fs::write(&path, &bytes[..cut]).expect("a copy");
-        let report = Report::load(&path).expect("a report");
+    let half_there = folder("page-cuts").join("cut.vtr");
+    for left in CUTS {
+        cut(&path, left, &half_there);
+        let report = Report::load(&half_there).expect("a report");
         let shown = open(&page(&report, &Limits::default()));
         assert_eq!(shown.head["completeness"]["truncated"], true);
         assert!(text(&shown.head["completeness_text"]).contains("cut off"));
@@ -222,11 +229,13 @@ fn recordings_that_lack_something_are_shown_as_far_as_they_go() {
 #[test]
 fn what_is_left_out_is_said() {
     let plan = Plan::default();
-    let report = Report::load(&record("page-limits", &plan).path).expect("a report");
+    let report = load("page-limits", &plan);
     let limits = Limits { nodes: 30, steps: 7, spans: 9, members: 5, requests: 1 };
     let shown = open(&page(&report, &limits));
     // The limit is between the second replay's end and the third's.
     assert_eq!(shown.column("node.ns").len() as u64, plan.step_nodes());
+    assert_eq!(shown.column("step_range.step"), [plan.first_step as i64]);
+    assert_eq!(shown.column("layer_range.ns").len(), plan.layers as usize);
     let lengths = ["step.start", "span.ns", "member.rows", "request.id"].map(|name| shown.column(name).len());
     assert_eq!(lengths, [7, 9, 5, 1]);
     let said: Vec<&str> = shown.head["left_out"].as_array().expect("sentences").iter().map(text).collect();
@@ -234,7 +243,7 @@ fn what_is_left_out_is_said() {
     let nodes = plan.steps * plan.step_nodes();
     assert!(said[4].starts_with(&format!("The timeline holds the first {} of {nodes} node times.", plan.step_nodes())));
     // Tables are of everything all the same.
-    assert_eq!(shown.head["tables"]["account"], table(&report, Table::Account));
+    assert_eq!(shown.head["tables"]["account"], Value::Array(rows(&report, Table::Account)));
 }
 
 #[test]
@@ -250,15 +259,15 @@ fn the_command_writes_a_page_beside_the_recording_and_fails_for_one_that_is_not_
     let written = std::fs::read_to_string(&page).expect("a page");
     assert_eq!(
         open(&written).head["tables"]["account"],
-        table(&Report::load(&path).expect("a report"), Table::Account)
+        Value::Array(rows(&Report::load(&path).expect("a report"), Table::Account))
     );
-    let bytes = std::fs::read(&path).expect("a spool");
-    let cut = path.with_file_name("cut.vtr");
-    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a copy");
+    let half = path.with_file_name("half.vtr");
+    cut(&path, |bytes| bytes / 2, &half);
     let other = path.with_file_name("other.html");
-    let output = vitrum(&[&cut, Path::new("-o"), &other]);
+    let output = vitrum(&[&half, Path::new("-o"), &other]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cut off") && other.exists());
+    let bytes = std::fs::read(&path).expect("the recording");
     let output = vitrum(&[&path, Path::new("-o"), &path]);
     assert!(!output.status.success() && std::fs::read(&path).expect("the recording") == bytes);
     let nowhere = path.with_file_name("no-such-folder").join("a.html");
@@ -270,7 +279,7 @@ fn the_command_writes_a_page_beside_the_recording_and_fails_for_one_that_is_not_
 fn half_a_million_nodes_are_a_small_page_soon() {
     let rest = std::time::Duration::from_millis(4);
     let plan = Plan { layers: 30, steps: 3_270, rest, ..Plan::default() };
-    let report = Report::load(&record("page-large", &plan).path).expect("a report");
+    let report = load("page-large", &plan);
     assert_eq!(report.recording.nodes.len() as u64, 500_310);
     let begin = std::time::Instant::now();
     let page = page(&report, &Limits::default());

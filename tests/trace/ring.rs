@@ -64,7 +64,7 @@ fn a_ring_filled_many_times_has_the_last_steps_and_its_account_closes() {
     assert_eq!(account.steps.len() as u64, end - from);
     assert_eq!(account.unaccounted, report::Unaccounted::default());
     for step in &account.steps {
-        assert_eq!(step.parts.named().iter().map(|(_, ns)| ns).sum::<u64>(), step.parts.wall_ns);
+        assert_eq!(step.parts.named().iter().map(|part| part.ns).sum::<u64>(), step.parts.wall_ns);
     }
     assert!(report.completeness.trimmed <= 2 * plan.step_nodes(), "{:?}", report.completeness);
 }
@@ -211,6 +211,9 @@ fn a_replay_whose_begin_was_overwritten_is_not_half_there() {
     assert!(!all.complete && all.invalid > 0, "what is no time is not forgiven: {all:?}");
     assert_eq!(all.invalid, summary.invalid);
     assert_eq!(all.expected, Some(all.received + all.overwritten + all.trimmed + all.invalid), "{all:?}");
+    let text =
+        format!("of {nodes} node times, and {} were overwritten, as was asked for", all.overwritten + all.trimmed);
+    assert!(all.to_string().starts_with("the recording is incomplete: ") && all.to_string().ends_with(&text), "{all}");
     let numbers: Vec<u64> = report.recording.replays.iter().map(|replay| replay.record.replay).collect();
     let from = all.whole_from_step.expect("it went round");
     assert!(numbers.iter().copied().eq(from..=replays), "{from}: {numbers:?}");
@@ -243,6 +246,8 @@ fn a_ring_that_nobody_closed_says_what_is_whole() {
     assert!(report.recording.steps.iter().map(|step| step.step).eq(from..=last_step));
     // Nothing was dropped, so all that was ever recorded is known.
     assert_eq!(all.received + all.trimmed + all.overwritten, plan.steps * plan.step_nodes(), "{all:?}");
+    let text = format!("and {} were overwritten, as was asked for", all.overwritten + all.trimmed);
+    assert!(all.to_string().starts_with("the recording was cut off: ") && all.to_string().ends_with(&text), "{all}");
     let text = report::stats(&report, Some(Table::Completeness), Format::Text);
     assert!(text.contains("TRUNCATED") && text.contains("KEPT THE LAST"), "{text}");
 }

@@ -6,22 +6,18 @@ use vitrum::report::{Format, Report, Table, stats};
 use vitrum::trace::session::TraceSource;
 
 use super::library::{LIBRARY, Library, record_seen};
-use super::record;
 use super::synthetic::{COPIES_NS, Plan};
+use super::{load, rows};
 
 pub(crate) const ALONE: Library = Library { source: TraceSource::Activity, offset_ns: 0, hides_overlap: false };
 /// As far as its times lie behind the stamps'.
 pub(crate) const OFFSET_NS: u64 = 250;
 pub(crate) const BOTH: Library = Library { source: TraceSource::Both, offset_ns: OFFSET_NS, hides_overlap: true };
 
-fn table(report: &Report, table: Table) -> Vec<Value> {
-    serde_json::from_str(&stats(report, Some(table), Format::Json)).expect("a list of rows")
-}
-
 #[test]
 fn the_activity_alone_says_what_the_stamps_say() {
     let plan = Plan { overlap_ns: 500, ..Plan::default() };
-    let stamps = Report::load(&record("alone-stamps", &plan).path).expect("a report");
+    let stamps = load("alone-stamps", &plan);
     let alone = Report::load(&record_seen("alone", &plan, ALONE, |_| {})).expect("a report");
     assert!(alone.completeness.complete, "{:?}", alone.completeness);
     let activity = alone.completeness.activity.as_ref().expect("a source");
@@ -40,17 +36,17 @@ fn the_activity_alone_says_what_the_stamps_say() {
     assert_eq!(alone.account.total, stamps.account.total);
     assert_eq!(alone.account.steps, stamps.account.steps);
     for same in [Table::KernSum, Table::StepSum, Table::Account] {
-        assert_eq!(table(&alone, same), table(&stamps, same), "{}", same.as_str());
+        assert_eq!(rows(&alone, same), rows(&stamps, same), "{}", same.as_str());
     }
     assert!(alone.recording.seen.nodes.is_empty(), "no node stands twice in memory");
     assert_eq!(SourceComparison::of(&alone.recording), None);
-    assert!(table(&alone, Table::SourceSum).is_empty());
+    assert!(rows(&alone, Table::SourceSum).is_empty());
 }
 
 #[test]
 fn overlap_that_the_library_hides_is_said() {
     let plan = Plan { overlap_ns: 500, ..Plan::default() };
-    let stamps = Report::load(&record("both-stamps", &plan).path).expect("a report");
+    let stamps = load("both-stamps", &plan);
     let both = Report::load(&record_seen("both", &plan, BOTH, |_| {})).expect("a report");
     assert!(both.completeness.complete, "{:?}", both.completeness);
     let activity = both.completeness.activity.as_ref().expect("a source");
@@ -59,7 +55,7 @@ fn overlap_that_the_library_hides_is_said() {
     assert_eq!(both.recording.nodes, stamps.recording.nodes, "the nodes are the stamps");
     assert_eq!(both.account.total, stamps.account.total);
 
-    let rows = table(&both, Table::SourceSum);
+    let rows = rows(&both, Table::SourceSum);
     assert_eq!(rows.len(), 3 + 5 * plan.layers as usize);
     let columns: Vec<&String> = rows[0].as_object().expect("a row").keys().collect();
     assert_eq!(
@@ -121,7 +117,7 @@ fn calls_and_copies_have_the_tables_of_nsys() {
         csv.starts_with("Time (%),Total Time (ns),Num Calls,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Name\n"),
         "{csv}"
     );
-    let calls = table(&report, Table::ApiSum);
+    let calls = rows(&report, Table::ApiSum);
     let of = |rows: &[Value], column: &str, name: &str| -> Value {
         rows.iter().find(|row| row[column] == name).unwrap_or_else(|| panic!("{name} in {rows:?}")).clone()
     };
@@ -138,7 +134,7 @@ fn calls_and_copies_have_the_tables_of_nsys() {
         csv.starts_with("Time (%),Total Time (ns),Count,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Operation\n"),
         "{csv}"
     );
-    let copies = table(&report, Table::MemTimeSum);
+    let copies = rows(&report, Table::MemTimeSum);
     let up = of(&copies, "Operation", "[CUDA memcpy Host-to-Device]");
     assert_eq!(up["Count"].as_u64(), Some(2 * plan.steps), "as the library saw them");
     assert_eq!(up["Total Time (ns)"].as_u64(), Some(plan.steps * COPIES_NS[0]));
@@ -146,9 +142,9 @@ fn calls_and_copies_have_the_tables_of_nsys() {
     assert_eq!(fills["Total Time (ns)"].as_u64(), Some(plan.steps * 50));
     assert_eq!(copies.len(), 3);
 
-    let stamps = Report::load(&record("nsys-stamps", &plan).path).expect("a report");
-    assert!(table(&stamps, Table::ApiSum).is_empty());
-    let copies = table(&stamps, Table::MemTimeSum);
+    let stamps = load("nsys-stamps", &plan);
+    assert!(rows(&stamps, Table::ApiSum).is_empty());
+    let copies = rows(&stamps, Table::MemTimeSum);
     let up = of(&copies, "Operation", "[CUDA memcpy Host-to-Device]");
     assert_eq!(up["Count"].as_u64(), Some(plan.steps), "as the device stamped them");
     assert_eq!(of(&copies, "Operation", "[CUDA memcpy Device-to-Host]")["Avg (ns)"].as_f64(), Some(303.0));

@@ -13,19 +13,11 @@ use vitrum::trace::session::Expected;
 use super::library::record_seen;
 use super::sources::{ALONE, BOTH};
 use super::synthetic::{COPIES_NS, PHASES_NS, Plan, header, options};
-use super::{folder, record};
+use super::{cut, folder, load, record, rows};
 
 /// A name that has everything that some format needs escaped.
 pub(crate) fn odd_name() -> String {
     format!("void k<\"a\\b\", 'c'>\n\t\r\u{1}\u{1b}[31m\u{7f}\0 é 漢 😀 \u{fffd} </script> {}", "x".repeat(4096))
-}
-
-fn rows(report: &Report, table: Table) -> Vec<Value> {
-    serde_json::from_str(&stats(report, Some(table), Format::Json)).expect("a list of rows")
-}
-
-fn load(name: &str, plan: &Plan) -> Report {
-    Report::load(&record(name, plan).path).expect("a report")
 }
 
 /// Sums of a column by another.
@@ -223,21 +215,20 @@ fn empty_and_cut_recordings_have_tables() {
     let empty = Report::load(&recorder.stop(Expected::default()).expect("a summary").path).expect("a report");
     let plan = Plan { steps: 300, ..Plan::default() };
     let whole = record("cut-tables", &plan).path;
-    let bytes = std::fs::read(&whole).expect("the spool");
-    let cut = whole.with_extension("cut.vtr");
-    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a copy");
-    let cut = Report::load(&cut).expect("a report");
-    assert!(cut.completeness.truncated);
+    let half = whole.with_extension("cut.vtr");
+    cut(&whole, |bytes| bytes / 2, &half);
+    let half = Report::load(&half).expect("a report");
+    assert!(half.completeness.truncated);
     for table in [Table::GpuTrace, Table::NvtxSum, Table::RequestSum] {
         assert_eq!(rows(&empty, table), Vec::<Value>::new(), "{table:?}");
         assert_eq!(csv(&stats(&empty, Some(table), Format::Csv)).len(), 1, "{table:?}");
-        let found = rows(&cut, table);
+        let found = rows(&half, table);
         assert!(!found.is_empty(), "{table:?}");
-        assert_eq!(csv(&stats(&cut, Some(table), Format::Csv)).len(), 1 + found.len(), "{table:?}");
+        assert_eq!(csv(&stats(&half, Some(table), Format::Csv)).len(), 1 + found.len(), "{table:?}");
     }
     assert_eq!(
-        rows(&cut, Table::GpuTrace).iter().filter(|row| !row["Op"].is_null()).count(),
-        cut.recording.nodes.len()
+        rows(&half, Table::GpuTrace).iter().filter(|row| !row["Op"].is_null()).count(),
+        half.recording.nodes.len()
     );
 }
 

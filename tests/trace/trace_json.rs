@@ -9,7 +9,7 @@ use serde_json::Value;
 use vitrum::report;
 
 use super::synthetic::{COPIES_NS, Plan, START_NS};
-use super::{folder, record};
+use super::{CUTS, cut, folder, record};
 
 /// Parses a gzipped trace.
 pub(crate) fn parse(path: &Path) -> Value {
@@ -147,12 +147,11 @@ fn any_name_is_a_name() {
 fn a_cut_spool_renders_what_it_holds() {
     let plan = Plan { steps: 300, ..Plan::default() };
     let summary = record("cut", &plan);
-    let bytes = std::fs::read(&summary.path).expect("the spool");
     let dir = folder("cut-copies");
     let mut received = Vec::new();
-    for cut in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
-        let path = dir.join(format!("cut.{cut}.vtr"));
-        std::fs::write(&path, &bytes[..cut]).expect("a copy");
+    for (at, left) in CUTS.into_iter().enumerate() {
+        let path = dir.join(format!("cut.{at}.vtr"));
+        cut(&summary.path, left, &path);
         let rendered = report::render(&path).expect("a trace");
         let trace = parse(&rendered.files[0]);
         assert!(rendered.completeness.truncated && !rendered.completeness.complete);
@@ -162,7 +161,7 @@ fn a_cut_spool_renders_what_it_holds() {
         received.push(rendered.nodes);
     }
     assert!(0 < received[0] && received[0] < received[1] && received[1] < received[2], "{received:?}");
-    let mut damaged = bytes;
+    let mut damaged = std::fs::read(&summary.path).expect("the spool");
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     let path = dir.join("damaged.1.vtr");

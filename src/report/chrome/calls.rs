@@ -4,19 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::engine::{HostSlice, write_slice};
+use super::events::Events;
 use super::host::{name_lane, name_process};
-use super::json::{Events, Json};
-use super::lanes::{Lanes, Nesting};
-use super::layout::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Layout};
+use super::lanes::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Lanes, Nesting};
+use crate::report::json::Json;
+use crate::report::layout::Layout;
 use crate::report::{Call, Recording};
-
-/// The correlation of a call and of what the device did for it.
-pub(in crate::report) fn correlation(recording: &Recording, call: &Call, layout: &Layout) -> u64 {
-    match call.replay {
-        Some(replay) => layout.correlation(recording.replays[replay as usize].record.replay),
-        None => layout.call_correlation(call.record.correlation),
-    }
-}
 
 /// For each call, whether a copy in the file is its.
 pub(super) fn has_copies(recording: &Recording) -> Vec<bool> {

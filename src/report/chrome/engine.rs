@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::io::{self, Write};
 
-use super::calls::correlation;
+use super::events::Events;
 use super::host::name_lane;
-use super::json::{Events, Json};
-use super::lanes::{Lanes, Nesting};
-use super::layout::{ENGINE_OVERLAP_TID, Layout};
+use super::lanes::{ENGINE_OVERLAP_TID, Lanes, Nesting};
 use super::nodes::step_args;
+use crate::report::json::Json;
+use crate::report::layout::Layout;
 use crate::report::{Call, Recording, Replay, Report};
 use crate::trace::schema::{HostSpan, StepRecord};
 
@@ -135,7 +135,7 @@ pub(super) fn write_slice<W: Write>(
             arrow = has_work.then_some(correlation);
         }
         HostSlice::Call(call, has_copies) => {
-            let correlation = correlation(recording, call, layout);
+            let correlation = layout.call_correlation(call, recording);
             out.raw(r#""correlation":"#).int(correlation);
             if call.record.status != 0 {
                 out.raw(r#","status":"#).int(call.record.status.into());

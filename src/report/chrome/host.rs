@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::json::{Events, Json};
-use super::layout::{LAYERS_TID, Layout, STEPS_TID, STREAM};
+use super::events::Events;
+use super::lanes::{LAYERS_TID, STEPS_TID};
+use crate::report::json::Json;
+use crate::report::layout::{Layout, STREAM};
 use crate::report::{Recording, Report};
 
 /// Names of processes and lanes: the file's first events.

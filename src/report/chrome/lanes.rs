@@ -1,6 +1,17 @@
 //! Lanes: no two slices of one lane overlap partly, because Perfetto drops the second of such a pair, for 1 ns of
 //! overlap too. What does not fit a lane goes to the next.
 
+/// The tids of the lanes above the nodes.
+pub(super) const STEPS_TID: u64 = 1_000;
+pub(super) const LAYERS_TID: u64 = 1_001;
+/// The tid of the second lane of overlapping nodes; further ones follow.
+pub(super) const OVERLAP_TID: u64 = 2_000;
+/// The tid of the second lane of the engine's thread, above any of the operating system.
+pub(super) const ENGINE_OVERLAP_TID: u64 = 10_000_000;
+/// The tid of the first lane of calls that have none of their own: on a thread whose number is none of the operating
+/// system's, or beside calls that they overlap.
+pub(super) const CALL_LANES_TID: u64 = 20_000_000;
+
 /// How slices of one lane may lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nesting {

@@ -9,79 +9,63 @@
 //! Of several recordings, pids, streams, correlations and graph ids are moved apart, always: HTA takes nodes of one
 //! stream for one device's, and joins what has one correlation.
 
-pub(super) mod calls;
-pub(super) mod copies;
+mod calls;
+mod copies;
 mod engine;
+mod events;
 mod host;
-pub(super) mod json;
 mod lanes;
-mod layout;
-pub(super) mod nodes;
+mod nodes;
 mod requests;
 mod tail;
 
-use std::io::{self, BufWriter, Write};
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
-use self::json::{Events, Json};
-pub(super) use self::layout::{DEVICE, Layout, STREAM};
-pub use self::layout::{Pids, Placement};
+use self::events::Events;
+use super::json::Json;
+use super::layout::{Layout, Placement};
 use super::{Alignment, Report, ReportError, output};
 
 /// Writes the trace of a recording, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one
 /// only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    write_file(&alone(report), path)
+    output::maybe_gzipped(path, |out| write_json(report, &name_of(path), out).map(drop))
 }
 
 /// Writes the trace of several recordings in the same way, each with how its clock is put on the first one's. Says
 /// where each stands in the file.
 pub fn write_merged(reports: &[(&Report, Alignment)], path: &Path) -> Result<Vec<Placement>, ReportError> {
-    let parts = merged(reports);
-    write_file(&parts, path)?;
-    Ok(parts.iter().filter_map(|part| part.layout.placement(&part.report.recording)).collect())
+    output::maybe_gzipped(path, |out| write_merged_json(reports, &name_of(path), out).map(|(_, placements)| placements))
 }
 
 /// Writes the trace of a recording as plain JSON, and returns what it wrote to.
 pub fn write_json<W: Write>(report: &Report, trace_name: &str, out: W) -> io::Result<W> {
-    write_parts(&alone(report), trace_name, out)
+    write_parts(&[Part { report, layout: Layout::alone(&report.recording) }], trace_name, out)
 }
 
-/// Writes the trace of several recordings as plain JSON, and returns what it wrote to.
-pub fn write_merged_json<W: Write>(reports: &[(&Report, Alignment)], trace_name: &str, out: W) -> io::Result<W> {
-    write_parts(&merged(reports), trace_name, out)
+/// Writes the trace of several recordings as plain JSON, and returns what it wrote to, and where each stands in it.
+pub(super) fn write_merged_json<W: Write>(
+    reports: &[(&Report, Alignment)],
+    trace_name: &str,
+    out: W,
+) -> io::Result<(W, Vec<Placement>)> {
+    let recordings: Vec<_> = reports.iter().map(|(report, alignment)| (&report.recording, alignment.clone())).collect();
+    let layouts = Layout::merged(&recordings).into_iter();
+    let parts: Vec<_> = reports.iter().zip(layouts).map(|((report, _), layout)| Part { report, layout }).collect();
+    let out = write_parts(&parts, trace_name, out)?;
+    Ok((out, parts.iter().filter_map(|part| part.layout.placement(&part.report.recording)).collect()))
+}
+
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// A recording with its place in the file.
 struct Part<'a> {
     report: &'a Report,
     layout: Layout,
-}
-
-fn alone(report: &Report) -> [Part<'_>; 1] {
-    [Part { report, layout: Layout::alone(&report.recording) }]
-}
-
-fn merged<'a>(reports: &[(&'a Report, Alignment)]) -> Vec<Part<'a>> {
-    let recordings: Vec<_> = reports.iter().map(|(report, alignment)| (&report.recording, alignment.clone())).collect();
-    let layouts = Layout::merged(&recordings).into_iter();
-    reports.iter().zip(layouts).map(|((report, _), layout)| Part { report, layout }).collect()
-}
-
-fn write_file(parts: &[Part<'_>], path: &Path) -> Result<(), ReportError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    output::whole(path, |file| {
-        let is_zipped = path.extension().is_some_and(|extension| extension == "gz");
-        let out = BufWriter::with_capacity(1 << 20, file);
-        let mut out = match is_zipped {
-            true => write_parts(parts, &name, GzEncoder::new(out, Compression::new(1)))?.finish()?,
-            false => write_parts(parts, &name, out)?,
-        };
-        out.flush()
-    })
 }
 
 fn write_parts<W: Write>(parts: &[Part<'_>], trace_name: &str, out: W) -> io::Result<W> {
@@ -121,6 +105,5 @@ fn head<W: Write>(parts: &[Part<'_>], events: &mut Events<W>) {
 /// The wall clock's time where the file's is 0: by the first recording's clocks.
 fn base_unix_ns(parts: &[Part<'_>]) -> i128 {
     let Some(Part { report, layout }) = parts.first() else { return 0 };
-    let clock = &report.recording.header.session.clock;
-    (layout.zero_ns + i128::from(clock.unix_ns) - i128::from(clock.monotonic_ns)).max(0)
+    report.recording.header.session.clock.unix_ns_at(layout.zero_ns).max(0)
 }

@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use super::copies;
-use super::json::{Events, Json};
-use super::lanes::{Lanes, Nesting};
-use super::layout::{LAYERS_TID, Layout, OVERLAP_TID, STEPS_TID, STREAM};
+use super::events::Events;
+use super::lanes::{LAYERS_TID, Lanes, Nesting, OVERLAP_TID, STEPS_TID};
+use crate::report::copies::by_start;
+use crate::report::json::Json;
+use crate::report::layout::{CONTEXT, Layout, STREAM};
 use crate::report::{DeviceRange, NodeTime, Recording, Replay, Report, SeenNode};
 use crate::trace::schema::{Cost, GraphTable, LaunchFacts, NodeInfo, StepSizes};
 
@@ -24,11 +26,6 @@ struct NodeText<'a> {
     cost: &'a Cost,
 }
 
-/// Kineto's `graph node id` is unique over all graphs: PyTorch's tools look nodes up by it alone.
-pub(in crate::report) fn graph_node_id(layout: &Layout, graph: &GraphTable, ordinal: usize) -> u64 {
-    layout.graph_id(graph.id) << 32 | ordinal as u64
-}
-
 fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a NodeInfo) -> NodeText<'a> {
     let mut head = Vec::new();
     head.raw(r#"{"ph":"X","cat":"kernel","name":"#).string(&info.kernel);
@@ -38,7 +35,7 @@ fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a 
         write_launch(facts, &mut place);
     }
     place.raw(r#","graph id":"#).int(layout.graph_id(graph.id));
-    place.raw(r#","graph node id":"#).int(graph_node_id(layout, graph, ordinal));
+    place.raw(r#","graph node id":"#).int(layout.graph_node_id(graph, ordinal));
     place.raw(r#","layer":"#).raw(&info.place.layer.to_string());
     place.raw(r#","op":"#).string(info.place.op.as_str());
     NodeText { head, place, cost: &info.cost }
@@ -74,7 +71,8 @@ struct ReplayText {
 fn replay_text(recording: &Recording, replay: &Replay, layout: &Layout) -> ReplayText {
     let record = &replay.record;
     let mut stream = Vec::new();
-    stream.raw(r#","args":{"device":"#).int(layout.device).raw(r#","context":1,"stream":"#).int(layout.stream);
+    stream.raw(r#","args":{"device":"#).int(layout.device).raw(r#","context":"#).int(CONTEXT);
+    stream.raw(r#","stream":"#).int(layout.stream);
     stream.raw(r#","correlation":"#).int(layout.correlation(record.replay));
     let mut text = Vec::new();
     text.raw(r#","step":"#).int(record.step).raw(r#","replay":"#).int(record.replay).raw(r#","excl_us":"#);
@@ -89,7 +87,7 @@ fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Ev
         .collect();
     let mut lanes = Lanes::new(Nesting::Disjoint);
     let mut current: Option<(u32, ReplayText)> = None;
-    let mut copies = copies::by_start(recording, layout).into_iter().peekable();
+    let mut copies = by_start(recording, layout).into_iter().peekable();
     for at in &recording.nodes_by_start {
         let node = &recording.nodes[*at as usize];
         while let Some(copy) = copies.next_if(|copy| copy.start_ns <= node.start_ns) {
@@ -161,7 +159,9 @@ fn write_seen(seen: &SeenNode, layout: &Layout, out: &mut Vec<u8>) {
 
 /// Layers and steps, on lanes that carry no stream, device or correlation.
 fn write_ranges<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    for (ranges, tid) in [(DeviceRange::layers(recording), LAYERS_TID), (DeviceRange::steps(recording), STEPS_TID)] {
+    let replays = &recording.replays;
+    let (layers, steps) = (DeviceRange::layers(recording, replays), DeviceRange::steps(recording, replays));
+    for (ranges, tid) in [(layers, LAYERS_TID), (steps, STEPS_TID)] {
         for range in ranges {
             let out = events.event()?;
             out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#);

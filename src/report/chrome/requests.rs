@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::json::{Events, Json};
+use super::events::Events;
 use super::lanes::{Lanes, Nesting};
-use super::layout::Layout;
+use crate::report::json::Json;
+use crate::report::layout::Layout;
 use crate::report::{Life, Recording};
 
 pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::json::{Events, Json};
+use super::events::Events;
 use super::{Part, Placement};
+use crate::report::json::Json;
 use crate::report::stats::SourceComparison;
 use crate::report::{Account, Completeness, Perturbation};
 use crate::trace::schema::GraphTable;

@@ -6,7 +6,7 @@ use super::shift::EXECUTIONS_MIN;
 use crate::report::perturbation::median;
 use crate::report::{Cell, Report, Sheet};
 use crate::trace::schema::{GraphKey, StepSizes};
-use crate::trace::session::{Granularity, TraceSource};
+use crate::trace::session::Granularity;
 
 /// Sizes of steps that differ by more make times differ.
 const LOAD_DIFFERS: f64 = 0.1;
@@ -62,7 +62,7 @@ pub(super) fn properties(base: &Report, new: &Report) -> Vec<Property> {
         property("kind", unlike, &|report| report.recording.header.session.device.kind.clone()),
         property("isa", unlike, &|report| report.recording.header.session.device.isa.clone()),
         property("workers", unlike, &|report| report.recording.header.session.device.workers.to_string()),
-        property("nodes timed by", unlike, &|report| source(report.recording.header.session.sources.used).into()),
+        property("nodes timed by", unlike, &|report| report.recording.header.session.sources.used.words().into()),
         property("a record is of a", unlike, &|report| granularity(report.recording.header.granularity).into()),
         property("steps are chosen", matters, &|report| yes(!report.recording.header.window.is_unbroken())),
         property("profiling library", matters, &|report| {
@@ -85,14 +85,6 @@ fn granularity(granularity: Granularity) -> &'static str {
 
 fn yes(is: bool) -> String {
     (if is { "yes" } else { "no" }).into()
-}
-
-fn source(source: TraceSource) -> &'static str {
-    match source {
-        TraceSource::Stamps => "stamps",
-        TraceSource::Activity => "the driver's profiling library",
-        TraceSource::Both => "stamps, beside the driver's profiling library",
-    }
 }
 
 /// What has to be said before any number.

@@ -155,9 +155,7 @@ impl<'a> Diff<'a> {
             Some(level) => vec![sheets::rows(level, &self.rows(level), usize::MAX)],
             None => self.sheets(if format == Format::Text { sheets::ROWS_SHOWN } else { usize::MAX }),
         };
-        let mut text = Vec::new();
-        sheet::write(sheets.into_iter().map(Printed::Sheet), format, &mut text).expect("memory takes all");
-        String::from_utf8_lossy(&text).into_owned()
+        sheet::print(sheets.into_iter().map(Printed::Sheet), format)
     }
 
     fn sheets(&self, rows_max: usize) -> Vec<Sheet> {

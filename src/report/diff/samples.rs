@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::report::Report;
+use crate::report::{Report, model};
 use crate::trace::schema::{GraphKey, GraphTable, NodeInfo, Op};
 
 /// What the rows of a table are.
@@ -81,7 +81,7 @@ pub struct Key {
 impl Key {
     /// The graphs' names.
     pub fn graphs(&self) -> String {
-        self.graphs.iter().map(GraphKey::to_string).collect::<Vec<_>>().join(" + ")
+        model::names(&self.graphs)
     }
 }
 
@@ -119,11 +119,7 @@ impl Samples {
 
 /// Steps that have an account, by the graphs that they replayed.
 fn steps(report: &Report) -> Samples {
-    let recording = &report.recording;
-    let mut graphs: BTreeMap<u64, Vec<GraphKey>> = BTreeMap::new();
-    for replay in &recording.replays {
-        graphs.entry(replay.record.step).or_default().push(recording.graphs[replay.graph].key);
-    }
+    let graphs = report.recording.graphs_by_step();
     let mut samples = Samples::default();
     for step in &report.account.steps {
         let Some(graphs) = graphs.get(&step.step) else { continue };

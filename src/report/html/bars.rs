@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::report::{Parts, Recording, Report};
+use crate::report::{Part, PartKind, Parts, Recording, Report};
 use crate::trace::schema::Op;
 use crate::trace::window::Stage;
 
@@ -19,18 +19,9 @@ pub(super) struct Bar {
     parts: Vec<Part>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Part {
-    name: &'static str,
-    /// What it is a kind of: `node`, `copy`, `gap`, `host`, `unattributed`.
-    kind: &'static str,
-    ns: u64,
-}
-
 /// A bar for all accounted steps, and one for each kind that there is.
-pub(super) fn bars(report: &Report) -> Vec<Bar> {
+pub(super) fn bars(report: &Report, op_sums: &[OpSums]) -> Vec<Bar> {
     let recording = &report.recording;
-    let op_sums = op_sums(recording);
     let bar = |name, only: Option<Stage>| {
         let (mut steps, mut parts, mut ops) = (0, Parts::default(), OpSums::default());
         for account in &report.account.steps {
@@ -69,31 +60,19 @@ pub(super) fn op_sums(recording: &Recording) -> Vec<OpSums> {
 
 fn named(parts: &Parts, ops: &OpSums) -> Vec<Part> {
     let mut named = Vec::new();
-    for (name, ns) in parts.named() {
-        if name == "nodes" {
-            let shares = shares(ns, ops);
-            let other_ns = ns - shares.iter().sum::<u64>();
-            named.extend(Op::RECORDED.into_iter().zip(shares).map(|(op, ns)| Part {
-                name: op.as_str(),
-                kind: "node",
-                ns,
-            }));
-            named.push(Part { name: "nodes of no op", kind: "node", ns: other_ns });
+    for part in parts.named() {
+        if part.kind == PartKind::Node {
+            let shares = shares(part.ns, ops);
+            let other_ns = part.ns - shares.iter().sum::<u64>();
+            let by_op = Op::RECORDED.into_iter().zip(shares).map(|(op, ns)| Part { name: op.as_str(), ns, ..part });
+            named.extend(by_op);
+            named.push(Part { name: "nodes of no op", ns: other_ns, ..part });
         } else {
-            named.push(Part { name, kind: part_kind(name), ns });
+            named.push(part);
         }
     }
     named.retain(|part| part.ns > 0);
     named
-}
-
-fn part_kind(name: &str) -> &'static str {
-    match name {
-        "unattributed" => "unattributed",
-        "upload" | "download" => "copy",
-        name if name.starts_with("host") => "host",
-        _ => "gap",
-    }
 }
 
 /// The nodes' part of an account by op. Exclusive times are this part, to the nanosecond, unless nodes ran beside a
@@ -131,7 +110,11 @@ mod tests {
         let parts = Parts { wall_ns: 60, nodes_ns: 40, download_ns: 5, unattributed_ns: 15, ..Parts::default() };
         let named = named(&parts, &OpSums::default());
         let found: Vec<_> = named.iter().map(|part| (part.name, part.kind, part.ns)).collect();
-        let expected = [("unattributed", "unattributed", 15), ("nodes of no op", "node", 40), ("download", "copy", 5)];
+        let expected = [
+            ("unattributed", PartKind::Unattributed, 15),
+            ("nodes of no op", PartKind::Node, 40),
+            ("download", PartKind::Copy, 5),
+        ];
         assert_eq!(found, expected);
     }
 }

@@ -3,11 +3,10 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::bars::{Bar, bars};
+use super::bars::{Bar, OpSums, bars};
 use super::columns::Column;
 use super::places::Places;
-use super::series::window;
-use crate::report::{Completeness, Doing, Perturbation, Report, Table, Unaccounted, dominates};
+use crate::report::{Completeness, Doing, End, Perturbation, Report, Table, Unaccounted, dominates};
 use crate::trace::schema::{Op, Phase};
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
@@ -20,7 +19,8 @@ pub(super) struct Head<'a> {
     device: &'a SessionDevice,
     peaks: Option<SessionPeaks>,
     sources: &'a SessionSources,
-    toggled: bool,
+    /// What timed the nodes, in words.
+    sources_text: &'static str,
     window: Window,
     /// The sentence on what dominates.
     dominates: String,
@@ -58,11 +58,15 @@ struct Window {
 /// The tables that are in the page whole.
 const TABLES: [Table; 4] = [Table::KernSum, Table::StepSum, Table::Account, Table::Completeness];
 
-pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [Column]) -> Head<'a> {
+pub(super) fn head<'a>(
+    report: &'a Report,
+    op_sums: &[OpSums],
+    left_out: Vec<String>,
+    columns: &'a [Column],
+) -> Head<'a> {
     let recording = &report.recording;
     let session = &recording.header.session;
-    let (start_ns, end_ns) = window(recording);
-    let start_unix_ns = session.clock.unix_ns as f64 + start_ns as f64 - session.clock.monotonic_ns as f64;
+    let (start_ns, end_ns) = recording.span();
     let table = |table: Table| (table.as_str().to_owned(), table.of(report).to_json());
     Head {
         version: &session.version,
@@ -71,9 +75,9 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         device: &session.device,
         peaks: session.peaks,
         sources: &session.sources,
-        toggled: recording.header.toggle_seed.is_some(),
+        sources_text: session.sources.used.words(),
         window: Window {
-            start_unix_ms: start_unix_ns / 1e6,
+            start_unix_ms: session.clock.unix_ns_at(start_ns) as f64 / 1e6,
             ns: end_ns - start_ns,
             steps: recording.steps.len(),
             nodes: recording.nodes.len(),
@@ -83,7 +87,7 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         completeness_text: report.completeness.to_string(),
         perturbation: report.perturbation,
         perturbation_note: Table::Perturbation.of(report).notes.into_iter().next(),
-        bars: bars(report),
+        bars: bars(report, op_sums),
         unaccounted: report.account.unaccounted,
         places: Places::of(report),
         tables: TABLES.into_iter().map(table).collect(),
@@ -91,7 +95,7 @@ pub(super) fn head<'a>(report: &'a Report, left_out: Vec<String>, columns: &'a [
         ops: Op::RECORDED.iter().map(|op| op.as_str()).collect(),
         phases: Phase::ALL.iter().map(|phase| phase.as_str()).collect(),
         stretches: Doing::ALL.iter().map(|doing| doing.as_str()).collect(),
-        ends: ["after the recording", "finished", "aborted"],
+        ends: End::ALL.map(End::as_str),
         columns,
     }
 }

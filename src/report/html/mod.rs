@@ -6,9 +6,10 @@
 //! page/*.js, page/page.css, vendor/* ──────────────────────────────┴─ page/page.html
 //! ```
 //!
-//! Numbers that a table has are computed here, by the code of the tables; the page only draws. A name is untrusted: it
-//! is in the page as data alone, which the page shows as text, and scripts that are not this page's do not run
-//! (`Content-Security-Policy`, by the scripts' hashes).
+//! Numbers that a table has are computed here, by the code of the tables; the page draws, sorts and filters them, and
+//! adds up those of an op and of a request's steps. A name is untrusted: it is in the page as data alone, which the
+//! page shows as text, and scripts that are not this page's do not run (`Content-Security-Policy`, by the scripts'
+//! hashes).
 
 mod bars;
 mod columns;
@@ -73,7 +74,7 @@ impl Default for Limits {
 
 /// Writes the page to a temporary file beside `path` and renames it when it is whole.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    output::whole(path, |mut file| file.write_all(page(report, &Limits::default())?.as_bytes()))
+    output::whole(path, |out| out.write_all(page(report, &Limits::default())?.as_bytes()))
 }
 
 /// The page.
@@ -97,8 +98,9 @@ pub fn page(report: &Report, limits: &Limits) -> io::Result<String> {
 /// Length of the head in four bytes, the lowest first; the head as JSON; the columns.
 fn data(report: &Report, limits: &Limits) -> io::Result<Vec<u8>> {
     let mut columns = Columns::default();
-    let left_out = series::write(report, limits, &mut columns);
-    let head = serde_json::to_vec(&head::head(report, left_out, columns.index()))?;
+    let op_sums = bars::op_sums(&report.recording);
+    let left_out = series::write(report, &op_sums, limits, &mut columns);
+    let head = serde_json::to_vec(&head::head(report, &op_sums, left_out, columns.index()))?;
     let length = u32::try_from(head.len()).map_err(|_| io::Error::other("the page's tables are longer than 4 GB"))?;
     Ok([&length.to_le_bytes(), head.as_slice(), columns.bytes()].concat())
 }

@@ -1,11 +1,11 @@
-//! Nodes by place, that is by layer and op: the numbers of table `node_sum`, and how their durations spread.
+//! Nodes by place, that is by layer and op: the numbers of table `node_sum`, and what is above the roofs.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::report::Report;
 use crate::report::stats::nodes::NodeSums;
-use crate::report::{Recording, Report};
 use crate::trace::schema::Op;
 
 /// A place whose nodes were timed.
@@ -17,10 +17,9 @@ pub(super) struct PlaceSums {
     count: u64,
     /// Exclusive: what overlaps an earlier node counts once.
     total_ns: u64,
-    /// Of the durations; the 99th is the least duration that 99 of 100 do not exceed.
-    p50_ns: u64,
-    p99_ns: u64,
-    max_ns: u64,
+    /// Of the exclusive times.
+    p50_ns: Option<f64>,
+    p99_ns: Option<f64>,
     /// Least bytes and operations of nodes whose step's sizes are known, and their exclusive time.
     bytes: f64,
     flops: f64,
@@ -79,42 +78,22 @@ impl Places<'_> {
                 kernels: graph.nodes.iter().map(|node| kernel(node.kernel.as_str())).collect(),
             })
             .collect();
-        let durations = durations(recording, &graphs, sums.len());
         let workers = recording.header.session.device.workers;
-        let places = sums.into_iter().zip(durations);
-        let places = places.map(|(((layer, op), sums), ns)| place((layer, op), &sums, ns, workers)).collect();
+        let places = sums.into_iter().map(|(of, sums)| place(of, sums, workers)).collect();
         Places { places, kernels: names, graphs }
     }
 }
 
-/// Durations by place, ascending.
-fn durations(recording: &Recording, graphs: &[Graph], places: usize) -> Vec<Vec<u64>> {
-    let mut durations = vec![Vec::new(); places];
-    for node in &recording.nodes {
-        let graph = recording.replays[node.replay as usize].graph;
-        if let Ok(place) = usize::try_from(graphs[graph].places[node.ordinal as usize]) {
-            durations[place].push(node.end_ns - node.start_ns);
-        }
-    }
-    durations.iter_mut().for_each(|durations| durations.sort_unstable());
-    durations
-}
-
-fn place((layer, op): (i32, Op), sums: &NodeSums, durations: Vec<u64>, workers: u32) -> PlaceSums {
-    // The least that this many hundredths do not exceed.
-    let rank = |percent: usize| {
-        let rank = (durations.len() * percent).div_ceil(100).max(1);
-        durations.get(rank - 1).copied().unwrap_or(0)
-    };
+fn place((layer, op): (i32, Op), mut sums: NodeSums, workers: u32) -> PlaceSums {
+    let [p50_ns, p99_ns] = sums.quantiles_ns([0.5, 0.99]);
     let worker_ns = sums.duration_ns as f64 * f64::from(workers.max(1));
     PlaceSums {
         layer: u64::try_from(layer).ok(),
         op,
         count: sums.count,
         total_ns: sums.excl_ns,
-        p50_ns: rank(50),
-        p99_ns: rank(99),
-        max_ns: rank(100),
+        p50_ns,
+        p99_ns,
         bytes: sums.bytes,
         flops: sums.flops,
         costed_ns: sums.costed_ns,

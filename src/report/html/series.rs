@@ -2,30 +2,25 @@
 //! window's begin.
 
 use super::Limits;
-use super::bars::op_sums;
+use super::bars::OpSums;
 use super::columns::Columns;
-use crate::report::{Doing, Life, NodeTime, Recording, Replay, Report};
+use crate::report::stats::sum;
+use crate::report::{DeviceRange, End, Life, NodeTime, Recording, Replay, Report};
 use crate::trace::schema::RequestMoment;
 
 /// Writes every column, and returns what was left out, in words.
-pub(super) fn write(report: &Report, limits: &Limits, columns: &mut Columns) -> Vec<String> {
+pub(super) fn write(report: &Report, op_sums: &[OpSums], limits: &Limits, columns: &mut Columns) -> Vec<String> {
     let recording = &report.recording;
-    let window = window(recording);
-    let at = |ns: u64| ns.saturating_sub(window.0);
+    let (start_ns, _) = recording.span();
+    let at = |ns: u64| ns.saturating_sub(start_ns);
     let left_out = [
-        steps(report, limits.steps, at, columns),
+        steps(report, op_sums, limits.steps, at, columns),
         members(recording, limits, columns),
         spans(recording, limits.spans, at, columns),
         requests(&Life::all(recording), limits.requests, at, columns),
         nodes(recording, limits.nodes, at, columns),
     ];
     left_out.into_iter().flatten().collect()
-}
-
-/// First and last moment, on the monotonic clock.
-pub(super) fn window(recording: &Recording) -> (u64, u64) {
-    let at_ns = recording.header.session.clock.monotonic_ns;
-    recording.window().unwrap_or((at_ns, at_ns))
 }
 
 /// The first records up to a limit, and the sentence that says so.
@@ -36,21 +31,24 @@ fn first<'a, T>(records: &'a [T], limit: usize, what: &str, where_else: &str) ->
     (shown, sentence)
 }
 
-fn steps(report: &Report, limit: usize, at: impl Fn(u64) -> u64 + Copy, columns: &mut Columns) -> Option<String> {
+fn steps(
+    report: &Report,
+    op_sums: &[OpSums],
+    limit: usize,
+    at: impl Fn(u64) -> u64 + Copy,
+    columns: &mut Columns,
+) -> Option<String> {
     let recording = &report.recording;
     let (steps, left_out) = first(&recording.steps, limit, "steps", "Bars and tables are of all of them.");
     let wall_ns = |step: u64| {
         let accounts = &report.account.steps;
         accounts.binary_search_by_key(&step, |account| account.step).map_or(0, |at| accounts[at].parts.wall_ns)
     };
-    let node_ns: Vec<u64> =
-        op_sums(recording).iter().map(|ops| ops.iter().copied().fold(0, u64::saturating_add)).collect();
     columns.delta("step.number", steps.iter().map(|step| step.step));
     columns.delta("step.start", steps.iter().map(|step| at(step.start_ns)));
-    columns.plain("step.loop_ns", steps.iter().map(|step| step.end_ns.saturating_sub(step.start_ns)));
     // 0 for a step that has no account.
     columns.plain("step.wall_ns", steps.iter().map(|step| wall_ns(step.step)));
-    columns.plain("step.node_ns", node_ns.into_iter().take(steps.len()));
+    columns.plain("step.node_ns", op_sums.iter().take(steps.len()).map(|ops| sum(*ops)));
     columns.plain("step.rows", steps.iter().map(|step| step.sizes.tokens));
     columns.plain("step.prompt_rows", steps.iter().map(|step| step.prefill_tokens));
     columns.plain("step.seqs", steps.iter().map(|step| step.sizes.seqs));
@@ -93,8 +91,7 @@ fn requests(lives: &[Life], limit: usize, at: impl Fn(u64) -> u64 + Copy, column
     columns.plain("request.end", lives.iter().map(|life| end_number(life.ended)));
     columns.plain("request.stretches", lives.iter().map(|life| life.stretches.len() as u64));
     let stretches = || lives.iter().flat_map(|life| &life.stretches);
-    let kind = |doing| Doing::ALL.iter().position(|other| *other == doing).unwrap_or(0) as u64;
-    columns.plain("stretch.kind", stretches().map(|stretch| kind(stretch.doing)));
+    columns.plain("stretch.kind", stretches().map(|stretch| stretch.doing as u64));
     columns.delta("stretch.start", stretches().map(|stretch| at(stretch.start_ns)));
     columns.plain("stretch.ns", stretches().map(|stretch| stretch.end_ns.saturating_sub(stretch.start_ns)));
     left_out
@@ -102,11 +99,7 @@ fn requests(lives: &[Life], limit: usize, at: impl Fn(u64) -> u64 + Copy, column
 
 /// An index of the head's `ends`.
 fn end_number(ended: Option<RequestMoment>) -> u64 {
-    match ended {
-        None => 0,
-        Some(RequestMoment::Finished) => 1,
-        Some(_) => 2,
-    }
+    End::of(ended) as u64
 }
 
 /// Replays up to the limit of nodes, and their nodes.
@@ -116,7 +109,7 @@ fn nodes(recording: &Recording, limit: usize, at: impl Fn(u64) -> u64 + Copy, co
         count += replay.nodes.len();
         count <= limit
     };
-    let replays: Vec<&Replay> = recording.replays.iter().take_while(fits).collect();
+    let replays = &recording.replays[..recording.replays.iter().take_while(fits).count()];
     let nodes: Vec<&NodeTime> = replays.iter().flat_map(|replay| &recording.nodes[replay.nodes.clone()]).collect();
     columns.delta("replay.step", replays.iter().map(|replay| replay.record.step));
     columns.plain("replay.graph", replays.iter().map(|replay| replay.graph as u64));
@@ -132,9 +125,25 @@ fn nodes(recording: &Recording, limit: usize, at: impl Fn(u64) -> u64 + Copy, co
     columns.signed("node.gap_ns", nodes.iter().map(gap));
     columns.plain("node.ns", nodes.iter().map(|node| node.end_ns - node.start_ns));
     columns.plain("node.overlap_ns", nodes.iter().map(|node| node.end_ns - node.start_ns - node.excl_ns));
+    ranges(recording, replays, at, columns);
     let total = recording.nodes.len();
     (nodes.len() < total).then(|| {
         let shown = nodes.len();
         format!("The timeline holds the first {shown} of {total} node times. Charts and tables are of all of them.")
     })
+}
+
+/// Stretches of the device that the shown replays make up: steps, and layers within them.
+fn ranges(recording: &Recording, replays: &[Replay], at: impl Fn(u64) -> u64 + Copy, columns: &mut Columns) {
+    let starts = |ranges: &[DeviceRange]| ranges.iter().map(|range| at(range.start_ns)).collect::<Vec<_>>();
+    let durations =
+        |ranges: &[DeviceRange]| ranges.iter().map(|range| range.end_ns - range.start_ns).collect::<Vec<_>>();
+    let steps = DeviceRange::steps(recording, replays);
+    columns.delta("step_range.step", steps.iter().map(|range| range.step));
+    columns.delta("step_range.start", starts(&steps));
+    columns.plain("step_range.ns", durations(&steps));
+    let layers = DeviceRange::layers(recording, replays);
+    columns.plain("layer_range.layer", layers.iter().filter_map(|range| range.layer));
+    columns.delta("layer_range.start", starts(&layers));
+    columns.plain("layer_range.ns", durations(&layers));
 }

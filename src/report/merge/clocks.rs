@@ -52,7 +52,7 @@ impl fmt::Display for AlignedBy {
 pub(super) fn align(anchors: &[&ClockAnchor]) -> Vec<Alignment> {
     let Some(first) = anchors.first() else { return Vec::new() };
     let aligned = |(at, anchor): (usize, &&ClockAnchor)| {
-        let by_wall_clock_ns = unix_less_monotonic(anchor) - unix_less_monotonic(first);
+        let by_wall_clock_ns = anchor.unix_ns_at(0) - first.unix_ns_at(0);
         let by = match (at, is_same_boot(anchor, first)) {
             (0, _) => AlignedBy::First,
             (_, true) => AlignedBy::SameBoot,
@@ -62,7 +62,7 @@ pub(super) fn align(anchors: &[&ClockAnchor]) -> Vec<Alignment> {
             return Alignment { by, offset_ns: 0, error_ns: Some(0), wall_clock_differs_ns: by_wall_clock_ns };
         }
         let (best, of_first) = (best_of_boot(anchors, anchor), best_of_boot(anchors, first));
-        let offset_ns = unix_less_monotonic(best) - unix_less_monotonic(of_first);
+        let offset_ns = best.unix_ns_at(0) - of_first.unix_ns_at(0);
         Alignment {
             by,
             offset_ns,
@@ -81,10 +81,6 @@ fn is_same_boot(one: &ClockAnchor, other: &ClockAnchor) -> bool {
 fn best_of_boot<'a>(anchors: &[&'a ClockAnchor], anchor: &'a ClockAnchor) -> &'a ClockAnchor {
     let same = anchors.iter().copied().filter(|other| is_same_boot(anchor, other));
     same.min_by_key(|other| other.error_ns.unwrap_or(u64::MAX)).unwrap_or(anchor)
-}
-
-fn unix_less_monotonic(anchor: &ClockAnchor) -> i128 {
-    i128::from(anchor.unix_ns) - i128::from(anchor.monotonic_ns)
 }
 
 /// Readers of JSON have no larger integers: 292 years.

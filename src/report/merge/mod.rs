@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use self::clocks::{AlignedBy, Alignment};
-use super::chrome::{self, Placement};
 use super::sheet::{Cell, Sheet};
-use super::{Report, ReportError};
+use super::{Placement, Report, ReportError, chrome, output};
 use crate::trace::spool::SpoolHeader;
 
 /// A wall clock that moved by more against the monotonic one between two recordings was set, or is of another machine.
@@ -70,6 +69,7 @@ pub fn merge(files: &[PathBuf], out: Option<&Path>) -> Result<Merged, MergeError
     if !path.to_string_lossy().ends_with(".json.gz") {
         return Err(MergeError::Name { path });
     }
+    files.iter().try_for_each(|file| output::check_apart(file, &path))?;
     let mut reports: Vec<Report> = Vec::with_capacity(files.len());
     for (at, file) in files.iter().enumerate() {
         let report = Report::load(file)?;

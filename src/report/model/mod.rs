@@ -14,7 +14,7 @@ pub use self::ring::Lost;
 use crate::report::ReportError;
 use crate::trace::activity::{CallActivity, CopyActivity, CopyKind, OverheadActivity};
 use crate::trace::schema::{
-    CopyStamp, GraphTable, HostSpan, MemberRecord, NodeInfo, ReplayRecord, RequestRecord, StepRecord,
+    CopyStamp, GraphKey, GraphTable, HostSpan, MemberRecord, NodeInfo, ReplayRecord, RequestRecord, StepRecord,
 };
 use crate::trace::session::Closing;
 use crate::trace::spool::{Reader, Record, SpoolError, SpoolHeader};
@@ -55,6 +55,8 @@ pub struct Recording {
     pub orphans: u64,
     /// What the driver's profiling library saw.
     pub seen: Seen,
+    /// First and last moment that any record names; `None` if there is none.
+    moments: Option<(u64, u64)>,
 }
 
 /// A replay.
@@ -197,6 +199,7 @@ impl Recording {
             lost: None,
             orphans: 0,
             seen: Seen::default(),
+            moments: None,
         };
         let mut leading = 0;
         while raw.nodes() <= nodes_max
@@ -242,6 +245,22 @@ impl Recording {
         &self.members[from..to]
     }
 
+    /// For each step that has replays the graphs that it replayed, in order.
+    pub(super) fn graphs_by_step(&self) -> BTreeMap<u64, Vec<GraphKey>> {
+        let mut graphs: BTreeMap<u64, Vec<GraphKey>> = BTreeMap::new();
+        for replay in &self.replays {
+            graphs.entry(replay.record.step).or_default().push(self.graphs[replay.graph].key);
+        }
+        graphs
+    }
+
+    /// Replays whose launch the driver's profiling library did not see.
+    pub(super) fn unseen_launches(&self) -> impl Iterator<Item = &ReplayRecord> {
+        let mut is_seen = vec![false; self.replays.len()];
+        self.seen.calls.iter().filter_map(|call| call.replay).for_each(|replay| is_seen[replay as usize] = true);
+        self.replays.iter().zip(is_seen).filter(|(_, is_seen)| !is_seen).map(|(replay, _)| &replay.record)
+    }
+
     /// Copies that the device stamped, with their step: of steps that no activity was to see.
     pub fn stamped_copies(&self) -> impl Iterator<Item = (&StepRecord, CopyKind, CopyStamp)> {
         let steps = self.steps.iter().filter(|step| self.seen.steps.binary_search(&step.step).is_err());
@@ -251,8 +270,18 @@ impl Recording {
         copies.filter(|(_, _, copy)| copy.is_valid())
     }
 
-    /// First and last moment that any record names; `None` if there is none.
-    pub fn window(&self) -> Option<(u64, u64)> {
+    /// First and last moment that any record names; both the clock anchor's if there is none.
+    pub fn span(&self) -> (u64, u64) {
+        let anchor_ns = self.header.session.clock.monotonic_ns;
+        self.moments.unwrap_or((anchor_ns, anchor_ns))
+    }
+
+    /// Whether no record names a moment.
+    pub(super) fn is_empty(&self) -> bool {
+        self.moments.is_none()
+    }
+
+    fn first_and_last_moment(&self) -> Option<(u64, u64)> {
         let steps = self.steps.iter().map(|step| (step.start_ns, step.end_ns.max(step.done_ns)));
         let spans = self.spans.iter().map(|span| (span.start_ns, span.end_ns));
         let requests = self.requests.iter().map(|request| (request.at_ns, request.at_ns));
@@ -264,6 +293,11 @@ impl Recording {
             steps.chain(spans).chain(requests).chain(launches).chain(nodes).chain(copies).chain(self.seen.times());
         all.map(|(start, end)| (start, end.max(start))).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
+}
+
+/// What a step is named by: `forward.decode.8 + sample.plain.8`.
+pub(super) fn names(graphs: &[GraphKey]) -> String {
+    graphs.iter().map(GraphKey::to_string).collect::<Vec<_>>().join(" + ")
 }
 
 impl Seen {

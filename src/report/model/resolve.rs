@@ -14,6 +14,7 @@ impl Recording {
         self.resolve_stamps(raw);
         self.resolve_activity(activity);
         self.fill_exclusive();
+        self.moments = self.first_and_last_moment();
     }
 
     fn sort(&mut self) {

@@ -47,14 +47,16 @@ pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(no_file(io::Error::new(io::ErrorKind::InvalidInput, "it is there, and no regular file")));
     }
-    // Absolute: SQLite takes a name that begins with `file:` for more than a name.
-    let temporary = std::path::absolute(output::temporary(path)).map_err(no_file)?;
-    let written = fs::remove_file(&temporary)
-        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(no_file(error)) })
-        .and_then(|()| write_to(report, &temporary).map_err(|source| ReportError::Sqlite { path: path.into(), source }))
-        .and_then(|()| fs::rename(&temporary, path).map_err(no_file));
-    // The error that is returned matters more than one from clearing up.
-    written.inspect_err(|_| _ = fs::remove_file(&temporary))
+    output::whole_at(path, |temporary| {
+        // Of a process that had the same number.
+        match fs::remove_file(temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(no_file(error)),
+            _ => {}
+        }
+        // Absolute: SQLite takes a name that begins with `file:` for more than a name.
+        let absolute = std::path::absolute(temporary).map_err(no_file)?;
+        write_to(report, &absolute).map_err(|source| ReportError::Sqlite { path: path.into(), source })
+    })
 }
 
 fn write_to(report: &Report, path: &Path) -> rusqlite::Result<()> {
@@ -89,15 +91,13 @@ struct Frame {
 impl Frame {
     fn of(recording: &Recording) -> Frame {
         let session = &recording.header.session;
-        let clock_ns = session.clock.monotonic_ns;
-        let (base_ns, end_ns) = recording.window().unwrap_or((clock_ns, clock_ns));
+        let (base_ns, end_ns) = recording.span();
         Frame { base_ns, end_ns, clock: session.clock.clone(), pid: session.pid }
     }
 
     /// The recording's begin, in nanoseconds since 1970.
     fn base_unix_ns(&self) -> i64 {
-        let unix_ns = i128::from(self.clock.unix_ns) + i128::from(self.base_ns) - i128::from(self.clock.monotonic_ns);
-        i64::try_from(unix_ns.max(0)).unwrap_or(i64::MAX)
+        i64::try_from(self.clock.unix_ns_at(self.base_ns).max(0)).unwrap_or(i64::MAX)
     }
 
     /// A moment, since the recording's begin.

@@ -5,15 +5,10 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::{Frame, count, id, sql};
-use crate::report::chrome::calls::correlation;
-use crate::report::chrome::copies;
-use crate::report::chrome::nodes::graph_node_id;
-use crate::report::chrome::{DEVICE, Layout, STREAM};
-use crate::report::{Recording, Report};
+use crate::report::layout::{CONTEXT, DEVICE, Layout, STREAM};
+use crate::report::{Recording, Report, copies};
 use crate::trace::activity::{CopyKind, DriverCall};
 
-/// The one context.
-const CONTEXT: u64 = 1;
 /// The type of a range that is pushed and popped.
 const PUSH_POP: i64 = 59;
 /// A pid and a tid have as many bits in a `globalTid`.
@@ -140,7 +135,7 @@ fn kernels(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Con
             facts.map(|facts| facts.block[2]),
             facts.map(|facts| facts.static_shared_bytes),
             facts.map(|facts| facts.dynamic_shared_bytes),
-            id(graph_node_id(&layout, graph, ordinal)),
+            id(layout.graph_node_id(graph, ordinal)),
             graph.id,
             count(node.excl_ns),
             count(node.wait_ns),
@@ -182,7 +177,6 @@ fn device_copies(recording: &Recording, frame: &Frame, to: &Connection) -> rusql
 /// Calls of the driver by begin; of replays whose call nobody saw the submission, which is named as in the trace.
 fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Connection) -> rusqlite::Result<()> {
     let seen = &recording.seen;
-    let mut is_seen = vec![false; recording.replays.len()];
     // Begin, end, thread, correlation, name, status.
     let mut rows: Vec<(u64, u64, u32, u64, i64, u32)> = Vec::new();
     let mut wait = to.prepare(&sql(
@@ -190,10 +184,7 @@ fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Conne
     ))?;
     let layout = Layout::alone(recording);
     for call in &seen.calls {
-        if let Some(replay) = call.replay {
-            is_seen[replay as usize] = true;
-        }
-        let (record, correlation) = (&call.record, correlation(recording, call, &layout));
+        let (record, correlation) = (&call.record, layout.call_correlation(call, recording));
         let name = strings.id(record.call.as_str());
         rows.push((record.start_ns, record.end_ns, record.thread, correlation, name, record.status));
         let kind = match record.call {
@@ -207,10 +198,9 @@ fn calls(recording: &Recording, frame: &Frame, strings: &mut Strings, to: &Conne
         wait.execute(params![start, end, id(DEVICE), id(CONTEXT), id(STREAM), correlation, pid, kind])?;
     }
     let tid = recording.header.session.engine_tid;
-    for (replay, _) in recording.replays.iter().zip(is_seen).filter(|(_, is_seen)| !is_seen) {
-        let record = &replay.record;
+    for launch in recording.unseen_launches() {
         let name = strings.id("replay");
-        rows.push((record.launch_start_ns, record.launch_end_ns, tid, record.replay, name, 0));
+        rows.push((launch.launch_start_ns, launch.launch_end_ns, tid, launch.replay, name, 0));
     }
     rows.sort_by_key(|row| row.0);
     let mut insert =

@@ -1,10 +1,11 @@
 //! Tables and views with plain names.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, ToSql, params};
 
 use super::{Frame, count, id, sql};
-use crate::report::chrome::Layout;
-use crate::report::chrome::nodes::graph_node_id;
+use crate::report::layout::Layout;
 use crate::report::stats::node_ns_by_step;
 use crate::report::{Doing, Life, Recording, Report, dominates};
 use crate::trace::schema::LinearCost;
@@ -55,11 +56,12 @@ CREATE VIEW vitrum_copies AS SELECT coalesce(o.label, 'Unknown') AS kind, c.star
 pub(super) fn fill(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
     to.execute_batch(&sql(SCHEMA))?;
     let recording = &report.recording;
+    let node_ns = node_ns_by_step(recording);
     session(report, frame, to)?;
     graphs(recording, to)?;
     replays(recording, frame, to)?;
-    steps(report, frame, to)?;
-    requests(recording, frame, to)
+    steps(report, &node_ns, frame, to)?;
+    requests(recording, &node_ns, frame, to)
 }
 
 fn session(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
@@ -109,7 +111,7 @@ fn graphs(recording: &Recording, to: &Connection) -> rusqlite::Result<()> {
         let key = graph.key;
         graph_row.execute(params![graph.id, key.to_string(), key.kind.as_str(), key.bucket])?;
         for (ordinal, info) in graph.nodes.iter().enumerate() {
-            let number = id(graph_node_id(&layout, graph, ordinal));
+            let number = id(layout.graph_node_id(graph, ordinal));
             let [b0, b1, b2, b3, b4, b5] = parts(&info.cost.bytes);
             let [f0, f1, f2, f3, f4, f5] = parts(&info.cost.flops);
             let (layer, op) = (info.place.layer, info.place.op.as_str());
@@ -166,9 +168,8 @@ fn replays(recording: &Recording, frame: &Frame, to: &Connection) -> rusqlite::R
     Ok(())
 }
 
-fn steps(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
+fn steps(report: &Report, node_ns: &HashMap<u64, u64>, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
     let recording = &report.recording;
-    let node_ns = node_ns_by_step(recording);
     let mut insert =
         to.prepare("INSERT OR IGNORE INTO vitrum_steps VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?;
     for step in &recording.steps {
@@ -190,8 +191,8 @@ fn steps(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()
     }
     let mut insert = to.prepare("INSERT INTO vitrum_account VALUES (?1, ?2, ?3)")?;
     for step in &report.account.steps {
-        for (part, ns) in step.parts.named().into_iter().filter(|(_, ns)| *ns > 0) {
-            insert.execute(params![id(step.step), part, count(ns)])?;
+        for part in step.parts.named().into_iter().filter(|part| part.ns > 0) {
+            insert.execute(params![id(step.step), part.name, count(part.ns)])?;
         }
     }
     let mut insert = to.prepare("INSERT INTO vitrum_phases VALUES (?1, ?2, ?3, ?4)")?;
@@ -202,13 +203,17 @@ fn steps(report: &Report, frame: &Frame, to: &Connection) -> rusqlite::Result<()
     Ok(())
 }
 
-fn requests(recording: &Recording, frame: &Frame, to: &Connection) -> rusqlite::Result<()> {
+fn requests(
+    recording: &Recording,
+    node_ns: &HashMap<u64, u64>,
+    frame: &Frame,
+    to: &Connection,
+) -> rusqlite::Result<()> {
     let mut insert = to.prepare("INSERT INTO vitrum_members VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for member in &recording.members {
         let (step, request) = (id(member.step), id(member.request));
         insert.execute(params![step, request, member.tokens, member.prefill_tokens, member.kv_len])?;
     }
-    let node_ns = node_ns_by_step(recording);
     let mut insert = to.prepare(
         "INSERT INTO vitrum_requests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;

@@ -1,7 +1,7 @@
 //! One sentence: what a recording's time goes into, and what bounds it.
 
 use super::nodes::{NodeSums, merged};
-use crate::report::Report;
+use crate::report::{Part, PartKind, Report};
 use crate::trace::session::SessionPeaks;
 
 /// A node that reaches this share of a roof is bound by it.
@@ -10,11 +10,11 @@ const BOUND_PERCENT: f64 = 50.0;
 /// Says what dominates a recording.
 pub fn dominates(report: &Report) -> String {
     let total = &report.account.total;
-    let largest = total.named().into_iter().max_by_key(|(_, ns)| *ns).filter(|(_, ns)| *ns > 0);
-    if let Some((part, ns)) = largest.filter(|(part, _)| *part != "nodes") {
+    let largest = total.named().into_iter().max_by_key(|part| part.ns).filter(|part| part.ns > 0);
+    if let Some(Part { name, ns, .. }) = largest.filter(|part| part.kind != PartKind::Node) {
         let share = 100.0 * ns as f64 / total.wall_ns as f64;
         let nodes = 100.0 * total.nodes_ns as f64 / total.wall_ns as f64;
-        return format!("{part} takes {share:.0} % of step time, nodes {nodes:.0} %: the device waits for the host.");
+        return format!("{name} takes {share:.0} % of step time, nodes {nodes:.0} %: the device waits for the host.");
     }
     let by_op = merged(report, |(_, op)| op);
     let total_ns: u64 = by_op.values().map(|sums| sums.excl_ns).sum();
@@ -33,8 +33,7 @@ fn bound(sums: &NodeSums, peaks: Option<SessionPeaks>) -> String {
     let Some((peaks, read)) = peaks.zip(sums.read_peak_percent()) else {
         return format!("at {gb_s:.1} GB/s and {gflop_s:.1} GFLOP/s (the device's peaks were not measured)");
     };
-    // Which arithmetic a kernel uses is its own choice; the faster one is the roof that nothing exceeds.
-    let peak_gflop_s = peaks.float_gflop_s.max(peaks.int8_gop_s);
+    let peak_gflop_s = peaks.arithmetic_gop_s();
     let arithmetic = if peak_gflop_s > 0.0 { 100.0 * gflop_s / peak_gflop_s } else { 0.0 };
     let level = sums.level().unwrap_or("memory");
     if read.max(arithmetic) < BOUND_PERCENT {

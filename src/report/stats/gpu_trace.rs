@@ -3,8 +3,8 @@
 
 use super::durations::operation;
 use super::nodes::layer_cell;
-use crate::report::chrome::copies::{self, CopySlice};
-use crate::report::chrome::{DEVICE, Layout, STREAM};
+use crate::report::copies::{CopySlice, by_start};
+use crate::report::layout::{CONTEXT, DEVICE, Layout, STREAM};
 use crate::report::sheet::{Cell, Listing, Rows};
 use crate::report::{NodeTime, Recording, Report};
 use crate::trace::activity::CopyKind;
@@ -45,7 +45,7 @@ const COLUMNS: [&str; 26] = [
 /// Rows are made one by one; begins are relative to the recording's.
 pub(super) fn gpu_trace<'a>(name: &'static str, report: &'a Report) -> Listing<'a> {
     let recording = &report.recording;
-    let base_ns = recording.window().map_or(0, |(start_ns, _)| start_ns);
+    let (base_ns, _) = recording.span();
     let session = &recording.header.session;
     let device = format!("{} ({DEVICE})", session.device.name);
     let graphs: Vec<String> = recording.graphs.iter().map(|graph| graph.key.to_string()).collect();
@@ -65,7 +65,7 @@ struct Frame {
 }
 
 fn rows(recording: &Recording, frame: Frame) -> Rows<'_> {
-    let mut copies = copies::by_start(recording, &Layout::alone(recording)).into_iter().peekable();
+    let mut copies = by_start(recording, &Layout::alone(recording)).into_iter().peekable();
     let mut nodes = recording.nodes_by_start.iter().map(|at| &recording.nodes[*at as usize]).peekable();
     Box::new(std::iter::from_fn(move || {
         let node_ns = nodes.peek().map_or(u64::MAX, |node| node.start_ns);
@@ -131,6 +131,6 @@ fn launch_cells(info: &NodeInfo) -> [Cell; 9] {
 }
 
 fn place_cells(frame: &Frame, name: &str) -> [Cell; 5] {
-    // One context, as the trace says it, and no green one.
-    [Cell::Text(frame.device.clone()), Cell::Int(1), Cell::Missing, Cell::Int(STREAM), Cell::Text(name.into())]
+    // No green context.
+    [Cell::Text(frame.device.clone()), Cell::Int(CONTEXT), Cell::Missing, Cell::Int(STREAM), Cell::Text(name.into())]
 }

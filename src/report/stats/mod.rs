@@ -131,11 +131,15 @@ pub struct UnknownTable;
 
 /// Prints tables one after the other. No more than one of them is in memory, and of `cuda_gpu_trace` one row at a time.
 pub fn write(report: &Report, tables: &[Table], format: Format, out: &mut impl io::Write) -> io::Result<()> {
-    let printed = |table: &Table| match table {
+    sheet::write(printed(report, tables), format, out)
+}
+
+/// Tables as they are printed, each made when its turn comes.
+pub(super) fn printed<'a>(report: &'a Report, tables: &[Table]) -> impl ExactSizeIterator<Item = Printed<'a>> {
+    tables.iter().map(|table| match table {
         Table::GpuTrace => Printed::Listing(gpu_trace::gpu_trace(table.as_str(), report)),
         _ => Printed::Sheet(table.of(report)),
-    };
-    sheet::write(tables.iter().map(printed), format, out)
+    })
 }
 
 /// `part` of `whole` in percent.

@@ -50,22 +50,17 @@ impl NodeSums {
         let number = recording.replays[node.replay as usize].record.step;
         let Some(step) = recording.step(number) else { return };
         let cost = &recording.info(node).cost;
-        let bytes = cost.bytes.at(&step.sizes);
+        let (bytes, flops) = (cost.bytes.at(&step.sizes), cost.flops.at(&step.sizes));
         self.bytes += bytes;
-        self.flops += cost.flops.at(&step.sizes);
+        self.flops += flops;
         self.costed_ns += node.excl_ns;
         if let Some(peaks) = recording.header.session.peaks {
-            // A node's weights are read again one step later, when everything that the step moves went through the
-            // caches: that, and not the node's own size, is the working set.
-            let cached = step_bytes.get(&number).is_some_and(|bytes| *bytes <= peaks.cache_bytes as f64);
-            let peak_gb_s = if cached { peaks.cache_gb_s } else { peaks.memory_gb_s };
-            *(if cached { &mut self.from_cache } else { &mut self.from_memory }) += 1;
-            let read_ns = if peak_gb_s > 0.0 { bytes / peak_gb_s } else { 0.0 };
-            // Which arithmetic a kernel uses is its own choice; the faster one is the roof that nothing exceeds.
-            let peak_gflop_s = peaks.float_gflop_s.max(peaks.int8_gop_s);
-            let flops = cost.flops.at(&step.sizes);
+            let step_bytes = step_bytes.get(&number).copied().unwrap_or(f64::INFINITY);
+            *(if peaks.is_cached(step_bytes) { &mut self.from_cache } else { &mut self.from_memory }) += 1;
+            let by_peak = |amount: f64, peak: f64| if peak > 0.0 { amount / peak } else { 0.0 };
+            let read_ns = by_peak(bytes, peaks.read_gb_s(step_bytes));
             self.roof_ns += read_ns;
-            self.least_ns += read_ns.max(if peak_gflop_s > 0.0 { flops / peak_gflop_s } else { 0.0 });
+            self.least_ns += read_ns.max(by_peak(flops, peaks.arithmetic_gop_s()));
         }
     }
 
@@ -107,15 +102,21 @@ impl NodeSums {
         }
     }
 
+    /// The exclusive times below which these shares of the nodes lie; `None` without nodes.
+    pub(in crate::report) fn quantiles_ns<const N: usize>(&mut self, shares: [f64; N]) -> [Option<f64>; N] {
+        self.all_excl_ns.sort_unstable();
+        shares.map(|share| Spread::quantile(&self.all_excl_ns, share))
+    }
+
     fn cells(&mut self, total_ns: u64, workers: u32) -> Vec<Cell> {
         let worker_ns = self.duration_ns as f64 * f64::from(workers.max(1));
-        self.all_excl_ns.sort_unstable();
+        let [p50_ns, p99_ns] = self.quantiles_ns([0.5, 0.99]);
         vec![
             Cell::Int(self.count),
             Cell::Int(self.excl_ns),
             Cell::Real(self.excl_ns as f64 / self.count.max(1) as f64, 1),
-            Cell::real(Spread::quantile(&self.all_excl_ns, 0.5), 1),
-            Cell::real(Spread::quantile(&self.all_excl_ns, 0.99), 1),
+            Cell::real(p50_ns, 1),
+            Cell::real(p99_ns, 1),
             Cell::real(percent(self.excl_ns as f64, total_ns as f64), 1),
             Cell::real(self.gb_s(), 2),
             Cell::real(self.read_peak_percent(), 1),

@@ -9,7 +9,7 @@ const STYLE: &str = "PushPop";
 /// Host phases and iterations of the engine's thread; layers and steps of the device.
 pub(super) fn nvtx_sum(name: &'static str, report: &Report) -> Sheet {
     let recording = &report.recording;
-    let layers = DeviceRange::layers(recording);
+    let layers = DeviceRange::layers(recording, &recording.replays);
     let mut numbers: Vec<u64> = layers.iter().filter_map(|range| range.layer).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -25,7 +25,7 @@ pub(super) fn nvtx_sum(name: &'static str, report: &Report) -> Sheet {
         let Some(at) = range.layer.and_then(|layer| numbers.binary_search(&layer).ok()) else { continue };
         durations.entry(&names[at]).or_default().push(range.end_ns - range.start_ns);
     }
-    for range in DeviceRange::steps(recording) {
+    for range in DeviceRange::steps(recording, &recording.replays) {
         durations.entry("step *").or_default().push(range.end_ns - range.start_ns);
     }
     let notes = vec![

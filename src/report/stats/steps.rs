@@ -5,16 +5,13 @@ use std::collections::BTreeMap;
 use super::durations::Spread;
 use super::{percent, sum};
 use crate::report::sheet::Cell;
-use crate::report::{Report, Sheet};
+use crate::report::{Report, Sheet, model};
 use crate::trace::schema::GraphKey;
 
 /// Steps by the graphs that they replayed.
 pub(super) fn step_sum(name: &'static str, report: &Report) -> Sheet {
     let recording = &report.recording;
-    let mut graphs_of: BTreeMap<u64, Vec<GraphKey>> = BTreeMap::new();
-    for replay in &recording.replays {
-        graphs_of.entry(replay.record.step).or_default().push(recording.graphs[replay.graph].key);
-    }
+    let graphs_of = recording.graphs_by_step();
     let mut classes: BTreeMap<Vec<GraphKey>, StepClass> = BTreeMap::new();
     for step in &recording.steps {
         let class = classes.entry(graphs_of.get(&step.step).cloned().unwrap_or_default()).or_default();
@@ -61,7 +58,7 @@ struct StepClass {
 
 impl StepClass {
     fn row(mut self, keys: &[GraphKey]) -> Vec<Cell> {
-        let name = keys.iter().map(GraphKey::to_string).collect::<Vec<_>>().join(" + ");
+        let name = model::names(keys);
         self.walls_ns.sort_unstable();
         let spread = (!self.walls_ns.is_empty()).then(|| Spread::of(&self.walls_ns));
         let wall_ns = sum(self.walls_ns.iter().copied());
@@ -94,7 +91,7 @@ pub(super) fn account(name: &'static str, report: &Report) -> Sheet {
             Cell::real(Some(ns as f64 / steps), 1),
         ]
     };
-    let parts = total.named().into_iter().map(|(part, ns)| row(part, ns));
+    let parts = total.named().into_iter().map(|part| row(part.name, part.ns));
     Sheet {
         name,
         columns: vec!["Part", "Total (ns)", "Wall (%)", "Avg per step (ns)"],

@@ -22,7 +22,7 @@ function drawAccount({ head }) {
         `${count(incomplete)} with node times missing.`;
 }
 
-const partClass = (name, kind) => (kind === 'node' ? `part op-${name.replace(/[._ ]/g, '-')}` : `part ${kind}`);
+const partClass = (name, kind) => `part ${kind === 'node' ? opClass(name) : kind}`;
 
 function barElement(bar, names, nsOf) {
   const segments = names

@@ -29,10 +29,12 @@ function makeRun(head, bytes) {
     return decoded.get(name);
   };
   const run = { head, column };
-  run.placeNames = head.places.map((place) => (place.layer === null ? place.op : `layer ${place.layer} ${place.op}`));
+  run.placeNames = head.places.map(placeName);
   run.opIndex = new Map(head.ops.map((op, at) => [op, at]));
   return run;
 }
+
+const placeName = ({ layer, op }) => (layer === null ? op : `layer ${layer} ${op}`);
 
 /** Seven bits a byte, the lowest first; what that is a number, or a difference, of is the column's encoding. */
 function decode(bytes, { encoding, count, at }) {
@@ -53,7 +55,7 @@ function decode(bytes, { encoding, count, at }) {
   return values;
 }
 
-/** Nodes by begin, the layers' and the steps' stretches that they make up. Made when the timeline is. */
+/** Nodes by begin. Made when the timeline is. */
 function nodesOf(run) {
   if (run.nodes) return run.nodes;
   const [graphs, counts] = [run.column('replay.graph'), run.column('replay.nodes')];

@@ -16,7 +16,7 @@ function makeLanes(run) {
   const [spanStart, spanNs, phases, spanSteps] = ['start', 'ns', 'phase', 'step'].map((name) =>
     run.column(`span.${name}`),
   );
-  const [steps, layers] = stretchesOf(run, nodes);
+  const [steps, layers] = ['step', 'layer'].map((what) => rangesOf(run, what));
   const plain = { rows: 1, row: null };
   const lanes = [
     {
@@ -34,9 +34,9 @@ function makeLanes(run) {
       name: 'layers',
       ...layers,
       palette: () => [colour('layer-a'), colour('layer-b')],
-      pick: (at) => layers.layer[at] % 2,
-      label: (at) => `layer ${layers.layer[at]}`,
-      text: (at) => `layer ${layers.layer[at]}: ${duration(layers.end[at] - layers.start[at])}`,
+      pick: (at) => layers.number[at] % 2,
+      label: (at) => `layer ${layers.number[at]}`,
+      text: (at) => `layer ${layers.number[at]}: ${duration(layers.end[at] - layers.start[at])}`,
     },
     {
       ...plain,
@@ -73,37 +73,10 @@ function makeLanes(run) {
   return lanes;
 }
 
-/** Steps and layers, from their first node to their last. */
-function stretchesOf(run, nodes) {
-  const [steps, layers] = [
-    { start: [], end: [], number: [] },
-    { start: [], end: [], layer: [] },
-  ];
-  const stepOf = run.column('replay.step');
-  let [lastStep, lastRun] = [null, null];
-  for (let at = 0; at < nodes.count; at++) {
-    const [step, { layer }] = [stepOf[nodes.replay[at]], run.head.places[nodes.place[at]]];
-    extend(steps, step === lastStep, nodes, at, () => steps.number.push(step));
-    const same = lastRun !== null && lastRun[0] === nodes.replay[at] && lastRun[1] === layer;
-    if (layer !== null) extend(layers, same, nodes, at, () => layers.layer.push(layer));
-    [lastStep, lastRun] = [step, [nodes.replay[at], layer]];
-  }
-  return [steps, layers].map((lane) => ({
-    ...lane,
-    count: lane.start.length,
-    start: Float64Array.from(lane.start),
-    end: Float64Array.from(lane.end),
-  }));
-}
-
-function extend(lane, same, nodes, at, begin) {
-  if (same) {
-    lane.end[lane.end.length - 1] = Math.max(lane.end[lane.end.length - 1], nodes.end[at]);
-    return;
-  }
-  lane.start.push(nodes.start[at]);
-  lane.end.push(nodes.end[at]);
-  begin();
+/** Steps or layers of the device, from their first node to their last. */
+function rangesOf(run, what) {
+  const [number, start, ns] = [what, 'start', 'ns'].map((name) => run.column(`${what}_range.${name}`));
+  return { count: start.length, number, start, end: start.map((at, index) => at + ns[index]) };
 }
 
 /** Requests, each on the first row that is free. */

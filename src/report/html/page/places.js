@@ -77,7 +77,7 @@ function drawHeat(run) {
 const heatStyle = (share) => `--share:${(100 * share).toFixed(1)}%`;
 
 function heatCell(place, share, tell) {
-  if (!place) return make('td', { class: 'none' });
+  if (!place) return make('td');
   const say = () => tell(place);
   return make('td', {
     'data-place': true,
@@ -85,16 +85,15 @@ function heatCell(place, share, tell) {
     style: heatStyle(share),
     onmouseenter: say,
     onfocus: say,
-    'aria-label': `layer ${place.layer} ${place.op}`,
+    'aria-label': placeName(place),
   });
 }
 
 function placeText(place, total) {
-  const where = place.layer === null ? place.op : `layer ${place.layer} ${place.op}`;
   const roof = place.read_peak_percent === null ? '' : `, ${percent(place.read_peak_percent)} of the read peak`;
   const rate = place.gb_s === null ? '' : `, ${digits(place.gb_s)} GB/s${roof}`;
   return (
-    `${where}: ${percent((100 * place.total_ns) / total)} of node time, ` +
+    `${placeName(place)}: ${percent((100 * place.total_ns) / total)} of node time, ` +
     `${duration(place.total_ns)} in ${counted(place.count, 'run')}, ` +
     `median ${duration(place.p50_ns)}${rate}.`
   );
@@ -142,8 +141,8 @@ function drawNodes(run) {
         ]
       : []),
     column('Runs', (place) => place.count, count, 'How often it was timed'),
-    column('p50', (place) => place.p50_ns, duration, 'Median duration'),
-    column('p99', (place) => place.p99_ns, duration, 'Duration that 99 of 100 runs do not exceed'),
+    column('p50', (place) => place.p50_ns, duration, 'Median of the exclusive times'),
+    column('p99', (place) => place.p99_ns, duration, 'Exclusive time that 99 of 100 runs do not exceed'),
     column('GB/s', (place) => place.gb_s, digits, 'Least bytes that the algorithm must move, by the time'),
     ...(hasRoof
       ? [
@@ -185,7 +184,6 @@ function drawNodes(run) {
       sortBy,
       caption: 'Nodes by place',
       filterHint: 'Filter: layer 3, mlp, kernel …',
-      className: 'numbers',
       filterText: (place) =>
         [
           place.layer === null ? 'outside' : `layer ${place.layer}`,
@@ -197,7 +195,7 @@ function drawNodes(run) {
   );
 }
 
-const opCell = (op) => make('span', { class: 'op' }, make('i', { class: `part op-${op.replace(/[._]/g, '-')}` }), op);
+const opCell = (op) => make('span', { class: 'op' }, make('i', { class: `part ${opClass(op)}` }), op);
 
 function kernelsByPlace(head) {
   const names = new Map(head.places.map((place) => [place, new Set()]));

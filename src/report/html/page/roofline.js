@@ -9,18 +9,26 @@ function drawRoofline({ head }) {
   show('roofline', 'Roofline');
   const dots = [
     ...merged(places, head.ops),
-    ...places.slice(0, DOTS_SHOWN).map((place) => dotOf(place, nameOf(place), 3)),
+    ...places.slice(0, DOTS_SHOWN).map((place) => dotOf(place, placeName(place), 3)),
   ];
   const redraw = () => byId('roofline-plot').replaceChildren(plot(dots, peaks, head.device.kind));
   whenThemed(redraw);
   addEventListener('resize', redraw);
+  if (places.length > DOTS_SHOWN) {
+    byId('roofline-plot').after(
+      make('p', {
+        class: 'alarm',
+        text:
+          `The plot shows the first ${count(DOTS_SHOWN)} of ${count(places.length)} places, and all ops; ` +
+          'the table below has all places.',
+      }),
+    );
+  }
   const left = head.places.length - places.length;
   byId('roofline-readout').textContent = left
     ? `Not drawn: ${counted(left, 'place')} without arithmetic, or whose steps’ sizes are not known.`
     : 'Move over a dot for its numbers.';
 }
-
-const nameOf = (place) => (place.layer === null ? place.op : `layer ${place.layer} ${place.op}`);
 
 function dotOf(place, name, radius) {
   return {

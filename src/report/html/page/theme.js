@@ -20,7 +20,9 @@ function applyTheme(shown = theme) {
 
 /** A colour of the style sheet. */
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const opColour = (op) => colour(`op-${op.replace(/[._]/g, '-')}`);
+/** An op's name in the style sheet, of its class and of its colour. */
+const opClass = (op) => `op-${op.replace(/[._ ]/g, '-')}`;
+const opColour = (op) => colour(opClass(op));
 
 function startTheme() {
   byId('theme').addEventListener('click', () => {

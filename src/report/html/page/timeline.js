@@ -57,7 +57,7 @@ function makeTimeline(run) {
     matches: null,
     frame: 0,
   };
-  const api = { view, showStep: (step) => showStep(view, step), draw: () => requestDraw(view), search: null };
+  const api = { view, showStep: (step) => showStep(view, step), search: null };
   byId('timeline-view').append(timelineTools(run, view, api), make('div', { class: 'canvas-box' }, canvas), readout);
   canvas.style.height = `${height}px`;
   listen(view);

@@ -23,7 +23,7 @@ function drawSummary({ head }) {
               `${counted(perturbation.pairs, 'pair')} of steps`
           : head.perturbation_note,
       ),
-      ...fact('Node times by', sourceName(head.sources.used), head.sources.library ?? head.sources.absent ?? ''),
+      ...fact('Node times by', head.sources_text, head.sources.library ?? head.sources.absent ?? ''),
       ...fact('Recording', head.recording, `vitrum ${head.version}`),
     ),
     completeness.activity && !completeness.activity.complete
@@ -41,7 +41,7 @@ function completenessElement({ completeness, completeness_text: text }) {
   if (completeness.complete) return make('p', { class: 'whole', id: 'whole', text: sentence(text) });
   const reasons = [
     completeness.truncated && 'the recording was cut off before its counts',
-    completeness.limit_reached && 'its file was full',
+    completeness.limit_reached && completeness.keep === 'first' && 'its file was full',
     ...['missing', 'dropped', 'invalid', 'surplus', 'orphans'].map(
       (key) => completeness[key] && `${count(completeness[key])} ${key}`,
     ),
@@ -59,8 +59,6 @@ function completenessElement({ completeness, completeness_text: text }) {
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 const signed = (ratio) => `${ratio >= 1 ? '+' : '−'}${Math.abs(100 * (ratio - 1)).toFixed(2)} %`;
 const oneLine = (text) => text.replace(/\p{Cc}+/gu, ' ').slice(0, 200);
-const sourceName = (used) =>
-  ({ stamps: 'the graphs’ stamps', activity: 'profiling library', both: 'stamps and library' })[used] ?? used;
 
 function fact(name, value, detail) {
   return [

@@ -123,10 +123,9 @@ impl GraphTimes {
         if self.replays == 0 { 0.0 } else { (cost.at(&self.sizes) + cost.constant * (replays - 1.0)) / replays }
     }
 
-    /// Of the level that holds what a step moves: its weights are read again one step later.
+    /// Of the level that holds what a step moves, in the mean over the sampled replays.
     fn peak_gb_s(&self, peaks: &SessionPeaks) -> Option<f64> {
-        let is_cached = self.step_bytes <= peaks.cache_bytes as f64 * self.replays as f64;
-        let peak_gb_s = if is_cached { peaks.cache_gb_s } else { peaks.memory_gb_s };
+        let peak_gb_s = peaks.read_gb_s(self.step_bytes / self.replays.max(1) as f64);
         (peak_gb_s > 0.0).then_some(peak_gb_s)
     }
 }

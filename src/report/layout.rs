@@ -3,23 +3,15 @@
 
 use serde::Serialize;
 
-use crate::report::{Alignment, Recording};
+use super::{Alignment, Call, Recording};
+use crate::trace::schema::GraphTable;
 
 /// The stream of all nodes of one recording, and the tid of its lane. HTA wants it above 0.
-pub(in crate::report) const STREAM: u64 = 1;
+pub(super) const STREAM: u64 = 1;
+/// The one context.
+pub(super) const CONTEXT: u64 = 1;
 /// The device's number in a file of one recording.
-pub(in crate::report) const DEVICE: u64 = 0;
-/// The tids of the lanes above the nodes.
-pub(super) const STEPS_TID: u64 = 1_000;
-pub(super) const LAYERS_TID: u64 = 1_001;
-/// The tid of the second lane of overlapping nodes; further ones follow.
-pub(super) const OVERLAP_TID: u64 = 2_000;
-/// The tid of the second lane of the engine's thread, above any of the operating system.
-pub(super) const ENGINE_OVERLAP_TID: u64 = 10_000_000;
-/// The tid of the first lane of calls that have none of their own: on a thread whose number is none of the operating
-/// system's, or beside calls that they overlap.
-pub(super) const CALL_LANES_TID: u64 = 20_000_000;
-
+pub(super) const DEVICE: u64 = 0;
 /// The pid of the requests' lanes, above any pid of the operating system (at most 2²²).
 const REQUESTS_PID: u64 = 10_000_000;
 /// The pid of what the driver's profiling library took for itself.
@@ -35,7 +27,7 @@ const CALL_CORRELATIONS: u64 = 1 << 32;
 
 /// Where things stand in the file.
 #[derive(Clone, Debug)]
-pub(in crate::report) struct Layout {
+pub(super) struct Layout {
     /// The moment that is 0 in the file, on the recording's clock. Before that clock's begin, maybe.
     pub(super) zero_ns: i128,
     /// The recording's first and last moment, on its clock.
@@ -104,8 +96,8 @@ pub struct Placement {
 
 impl Layout {
     /// Of a file with nothing else in it.
-    pub(in crate::report) fn alone(recording: &Recording) -> Layout {
-        let (start_ns, end_ns) = window(recording);
+    pub(super) fn alone(recording: &Recording) -> Layout {
+        let (start_ns, end_ns) = recording.span();
         let host = u64::from(recording.header.session.pid);
         let device = DEVICE;
         Layout {
@@ -130,12 +122,11 @@ impl Layout {
 
     /// Of each recording in a file of several, with how their clocks are put on the first one's.
     pub(super) fn merged(recordings: &[(&Recording, Alignment)]) -> Vec<Layout> {
-        let on_first = |(recording, alignment): &(&Recording, Alignment)| {
-            let start_ns = recording.window().map(|(start_ns, _)| i128::from(start_ns));
-            start_ns.map(|start_ns| start_ns + alignment.offset_ns)
-        };
-        let fallback_ns = || recordings.first().map_or(0, |(recording, _)| i128::from(window(recording).0));
-        let zero_ns = recordings.iter().filter_map(on_first).min().unwrap_or_else(fallback_ns);
+        let start_ns = |recording: &Recording| i128::from(recording.span().0);
+        let with_records = recordings.iter().filter(|(recording, _)| !recording.is_empty());
+        let starts_ns = with_records.map(|(recording, alignment)| start_ns(recording) + alignment.offset_ns);
+        let fallback_ns = || recordings.first().map_or(0, |(recording, _)| start_ns(recording));
+        let zero_ns = starts_ns.min().unwrap_or_else(fallback_ns);
         let (mut correlation, mut graph_offset) = (1_u64, 0_u64);
         let mut layouts = Vec::new();
         for (index, (recording, alignment)) in (0_u64..).zip(recordings) {
@@ -168,14 +159,22 @@ impl Layout {
         replay.wrapping_add(self.correlation_offset)
     }
 
-    /// The correlation of a call that launched no replay.
-    pub(super) fn call_correlation(&self, correlation: u32) -> u64 {
-        self.call_correlations.saturating_add(correlation.into())
+    /// The correlation of a call, and of what the device did for it.
+    pub(super) fn call_correlation(&self, call: &Call, recording: &Recording) -> u64 {
+        match call.replay {
+            Some(replay) => self.correlation(recording.replays[replay as usize].record.replay),
+            None => self.call_correlations.saturating_add(call.record.correlation.into()),
+        }
     }
 
     /// The number of a graph, by its number in the recording.
     pub(super) fn graph_id(&self, id: u32) -> u64 {
         self.graph_offset + u64::from(id)
+    }
+
+    /// Kineto's `graph node id` is unique over all graphs: PyTorch's tools look nodes up by it alone.
+    pub(super) fn graph_node_id(&self, graph: &GraphTable, ordinal: usize) -> u64 {
+        self.graph_id(graph.id) << 32 | ordinal as u64
     }
 
     /// A process's name, with whose it is.
@@ -209,15 +208,9 @@ impl Layout {
     }
 }
 
-/// First and last moment; both the anchor's if there are no records.
-fn window(recording: &Recording) -> (u64, u64) {
-    let anchor_ns = recording.header.session.clock.monotonic_ns;
-    recording.window().unwrap_or((anchor_ns, anchor_ns))
-}
-
 /// The numbers of the first and of the last replay.
 fn replays(recording: &Recording) -> (u64, u64) {
-    let number = |replay: Option<&crate::report::Replay>| replay.map_or(0, |replay| replay.record.replay);
+    let number = |replay: Option<&super::Replay>| replay.map_or(0, |replay| replay.record.replay);
     (number(recording.replays.first()), number(recording.replays.last()))
 }
 
