@@ -265,7 +265,9 @@ async function request(tab) {
   equal(
     'the chosen request',
     await tab.ask("document.querySelector('#request-detail h3').textContent"),
-    `Request ${id}`,
+    await tab.ask(
+      `((name) => (name ? 'Request ${id} · ' + name : 'Request ${id}'))(vitrum.head.request_names[${id}])`,
+    ),
   );
   const text = await tab.ask("document.querySelector('#request-detail p').textContent");
   if (!steps) return equal('a request without steps', text, 'The page holds no step of it.');

@@ -257,7 +257,7 @@ impl EngineLoop {
     fn requeue_preempted(&mut self) {
         for sequence in self.preempted.drain(..) {
             self.metrics.preempted();
-            self.recording.request(sequence.id, RequestMoment::Preempted, monotonic_ns(), sequence.tokens.len());
+            self.recording.request(sequence.id, RequestMoment::Preempted, monotonic_ns(), sequence.delivered());
             self.scheduler.waiting.push_front(sequence);
         }
     }

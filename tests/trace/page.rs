@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use vitrum::report::html::{self, Limits};
-use vitrum::report::{DeviceRange, Report, Table};
+use vitrum::report::{DeviceRange, Life, Report, Table};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::session::SessionOptions;
 
@@ -161,7 +161,10 @@ fn bars_and_requests_are_what_was_played() {
     // Both requests are in every step; one was still running at the end.
     assert_eq!(page.column("request.id"), [1, 2]);
     assert_eq!(page.column("request.prompt_plus_1"), [13, 13]);
+    let answer = Life::all(&report.recording)[0].tokens;
+    assert_eq!(page.column("request.answer_plus_1"), [i64::from(answer) + 1, 0], "known at its end");
     assert_eq!(page.column("request.end"), [1, 0]);
+    assert_eq!(page.head["request_names"], json!(report.recording.names));
     assert_eq!(page.column("member.step").len() as u64, 2 * plan.steps);
     let nodes: u64 = (0..plan.forward_nodes()).map(|at| plan.node_ns(1, at)).sum();
     let step_ns = nodes + plan.node_ns(2, 0) + plan.node_ns(2, 1);

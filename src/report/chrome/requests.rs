@@ -13,7 +13,10 @@ pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &m
     for life in &Life::all(recording) {
         let tid = 1 + lanes.place(life.start_ns, life.end_ns) as u64;
         let out = slice(&format!("request {}", life.request), tid, (life.start_ns, life.end_ns), layout, events)?;
-        out.raw(r#""request":"#).int(life.request).raw(r#","tokens":"#).int(life.tokens.into());
+        out.raw(r#""request":"#).int(life.request);
+        if let Some(tokens) = life.answer_tokens() {
+            out.raw(r#","tokens":"#).int(tokens.into());
+        }
         out.raw(r#","end":"#).string(life.end_word());
         if let Some(name) = &life.name {
             out.raw(r#","request id":"#).string(name);

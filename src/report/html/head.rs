@@ -1,5 +1,7 @@
 //! The head of the page's data: what was recorded, whether it is whole, the tables, and where the columns are.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -43,6 +45,8 @@ pub(super) struct Head<'a> {
     phases: Vec<&'static str>,
     stretches: Vec<&'static str>,
     ends: [&'static str; 3],
+    /// What clients call their requests, by the requests' numbers.
+    request_names: &'a BTreeMap<u64, String>,
     columns: &'a [Column],
 }
 
@@ -96,6 +100,7 @@ pub(super) fn head<'a>(
         phases: Phase::ALL.iter().map(|phase| phase.as_str()).collect(),
         stretches: Doing::ALL.iter().map(|doing| doing.as_str()).collect(),
         ends: End::ALL.map(End::as_str),
+        request_names: &recording.names,
         columns,
     }
 }

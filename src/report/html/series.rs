@@ -6,7 +6,6 @@ use super::bars::OpSums;
 use super::columns::Columns;
 use crate::report::stats::sum;
 use crate::report::{DeviceRange, End, Life, NodeTime, Recording, Replay, Report};
-use crate::trace::schema::RequestMoment;
 
 /// Writes every column, and returns what was left out, in words.
 pub(super) fn write(report: &Report, op_sums: &[OpSums], limits: &Limits, columns: &mut Columns) -> Vec<String> {
@@ -85,21 +84,16 @@ fn requests(lives: &[Life], limit: usize, at: impl Fn(u64) -> u64 + Copy, column
     columns.delta("request.start", lives.iter().map(|life| at(life.start_ns)));
     columns.plain("request.ns", lives.iter().map(|life| life.end_ns.saturating_sub(life.start_ns)));
     // 0 where it is not known.
-    let prompt = |life: &Life| life.prompt_tokens.map_or(0, |tokens| u64::from(tokens) + 1);
-    columns.plain("request.prompt_plus_1", lives.iter().map(prompt));
-    columns.plain("request.tokens", lives.iter().map(|life| life.tokens.into()));
-    columns.plain("request.end", lives.iter().map(|life| end_number(life.ended)));
+    let plus_1 = |tokens: Option<u32>| tokens.map_or(0, |tokens| u64::from(tokens) + 1);
+    columns.plain("request.prompt_plus_1", lives.iter().map(|life| plus_1(life.prompt_tokens)));
+    columns.plain("request.answer_plus_1", lives.iter().map(|life| plus_1(life.answer_tokens())));
+    columns.plain("request.end", lives.iter().map(|life| End::of(life.ended) as u64));
     columns.plain("request.stretches", lives.iter().map(|life| life.stretches.len() as u64));
     let stretches = || lives.iter().flat_map(|life| &life.stretches);
     columns.plain("stretch.kind", stretches().map(|stretch| stretch.doing as u64));
     columns.delta("stretch.start", stretches().map(|stretch| at(stretch.start_ns)));
     columns.plain("stretch.ns", stretches().map(|stretch| stretch.end_ns.saturating_sub(stretch.start_ns)));
     left_out
-}
-
-/// An index of the head's `ends`.
-fn end_number(ended: Option<RequestMoment>) -> u64 {
-    End::of(ended) as u64
 }
 
 /// Replays up to the limit of nodes, and their nodes.

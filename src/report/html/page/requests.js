@@ -6,12 +6,26 @@ function drawRequests(run) {
   show('requests', 'Requests');
   const span = run.head.window.ns || 1;
   const time = (title, key, tip) => ({ title, tip, value: (row) => row[key], text: (row) => duration(row[key]) });
+  const tokens = (title, key, tip) => ({
+    title,
+    tip,
+    value: (row) => row[key],
+    text: (row) => (row[key] === null ? '–' : count(row[key])),
+  });
+  const name = {
+    title: 'Name',
+    words: true,
+    value: (row) => row.name,
+    cell: (row) => make('span', { class: 'name', title: row.name, text: row.name }),
+    tip: 'What its client calls it: X-Request-Id',
+  };
   const columns = [
     {
       title: 'Request',
       value: (row) => row.id,
       cell: (row) => make('button', { type: 'button', class: 'link', text: row.id }),
     },
+    ...(rows.some((row) => row.name) ? [name] : []),
     {
       title: 'Life',
       words: true,
@@ -19,18 +33,8 @@ function drawRequests(run) {
       cell: (row) => lifeElement(row, span),
       tip: 'Within the recording’s window',
     },
-    {
-      title: 'Prompt',
-      value: (row) => row.prompt,
-      text: (row) => (row.prompt === null ? '–' : count(row.prompt)),
-      tip: 'Tokens of the prompt',
-    },
-    {
-      title: 'Answer',
-      value: (row) => row.tokens,
-      text: (row) => count(row.tokens),
-      tip: 'Tokens of the answer so far',
-    },
+    tokens('Prompt', 'prompt', 'Tokens of the prompt, known where the recording saw it arrive'),
+    tokens('Answer', 'answer', 'Tokens of the answer, known at its end'),
     time('Queued', 'queued', 'From its arrival to its first step'),
     time('Prefill', 'prefill', 'From its first step to its first token'),
     time('Decode', 'decode', 'From its first token on'),
@@ -47,12 +51,11 @@ function drawRequests(run) {
     makeTable({
       columns,
       rows,
-      sortBy: 1,
+      sortBy: columns.findIndex(({ title }) => title === 'Life'),
       descending: false,
       caption: 'Requests',
-      className: 'numbers',
-      filterHint: 'Filter: number, finished …',
-      filterText: (row) => `request ${row.id} ${row.end}`,
+      filterHint: 'Filter: number, name, finished …',
+      filterText: (row) => `request ${row.id} ${row.name} ${row.end}`,
       onChoose: (row) => drawRequest(run, row),
     }),
   );
@@ -60,12 +63,12 @@ function drawRequests(run) {
 
 function requestsOf(run) {
   if (run.requests) return run.requests;
-  const [ids, starts, durations, prompts, tokens, ends, counts] = [
+  const [ids, starts, durations, prompts, answers, ends, counts] = [
     'id',
     'start',
     'ns',
     'prompt_plus_1',
-    'tokens',
+    'answer_plus_1',
     'end',
     'stretches',
   ].map((name) => run.column(`request.${name}`));
@@ -84,10 +87,11 @@ function requestsOf(run) {
     };
     return {
       id,
+      name: run.head.request_names[id] ?? '',
       start: starts[index],
       ns: durations[index],
       prompt: prompts[index] ? prompts[index] - 1 : null,
-      tokens: tokens[index],
+      answer: answers[index] ? answers[index] - 1 : null,
       end: run.head.ends[ends[index]],
       stretches,
       members: members.get(id) ?? [],
@@ -133,7 +137,7 @@ function drawRequest(run, row) {
   const sum = (key) => steps.reduce((total, step) => total + (step[key] ?? 0), 0);
   const withPrompt = steps.filter((step) => step.prompt).length;
   const detail = byId('request-detail');
-  detail.replaceChildren(make('h3', { text: `Request ${row.id}` }));
+  detail.replaceChildren(make('h3', { text: row.name ? `Request ${row.id} · ${row.name}` : `Request ${row.id}` }));
   if (!steps.length) {
     detail.append(make('p', { text: 'The page holds no step of it.' }));
     return;
@@ -151,7 +155,6 @@ function drawRequest(run, row) {
       rows: steps,
       sortBy: 0,
       descending: false,
-      className: 'numbers',
       columns: [
         {
           title: 'Step',

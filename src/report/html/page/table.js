@@ -16,7 +16,6 @@ function makeTable({
   filterText,
   filterHint,
   onChoose,
-  className,
 }) {
   const state = { sortBy, descending, words: [], limit: ROWS_SHOWN, chosen: null };
   const body = make('tbody');
@@ -28,7 +27,7 @@ function makeTable({
   });
   const table = make(
     'table',
-    { class: className },
+    {},
     make('caption', { text: caption }),
     make('thead', {}, make('tr', {}, ...headings)),
     body,
