@@ -1,6 +1,7 @@
 //! The clock of every time in a recording, the machine's monotonic clock in nanoseconds, what it has to do with the
 //! wall clock, and whose thread reads it.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::trace::session::ClockAnchor;
@@ -54,6 +55,11 @@ pub fn clock_anchor() -> ClockAnchor {
 
 /// The run of the operating system, and where it keeps several monotonic clocks the one that this process has.
 fn boot_id() -> Option<String> {
+    static BOOT_ID: OnceLock<Option<String>> = OnceLock::new(); // it does not change while a process runs
+    BOOT_ID.get_or_init(read_boot_id).clone()
+}
+
+fn read_boot_id() -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = Some(boot.trim()).filter(|boot| !boot.is_empty())?;
     // Time namespaces shift the clock.

@@ -189,7 +189,9 @@ impl Engine {
         &self.metrics
     }
 
-    /// Starts to record. Blocks until the file has been begun, which takes none of the engine's time, and for one step.
+    /// Starts to record. Blocks until another thread than the engine's has begun the file, and the steps under way have
+    /// ended. The first start of an engine whose device was not measured before ([`Engine::measure_peaks`]) does that,
+    /// which takes seconds in which nothing is computed.
     pub fn start_profile(&self, options: SessionOptions) -> Result<Profile, ProfileError> {
         let (reply, answer) = mpsc::channel();
         let (end, ended) = mpsc::channel();

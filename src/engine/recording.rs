@@ -102,7 +102,7 @@ impl Recording {
         self.starting = Some(StartingSession::new(request, header, graphs));
     }
 
-    /// Takes the recorder of the session that comes, if it has been made. Whether there is one to begin with.
+    /// The recorder of the session that comes, if it has been made.
     pub(super) fn take_recorder(&mut self) -> Option<Recorder> {
         let made = self.starting.as_ref()?.take()?;
         made.map_err(|error| self.refuse(error.into())).ok()
@@ -114,8 +114,7 @@ impl Recording {
         }
     }
 
-    /// Begins the session that comes, with no step under way if its recorder has a profiling library. Whether it has
-    /// begun.
+    /// Begins the session that comes, with no step under way. Whether it has begun.
     #[allow(unreachable_code, unused_variables, reason = "in a build without recorder there is no session")]
     pub(super) fn begin(&mut self, mut recorder: Recorder, runner: &StepRunner) -> bool {
         let Some(StartingSession { request, .. }) = self.starting.take() else { return false };

@@ -133,10 +133,10 @@ impl EngineLoop {
     /// Takes in what came; blocks when there is nothing else to do. False: the end.
     fn receive(&mut self) -> Result<bool, StepError> {
         self.begin_recording()?;
+        self.close_recording()?; // the last step may have ended it, and nothing more may come
         self.recording.begin_iteration(self.next_step);
         let idle = self.under_way.is_empty() && self.scheduler.running.is_empty() && self.scheduler.waiting.is_empty();
         if idle {
-            self.close_recording()?; // the last step may have ended it, and nothing more may come
             if !self.shutdowns.is_empty() {
                 return Ok(false);
             }
@@ -159,9 +159,7 @@ impl EngineLoop {
     /// Begins the recording that somebody asked for, when its recorder has been made.
     fn begin_recording(&mut self) -> Result<(), StepError> {
         let Some(recorder) = self.recording.take_recorder() else { return Ok(()) };
-        if recorder.has_activity() {
-            self.finish_steps()?;
-        }
+        self.finish_steps()?; // the device does nothing that is not in the recording
         if self.recording.begin(recorder, &self.runner) {
             let there = self.scheduler.running.iter().chain(&self.scheduler.waiting);
             there.for_each(|sequence| self.recording.request_named(sequence.id, &sequence.name));

@@ -151,12 +151,6 @@ impl Recorder {
         match *self {}
     }
 
-    /// Whether the profiling library is a source.
-    #[inline(always)]
-    pub fn has_activity(&self) -> bool {
-        match *self {}
-    }
-
     /// The profiling library records from here on.
     #[inline(always)]
     pub fn begin(&mut self) -> Result<(), String> {

@@ -48,11 +48,14 @@ fn said(summary: &SpoolSummary) -> Option<String> {
 #[test]
 #[ignore = "run by a test"]
 fn child_one_recording_by_both() {
-    let engine = start();
-    let (summary, answers) = record(&engine, &folder(), TraceSource::Both);
+    let (engine, folder) = (start(), folder());
+    let (summary, answers) = record(&engine, &folder, TraceSource::Both);
     assert!(answers == serve(&engine), "serving goes on");
     engine.shutdown();
     assert_stamps_are_there(&summary);
+    let files = std::fs::read_dir(&folder).expect("the folder").flatten().map(|entry| entry.path());
+    let recordings: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "vtr")).collect();
+    assert_eq!(recordings, std::slice::from_ref(&summary.path), "nothing is left of one that could not begin");
     eprintln!("== used {:?}; said {:?}", summary.sources.used, said(&summary));
 }
 

@@ -98,8 +98,12 @@ fn the_engine_ends_while_a_recording_is_closed() {
 fn the_engine_ends_while_a_recording_starts() {
     let engine = engine(&engine_options());
     let dir = TempDir::new();
+    engine.measure_peaks().expect("the device is there"); // a start has nothing else to wait for then
     let started = std::thread::scope(|scope| {
         let starting = scope.spawn(|| engine.start_profile(session(dir.path())));
+        while files(&dir) == 0 {
+            std::hint::spin_loop();
+        }
         engine.shutdown();
         starting.join().expect("no panic")
     });

@@ -184,6 +184,25 @@ fn one_request_has_its_steps_alone() {
     assert!(recording.requests.iter().any(is_end));
 }
 
+/// A start under load waits for the steps under way: none of their time is in the first one's account.
+#[test]
+fn the_first_step_begins_with_nothing_under_way() {
+    let engine = shared_engine();
+    let mut late = 0;
+    for _ in 0..20 {
+        let mut long = engine.submit(prompt(5, 1), greedy(900)).expect("a good request");
+        long.blocking_next().expect("a token");
+        let dir = TempDir::new();
+        let profile = start(&engine, &dir, Window { steps_max: Some(1), ..Window::default() });
+        let next = engine.submit(prompt(5, 1), greedy(900)).expect("a good request"); // if the other one has ended
+        let report = load(&profile.wait().expect("it ends by itself"));
+        // Beside a step under way the device begins with this one when it has ended with that one.
+        late += usize::from(report.account.total.launch_gap_ns > report.account.total.nodes_ns);
+        drop((long, next));
+    }
+    assert!(late <= 10, "in {late} of 20 recordings the device was late");
+}
+
 /// One record for each replay, from the first node to the last.
 #[test]
 fn whole_replays_are_one_node_each() {

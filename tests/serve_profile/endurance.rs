@@ -33,9 +33,6 @@ async fn a_thousand_recordings_under_load_leave_nothing_behind() {
     let _alone = machine().await;
     let server = recording_server(&[]);
     let profiles = server.folder.path().join("profiles");
-    // The first one measures the device.
-    assert_eq!(server.post("/start_profile", "").await.status, 200);
-    assert_eq!(server.post("/stop_profile", "").await.status, 200);
     let load = Load::start(&server, CLIENTS, TOKENS);
     let mut rss_kib = Vec::new();
     for cycle in 0..CYCLES {
@@ -51,19 +48,19 @@ async fn a_thousand_recordings_under_load_leave_nothing_behind() {
     let (early, late) = (rss_kib[1], rss_kib[rss_kib.len() - 1]);
     assert!(late < early + (16 << 10), "{early} KiB, then {late} KiB");
     assert!(answered > CYCLES / 10, "{answered} answers beside {CYCLES} recordings");
-    assert_whole(&profiles, CYCLES + 1);
+    assert_whole(&profiles, CYCLES);
     // Only the last ones are remembered.
     let sessions = get(server.address, "/profile/sessions").await.json();
     assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(64));
     server.assert_answers().await;
 }
 
-/// No answer waits for a file: with five recordings a second the median is what it is without.
+/// With five recordings a second the median answer takes as long as without. Those answers that a start or a stop
+/// comes between take longer: on two cores, which the workers need for themselves, by some milliseconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recordings_now_and_then_slow_no_answer() {
+async fn recordings_now_and_then_do_not_move_the_median_answer() {
     let _alone = machine().await;
     let server = recording_server(&[]);
-    start_and_stop(&server).await.expect("the first one, which measures the device");
     let (mut without, mut beside) = (Vec::new(), Vec::new());
     // In turns, so that both have the machine's good and bad moments.
     for _ in 0..10 {

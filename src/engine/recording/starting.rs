@@ -1,7 +1,7 @@
 //! A session on its way: its recorder is made on a thread of its own, because a file system may take its time.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SendError, TryRecvError, channel};
 
 use crate::engine::StartRequest;
 use crate::trace::record::Recorder;
@@ -23,8 +23,9 @@ impl StartingSession {
         let options = request.options.clone();
         let make = move || {
             let graphs: Vec<&GraphTable> = graphs.iter().map(AsRef::as_ref).collect();
-            // Nobody takes it if the engine's thread has panicked.
-            let _ = made.send(Recorder::start(&options, &header, &graphs));
+            if let Err(SendError(Ok(recorder))) = made.send(Recorder::start(&options, &header, &graphs)) {
+                recorder.discard(); // the engine's thread has panicked
+            }
         };
         if let Err(source) = std::thread::Builder::new().name("vitrum-starting".into()).spawn(make) {
             let _ = not_made.send(Err(RecordError::Thread { source })); // its receiver is below
@@ -46,5 +47,34 @@ impl StartingSession {
         if let Ok(Ok(recorder)) = self.recorder.recv() {
             recorder.discard();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::trace::session::{ClockAnchor, SessionDevice, SessionOptions, SessionSources};
+
+    #[test]
+    fn a_session_that_is_given_up_leaves_no_file() {
+        let dir = std::env::temp_dir().join(format!("vitrum-starting-{}", std::process::id()));
+        std::fs::create_dir(&dir).expect("a folder of our own");
+        let header = SessionHeader {
+            version: String::new(),
+            model: String::new(),
+            device: SessionDevice { name: String::new(), kind: String::new(), isa: String::new(), workers: 1 },
+            peaks: None,
+            pid: 1,
+            engine_tid: 1,
+            clock: ClockAnchor::default(),
+            sources: SessionSources::default(),
+        };
+        let ((end, _ended), (reply, answer)) = (channel(), channel());
+        let request = StartRequest { options: Box::new(SessionOptions::new(&dir)), end, reply };
+        StartingSession::new(request, header, Vec::new()).give_up();
+        assert!(answer.recv().is_err(), "whoever asked sees that nobody is left to answer");
+        std::fs::remove_dir(&dir).expect("it is empty");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::bars::{Bar, OpSums, bars};
 use super::columns::Column;
 use super::places::Places;
-use crate::report::{Completeness, Doing, End, Perturbation, Report, Table, Unaccounted, dominates};
+use crate::report::{Completeness, Doing, End, Life, Perturbation, Report, Table, Unaccounted, dominates};
 use crate::trace::schema::{Op, Phase};
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
@@ -46,7 +46,7 @@ pub(super) struct Head<'a> {
     stretches: Vec<&'static str>,
     ends: [&'static str; 3],
     /// What clients call their requests, by the requests' numbers.
-    request_names: &'a BTreeMap<u64, String>,
+    request_names: BTreeMap<u64, &'a str>,
     columns: &'a [Column],
 }
 
@@ -65,6 +65,7 @@ const TABLES: [Table; 4] = [Table::KernSum, Table::StepSum, Table::Account, Tabl
 pub(super) fn head<'a>(
     report: &'a Report,
     op_sums: &[OpSums],
+    lives: &'a [Life],
     left_out: Vec<String>,
     columns: &'a [Column],
 ) -> Head<'a> {
@@ -100,7 +101,7 @@ pub(super) fn head<'a>(
         phases: Phase::ALL.iter().map(|phase| phase.as_str()).collect(),
         stretches: Doing::ALL.iter().map(|doing| doing.as_str()).collect(),
         ends: End::ALL.map(End::as_str),
-        request_names: &recording.names,
+        request_names: lives.iter().filter_map(|life| Some((life.request, life.name.as_deref()?))).collect(),
         columns,
     }
 }

@@ -25,7 +25,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use self::columns::Columns;
-use super::{Report, ReportError, output};
+use super::{Life, Report, ReportError, output};
 
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLES: [&str; 3] =
@@ -99,8 +99,10 @@ pub fn page(report: &Report, limits: &Limits) -> io::Result<String> {
 fn data(report: &Report, limits: &Limits) -> io::Result<Vec<u8>> {
     let mut columns = Columns::default();
     let op_sums = bars::op_sums(&report.recording);
-    let left_out = series::write(report, &op_sums, limits, &mut columns);
-    let head = serde_json::to_vec(&head::head(report, &op_sums, left_out, columns.index()))?;
+    let lives = Life::all(&report.recording);
+    let left_out = series::write(report, &op_sums, &lives, limits, &mut columns);
+    let shown = &lives[..lives.len().min(limits.requests)];
+    let head = serde_json::to_vec(&head::head(report, &op_sums, shown, left_out, columns.index()))?;
     let length = u32::try_from(head.len()).map_err(|_| io::Error::other("the page's tables are longer than 4 GB"))?;
     Ok([&length.to_le_bytes(), head.as_slice(), columns.bytes()].concat())
 }

@@ -8,7 +8,13 @@ use crate::report::stats::sum;
 use crate::report::{DeviceRange, End, Life, NodeTime, Recording, Replay, Report};
 
 /// Writes every column, and returns what was left out, in words.
-pub(super) fn write(report: &Report, op_sums: &[OpSums], limits: &Limits, columns: &mut Columns) -> Vec<String> {
+pub(super) fn write(
+    report: &Report,
+    op_sums: &[OpSums],
+    lives: &[Life],
+    limits: &Limits,
+    columns: &mut Columns,
+) -> Vec<String> {
     let recording = &report.recording;
     let (start_ns, _) = recording.span();
     let at = |ns: u64| ns.saturating_sub(start_ns);
@@ -16,7 +22,7 @@ pub(super) fn write(report: &Report, op_sums: &[OpSums], limits: &Limits, column
         steps(report, op_sums, limits.steps, at, columns),
         members(recording, limits, columns),
         spans(recording, limits.spans, at, columns),
-        requests(&Life::all(recording), limits.requests, at, columns),
+        requests(lives, limits.requests, at, columns),
         nodes(recording, limits.nodes, at, columns),
     ];
     left_out.into_iter().flatten().collect()

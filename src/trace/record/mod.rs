@@ -52,7 +52,7 @@ const GRAPHS_WAITING_MAX: usize = 64;
 /// Bytes of `max_bytes` kept for the closing block: its counts, about 250 bytes for each of at most 100 graphs.
 const CLOSING_BYTES: u64 = 32 << 10;
 
-/// A recording under way. Owned by the engine's thread; [`Recorder::stop`] may be called from any.
+/// A recording under way. One thread has it at a time: from its begin on the engine's, at its end another.
 #[derive(Debug)]
 pub struct Recorder {
     id: String,
@@ -184,11 +184,6 @@ impl Recorder {
     /// How far it is. Of this the recorder knows the bytes alone; the engine tells the rest.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
-    }
-
-    /// Whether the driver's profiling library is one of the sources.
-    pub fn has_activity(&self) -> bool {
-        self.activity.is_some()
     }
 
     /// From here on the profiling library records, if it is a source; with nothing under way. The error is a sentence,

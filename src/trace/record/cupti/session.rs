@@ -62,6 +62,9 @@ impl Session {
 
     /// Records from here on, with nothing under way. The error is a sentence; the session is to be dropped then.
     pub(in crate::trace::record) fn switch_on(&mut self) -> Result<(), String> {
+        if self.is_given_up() {
+            return Err("CUPTI failed before the recording began".into()); // whoever gave it up switched it off
+        }
         self.is_on = true; // also if it fails for the second kind
         self.switch.on().map_err(|error| error.to_string())
     }
@@ -131,7 +134,7 @@ impl Session {
     }
 }
 
-/// A session that is not stopped is of a recording that failed: nobody counts its records.
+/// A session that is not stopped is of a recording that failed or never began: nobody counts its records.
 impl Drop for Session {
     fn drop(&mut self) {
         if !self.has_ended {
