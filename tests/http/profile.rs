@@ -94,6 +94,7 @@ async fn bodies_are_empty_or_about_profiling() {
         (json!({"profile_stages": ["decode"], "profile_by_stage": false}).to_string(), 400, "profile_by_stage"),
         (json!({"graphs": ["decode.8"]}).to_string(), 400, "forward.decode.8"),
         (json!({"graphs": "forward.decode.8"}).to_string(), 400, "graphs"),
+        (json!({"graphs": vec!["forward.decode.8"; 257]}).to_string(), 400, "1 to 256 names"),
         (json!({"request_id": ""}).to_string(), 400, "request_id"),
         (json!({"graph_trace": "kernel"}).to_string(), 400, "graph_trace"),
         (json!({"max_bytes": 2 << 20}).to_string(), 400, "max_bytes"),
@@ -138,7 +139,7 @@ async fn words_of_others_become_a_window() {
         ),
         (json!({"delay_seconds": 0, "max_iterations": 0}), json!({"delay_ns": 0, "steps_max": null})),
         (json!({"request_id": "mine"}), json!({"request": "mine"})),
-        (json!({"graphs": ["sample.full.4"]}), json!({"graphs": [{"kind": "sample.full", "bucket": 4}]})),
+        (json!({"graphs": vec!["sample.full.4"; 256]}), json!({"graphs": [{"kind": "sample.full", "bucket": 4}]})),
     ] {
         let reply = post(server.address, "/start_profile", &body.to_string()).await;
         assert_eq!(reply.status, 200, "{body}: {}", reply.text());

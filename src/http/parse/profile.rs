@@ -19,6 +19,8 @@ const SECONDS_MAX: f32 = 366.0 * 86_400.0;
 const SECONDS_MIN: f32 = 0.001;
 /// Iterations recorded where others are waited for and no number is given, as in vLLM's configuration.
 const ACTIVE_DEFAULT: u64 = 5;
+/// The most graphs that may be named: the engine looks for each step's among them.
+const GRAPHS_MAX: usize = 256;
 /// The longest name of a request, as in its header.
 const REQUEST_ID_BYTES_MAX: usize = 255;
 
@@ -139,11 +141,12 @@ fn stages(fields: &mut Fields<'_>) -> Result<Vec<Stage>, ApiError> {
 }
 
 fn graphs(fields: &mut Fields<'_>) -> Result<Vec<GraphKey>, ApiError> {
-    const EXPECTED: &str = "a list of names such as \"forward.decode.8\", as `vitrum graph` prints them";
+    const EXPECTED: &str = "a list of 1 to 256 names such as \"forward.decode.8\", as `vitrum graph` prints them";
     let Some(raw) = fields.take("graphs") else { return Ok(Vec::new()) };
     let names: Vec<String> = serde_json::from_str(raw.get()).map_err(|_| invalid("graphs", EXPECTED, raw))?;
     let keys: Option<Vec<GraphKey>> = names.iter().map(|name| name.parse().ok()).collect();
-    let mut keys = keys.filter(|keys| !keys.is_empty()).ok_or_else(|| invalid("graphs", EXPECTED, raw))?;
+    let is_fit = |keys: &Vec<GraphKey>| (1..=GRAPHS_MAX).contains(&keys.len());
+    let mut keys = keys.filter(is_fit).ok_or_else(|| invalid("graphs", EXPECTED, raw))?;
     keys.sort_unstable();
     keys.dedup();
     Ok(keys)
