@@ -13,8 +13,7 @@ use crate::trace::schema::{
     StepSizes,
 };
 use crate::trace::session::{
-    ClockAnchor, Closing, Counts, Expected, ExpectedGraph, Overwritten, RecordedGraph, SessionDevice, SessionHeader,
-    SessionSources,
+    ClockAnchor, Closing, Counts, Expected, ExpectedGraph, Overwritten, RecordedGraph, SessionHeader,
 };
 use crate::trace::spool::{Block, Reader, Seam, SpoolHeader, closing_block, file_header};
 
@@ -156,16 +155,8 @@ fn header(toggled: bool, size: u32) -> SpoolHeader {
         }),
     };
     let key = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
-    let session = SessionHeader {
-        version: String::new(),
-        model: String::new(),
-        device: SessionDevice { name: String::new(), kind: String::new(), isa: String::new(), workers: 0 },
-        peaks: None,
-        pid: 0,
-        engine_tid: 0,
-        clock: ClockAnchor { monotonic_ns: u64::MAX, ..ClockAnchor::default() },
-        sources: SessionSources::default(),
-    };
+    let clock = ClockAnchor { monotonic_ns: u64::MAX, ..ClockAnchor::default() };
+    let session = SessionHeader { clock, ..SessionHeader::default() };
     let graphs = vec![GraphTable { id: 1, key, nodes: vec![node(-1), node(0), node(i32::MIN)] }];
     SpoolHeader {
         id: "1".into(),

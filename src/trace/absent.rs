@@ -317,22 +317,11 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::session::{ClockAnchor, SessionDevice, SessionSources};
 
     #[test]
     fn there_is_no_recorder() {
         let options = SessionOptions::new("/");
-        let header = SessionHeader {
-            version: String::new(),
-            model: String::new(),
-            device: SessionDevice { name: String::new(), kind: String::new(), isa: String::new(), workers: 1 },
-            peaks: None,
-            pid: 1,
-            engine_tid: 1,
-            clock: ClockAnchor::default(),
-            sources: SessionSources::default(),
-        };
-        let refusal = Recorder::start(&options, &header, &[]).expect_err("no recorder");
+        let refusal = Recorder::start(&options, &SessionHeader::default(), &[]).expect_err("no recorder");
         assert!(refusal.to_string().contains("rebuild with --features profiling"), "{refusal}");
         assert_eq!(size_of::<Option<Recorder>>(), 0, "holding none takes no room");
         let refusal = Sampler::start(NonZeroU32::MIN, 1).expect_err("no sampler");

@@ -125,8 +125,8 @@ pub struct SessionSources {
     pub absent: Option<String>,
 }
 
-/// What is known when a recording starts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is known when a recording starts. The default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionHeader {
     /// vitrum's version.
     pub version: String,
@@ -147,7 +147,7 @@ pub struct SessionHeader {
 }
 
 /// The device, in the words of its info.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionDevice {
     /// The processor's name.
     pub name: String,

@@ -55,25 +55,15 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::trace::session::{ClockAnchor, SessionDevice, SessionOptions, SessionSources};
+    use crate::trace::session::SessionOptions;
 
     #[test]
     fn a_session_that_is_given_up_leaves_no_file() {
         let dir = std::env::temp_dir().join(format!("vitrum-starting-{}", std::process::id()));
         std::fs::create_dir(&dir).expect("a folder of our own");
-        let header = SessionHeader {
-            version: String::new(),
-            model: String::new(),
-            device: SessionDevice { name: String::new(), kind: String::new(), isa: String::new(), workers: 1 },
-            peaks: None,
-            pid: 1,
-            engine_tid: 1,
-            clock: ClockAnchor::default(),
-            sources: SessionSources::default(),
-        };
         let ((end, _ended), (reply, answer)) = (channel(), channel());
         let request = StartRequest { options: Box::new(SessionOptions::new(&dir)), end, reply };
-        StartingSession::new(request, header, Vec::new()).give_up();
+        StartingSession::new(request, SessionHeader::default(), Vec::new()).give_up();
         assert!(answer.recv().is_err(), "whoever asked sees that nobody is left to answer");
         std::fs::remove_dir(&dir).expect("it is empty");
     }

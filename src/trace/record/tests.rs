@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::trace::schema::{Cost, GraphKey, GraphKind, NodeInfo, NodeSources, Op, Phase, Place};
-use crate::trace::session::{ClockAnchor, ExpectedGraph, SessionDevice, SessionSources};
+use crate::trace::session::ExpectedGraph;
 use crate::trace::spool::Block;
 
 const NODES: usize = 100;
@@ -23,23 +23,13 @@ fn table() -> GraphTable {
 }
 
 fn header() -> SpoolHeader {
-    let session = SessionHeader {
-        version: "0".into(),
-        model: "m".into(),
-        device: SessionDevice { name: "d".into(), kind: "cpu".into(), isa: "i".into(), workers: 1 },
-        peaks: None,
-        pid: 1,
-        engine_tid: 1,
-        clock: ClockAnchor::default(),
-        sources: SessionSources::default(),
-    };
     SpoolHeader {
         id: "1".into(),
         toggle_seed: None,
         ring: None,
         window: Default::default(),
         granularity: Default::default(),
-        session,
+        session: SessionHeader::default(),
         graphs: vec![table()],
     }
 }
