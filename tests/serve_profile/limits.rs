@@ -17,13 +17,19 @@ use crate::{file, machine};
 
 const LIMIT: u64 = 500_000;
 
-/// The tiny model behind a command line, which `wrap` may change.
-fn server(profiles: &Path, flags: &[&str], wrap: impl FnOnce(Command) -> Command) -> Server {
+fn server(profiles: &Path, flags: &[&str]) -> Server {
     let folder = TempDir::new();
     let model = TinyModel { max_position: TINY_MODEL_LEN, ..TinyModel::default() }.write(&folder);
     let mut command = vitrum(["serve", "--port", "0", "--device", "cpu", "--threads", "1", "--profile-dir"]);
     command.arg(profiles).args(flags).arg(model);
-    Server::spawn(folder, wrap(command))
+    Server::spawn(folder, command)
+}
+
+/// No file that the server writes from now on may be longer; `unlimited` lifts that.
+fn limit_files(server: &Server, bytes: &str) {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--pid={}", server.pid())).arg(format!("--fsize={bytes}:"));
+    assert!(command.status().expect("prlimit runs").success());
 }
 
 /// Waits for so many recorded steps; the file is never larger than its limit.
@@ -53,7 +59,7 @@ async fn a_long_load_in_a_small_file_keeps_the_last_steps() {
     let _alone = machine().await;
     let profiles = TempDir::new();
     let limit = LIMIT.to_string();
-    let server = server(profiles.path(), &["--profile-keep", "last", "--profile-max-bytes", &limit], |command| command);
+    let server = server(profiles.path(), &["--profile-keep", "last", "--profile-max-bytes", &limit]);
     let started = server.post("/start_profile", "").await.json();
     assert_eq!((&started["keep"], &started["max_bytes"]), (&json!("last"), &json!(LIMIT)), "{started}");
     let spool = PathBuf::from(started["spool"].as_str().expect("a path"));
@@ -96,7 +102,7 @@ async fn a_killed_server_leaves_the_last_steps_and_they_are_said_to_be_cut_off()
     let _alone = machine().await;
     for steps in [300, 2000, 3001] {
         let profiles = TempDir::new();
-        let server = server(profiles.path(), &[], |command| command);
+        let server = server(profiles.path(), &[]);
         let body = json!({"keep": "last", "max_bytes": LIMIT});
         let started = server.post("/start_profile", body).await.json();
         let spool = PathBuf::from(started["spool"].as_str().expect("a path"));
@@ -124,27 +130,34 @@ async fn a_killed_server_leaves_the_last_steps_and_they_are_said_to_be_cut_off()
 async fn a_file_that_may_not_grow_ends_the_recording_and_the_server_goes_on() {
     let _alone = machine().await;
     let profiles = TempDir::new();
-    let server = server(profiles.path(), &[], |command| {
-        let mut limited = Command::new("bash");
-        limited.args(["-c", "ulimit -f 300; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-        limited
-    });
-    for keep in ["first", "last"] {
+    let server = server(profiles.path(), &[]);
+    for (keep, fits) in [("first", true), ("last", true), ("first", false), ("last", false)] {
+        limit_files(&server, "307200");
         let started = server.post("/start_profile", json!({"keep": keep})).await.json();
         let load = Load::start(&server, 2, 50);
         wait_until("the file can hold no more", async || is_full(&server).await).await;
         load.end().await;
-        let reply = server.post("/stop_profile", "").await;
-        // Its trace is not smaller: that cannot be written either.
-        let message = error_message(&reply, 500, &Value::Null, keep);
         let spool = started["spool"].as_str().expect("a path");
-        for words in [spool, ".pt.trace.json.gz: File too large"] {
-            assert!(message.contains(words), "{message:?} does not say {words:?}");
+        let cut_short = format!("cannot write {spool}: File too large");
+        // Its trace may be larger or not: whether it can be written is made certain here.
+        limit_files(&server, if fits { "unlimited" } else { "10240" });
+        let reply = server.post("/stop_profile", "").await;
+        if fits {
+            let stopped = reply.json();
+            assert_eq!((reply.status, &stopped["complete"]), (200, &json!(false)), "{keep}: {stopped}");
+            let error = stopped["write_error"].as_str().expect("an error");
+            assert!(error.starts_with(&cut_short), "{keep}: {error:?} is not {cut_short:?}");
+            assert!(Path::new(file(&stopped, ".pt.trace.json.gz")).exists(), "{stopped}");
+        } else {
+            let message = error_message(&reply, 500, &Value::Null, keep);
+            for words in [spool, ".pt.trace.json.gz: File too large"] {
+                assert!(message.contains(words), "{keep}: {message:?} does not say {words:?}");
+            }
         }
         let log = server.log();
-        let words = format!("the recording ends early: cannot write {spool}: File too large");
+        let words = format!("the recording ends early: {cut_short}");
         assert!(log.contains(&words), "{words:?} is not in\n{log}");
-        assert!(Path::new(spool).metadata().expect("the file").len() <= 300 << 10);
+        assert!(Path::new(spool).metadata().expect("the file").len() <= 307_200);
         server.assert_answers().await;
         // What there is is read, and said to be cut off.
         let ended = stats(Path::new(spool));
@@ -152,6 +165,7 @@ async fn a_file_that_may_not_grow_ends_the_recording_and_the_server_goes_on() {
         assert!(ended.stdout.contains("TRUNCATED"), "{}", ended.stdout);
     }
     // The next one has room.
+    limit_files(&server, "307200");
     let body = json!({"keep": "last", "max_bytes": 250_000});
     assert_eq!(server.post("/start_profile", body).await.status, 200);
     server.assert_answers().await;
