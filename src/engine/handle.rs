@@ -55,8 +55,8 @@ pub struct Engine {
 /// What the handle asks the engine's thread to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Run a request.
-    Submit(Submission),
+    /// Run these requests, which came together.
+    Submit(Vec<Submission>),
     /// Start to record.
     StartProfile(StartRequest),
     /// Take no more steps into the recording, and close it.
@@ -165,6 +165,30 @@ impl Engine {
         prompt: Vec<TokenId>,
         sampling: SamplingParams,
     ) -> Result<TokenStream, RequestError> {
+        let (submission, tokens) = self.admit(name, prompt, sampling)?;
+        self.commands.send(Command::Submit(vec![submission])).map_err(|_| stopped())?;
+        Ok(tokens)
+    }
+
+    /// Queues requests together: no step begins between them. If one is refused, none is queued.
+    pub fn submit_batch(
+        &self,
+        requests: impl IntoIterator<Item = (Vec<TokenId>, SamplingParams)>,
+    ) -> Result<Vec<TokenStream>, RequestError> {
+        let admit = |(prompt, sampling)| self.admit(String::new(), prompt, sampling);
+        let admitted: Vec<_> = requests.into_iter().map(admit).collect::<Result<_, _>>()?;
+        let (submissions, streams) = admitted.into_iter().unzip();
+        self.commands.send(Command::Submit(submissions)).map_err(|_| stopped())?;
+        Ok(streams)
+    }
+
+    /// A request that may be queued, with a place in the queue.
+    fn admit(
+        &self,
+        name: String,
+        prompt: Vec<TokenId>,
+        sampling: SamplingParams,
+    ) -> Result<(Submission, TokenStream), RequestError> {
         self.check_prompt(&prompt)?;
         check_sampling(&sampling)?;
         if self.shutting_down.load(Ordering::Acquire) {
@@ -174,9 +198,7 @@ impl Engine {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let room = self.info.limits.max_model_len - prompt.len();
         let (events, tokens) = stream::channel(id, room.min(sampling.max_tokens as usize));
-        let submission = Submission { id, prompt, sampling, events, name, queued_ns: monotonic_ns(), slot };
-        self.commands.send(Command::Submit(submission)).map_err(|_| stopped())?;
-        Ok(tokens)
+        Ok((Submission { id, prompt, sampling, events, name, queued_ns: monotonic_ns(), slot }, tokens))
     }
 
     /// What it serves, and its limits.

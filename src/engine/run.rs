@@ -187,7 +187,7 @@ impl EngineLoop {
     /// An error is the device's: the command's answer is then that the engine has stopped.
     fn take(&mut self, command: Command) -> Result<(), StepError> {
         match command {
-            Command::Submit(submission) => self.enqueue(submission),
+            Command::Submit(submissions) => submissions.into_iter().for_each(|submission| self.enqueue(submission)),
             Command::StartProfile(request) => {
                 if !self.recording.has_peaks() {
                     self.finish_steps()?; // the device is measured with nothing under way
@@ -240,14 +240,14 @@ impl EngineLoop {
             let sequence = &self.scheduler.running[index];
             if sequence.is_abandoned() {
                 let reason = sequence.leaving_reason();
-                self.end(index, reason);
+                self.end(index, reason, monotonic_ns());
             } else {
                 index += 1;
             }
         }
         while let Some(index) = self.scheduler.waiting.iter().position(Sequence::is_abandoned) {
             if let Some(sequence) = self.scheduler.waiting.remove(index) {
-                self.ended(&sequence, sequence.leaving_reason());
+                self.ended(&sequence, sequence.leaving_reason(), monotonic_ns());
             }
         }
     }
@@ -364,12 +364,13 @@ impl EngineLoop {
             match finish {
                 _ if !is_there => {
                     let reason = sequence.leaving_reason();
-                    self.end(index, reason);
+                    self.end(index, reason, now);
                 }
                 None => {}
                 Some((reason, stop_token)) => {
+                    // Whoever has the whole answer finds it counted.
+                    let sequence = self.end(index, reason, now);
                     sequence.events.send(TokenEvent::Finished { reason, stop_token });
-                    self.end(index, reason);
                 }
             }
         }
@@ -377,16 +378,16 @@ impl EngineLoop {
     }
 
     /// Takes a running sequence out; draws of it that are under way will be discarded.
-    fn end(&mut self, index: usize, reason: FinishReason) {
+    fn end(&mut self, index: usize, reason: FinishReason, at_ns: u64) -> Sequence {
         let sequence = self.scheduler.remove(index);
-        self.ended(&sequence, reason);
+        self.ended(&sequence, reason, at_ns);
+        sequence
     }
 
-    fn ended(&mut self, sequence: &Sequence, reason: FinishReason) {
-        let now = monotonic_ns();
+    fn ended(&mut self, sequence: &Sequence, reason: FinishReason, at_ns: u64) {
         let moment = if reason == FinishReason::Abort { RequestMoment::Aborted } else { RequestMoment::Finished };
-        self.recording.request(sequence.id, moment, now, sequence.delivered());
-        self.metrics.on_finish(&sequence.summary(reason, now));
+        self.recording.request(sequence.id, moment, at_ns, sequence.delivered());
+        self.metrics.on_finish(&sequence.summary(reason, at_ns));
     }
 
     fn update_gauges(&self) {
@@ -404,7 +405,9 @@ impl EngineLoop {
         });
         while let Ok(command) = self.inbox.commands.try_recv() {
             match command {
-                Command::Submit(request) => drop(request.events.send(TokenEvent::Failed(error.clone()))),
+                Command::Submit(requests) => requests.iter().for_each(|request| {
+                    request.events.send(TokenEvent::Failed(error.clone()));
+                }),
                 // It is told when the device is closed, as ever.
                 Command::Shutdown { done } => self.shutdowns.push(done),
                 // Who waits for an answer sees that nobody is left to give it.

@@ -194,10 +194,12 @@ fn serve(inbox: Inbox, script: Script, ended: mpsc::Sender<Ended>) {
     let mut session = None;
     for command in inbox.commands.iter() {
         match command {
-            Command::Submit(submission) if script.stuck => stuck.push(submission),
-            Command::Submit(submission) => {
-                let (script, ended) = (script.clone(), ended.clone());
-                thread::spawn(move || ended.send(count(submission, &script)));
+            Command::Submit(submissions) if script.stuck => stuck.extend(submissions),
+            Command::Submit(submissions) => {
+                for submission in submissions {
+                    let (script, ended) = (script.clone(), ended.clone());
+                    thread::spawn(move || ended.send(count(submission, &script)));
+                }
             }
             Command::StartProfile(StartRequest { options, end, reply }) => {
                 let path = options.dir.join(format!("{}.17.vtr", options.prefix));

@@ -1,8 +1,8 @@
 //! One node is made 200 µs longer: what users read says so, of that node and of no other.
 //!
-//! Two servers, one with the delay, are recorded in turns, so that both have the machine's good and bad moments. The
-//! trace's numbers are medians over all nodes of a place; the table has averages, so it is the median of those of
-//! several recordings.
+//! Two servers, one with the delay, are recorded in turns, so that both have the machine's good and bad moments, and
+//! medians are compared: a time that another process took is in every average. Those of the table have to be the
+//! trace's.
 //!
 //! One worker: with several, a node lasts until the slowest of them arrives, and one whose core another process uses
 //! arrives milliseconds late. What several workers' stamps become is shown in src/device/cpu/stamps.rs.
@@ -34,7 +34,7 @@ type Times = BTreeMap<Place, Vec<f64>>;
 /// What the two outputs say of one server.
 #[derive(Default)]
 struct Seen {
-    /// `Avg (ns)` of `node_sum`, one value per recording.
+    /// `P50 (ns)` of `node_sum`, one value per recording.
     table: Times,
     /// `dur` of the trace's nodes.
     durations: Times,
@@ -52,37 +52,52 @@ impl Seen {
         assert_eq!(server.post("/start_profile", "").await.status, 200);
         generate(server, TOKENS).await;
         let stopped = stop(server).await;
-        self.read_table(file(&stopped, ".vtr"));
-        let nodes = self.read_trace(file(&stopped, ".pt.trace.json.gz"));
+        let averages = self.read_table(file(&stopped, ".vtr"));
+        let nodes = self.read_trace(file(&stopped, ".pt.trace.json.gz"), &averages);
         assert_eq!(nodes, stopped["expected"], "node times in the trace");
     }
 
-    fn read_table(&mut self, recording: &str) {
+    /// Gives its averages in µs.
+    fn read_table(&mut self, recording: &str) -> BTreeMap<Place, f64> {
         let args = ["profile", "stats", recording, "--report", "node_sum", "--format", "json"];
         let ended = run_within(vitrum(args), Duration::from_secs(10));
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         let rows: Vec<Value> = serde_json::from_str(&ended.stdout).expect("JSON");
         assert_eq!(rows.len(), PLACES, "{rows:?}");
+        let mut averages = BTreeMap::new();
         for row in rows {
-            let average_us = row["Avg (ns)"].as_f64().expect("a number") / 1e3;
+            let us = |column: &str| row[column].as_f64().expect("a number") / 1e3;
             assert!(row["Count"].as_u64().is_some_and(|count| count >= TOKENS as u64), "{row}");
-            self.table.entry(place(&row["Layer"], &row["Op"])).or_default().push(average_us);
+            let place = place(&row["Layer"], &row["Op"]);
+            self.table.entry(place.clone()).or_default().push(us("P50 (ns)"));
+            averages.insert(place, us("Avg (ns)"));
         }
+        averages
     }
 
-    /// Gives the number of nodes.
-    fn read_trace(&mut self, path: &str) -> u64 {
+    /// Gives the number of nodes, whose times have these averages.
+    fn read_trace(&mut self, path: &str, averages: &BTreeMap<Place, f64>) -> u64 {
         let mut text = String::new();
         GzDecoder::new(File::open(path).expect("the trace")).read_to_string(&mut text).expect("gzip");
         let trace: Value = serde_json::from_str(&text).expect("JSON");
         let events = trace["traceEvents"].as_array().expect("a list");
         let nodes: Vec<&Value> = events.iter().filter(|event| event["cat"] == "kernel").collect();
+        let mut exclusive = Times::new();
         for node in &nodes {
             let args = &node["args"];
             let place = place(&args["layer"], &args["op"]);
+            exclusive.entry(place.clone()).or_default().push(args["excl_us"].as_f64().expect("a number"));
             for (times, value) in [(&mut self.durations, &node["dur"]), (&mut self.exclusive, &args["excl_us"])] {
                 times.entry(place.clone()).or_default().push(value.as_f64().expect("a number"));
             }
+        }
+        assert!(exclusive.keys().eq(averages.keys()), "{:?}", averages.keys());
+        for (place, times) in exclusive {
+            let (average, in_table) = (times.iter().sum::<f64>() / times.len() as f64, averages[&place]);
+            assert!(
+                (average - in_table).abs() < 0.002,
+                "{place:?}: {in_table} µs in the table, {average} in the trace"
+            );
         }
         nodes.len() as u64
     }

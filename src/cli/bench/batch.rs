@@ -60,8 +60,7 @@ impl Workload for Batch {
         let count = self.args.requests() as usize;
         self.steps.try_iter().for_each(drop); // what the last batch left
         let start = Instant::now();
-        let mut streams = Vec::with_capacity(count);
-        for request in 0..count {
+        let request = |request: usize| {
             // Ids below 10,000, as vLLM's benchmark draws them; different for each prompt, which `n` requests share.
             let prompt = request / self.args.n;
             let token = |i: usize| TokenId(((prompt * 7919 + i * 104_729) % vocab.min(10_000)) as u32);
@@ -73,9 +72,9 @@ impl Workload for Batch {
                 seed: Some(request as u64),
                 ..SamplingParams::default()
             };
-            streams.push(self.engine.submit(prompt, sampling)?);
-        }
-        for mut stream in streams {
+            (prompt, sampling)
+        };
+        for mut stream in self.engine.submit_batch((0..count).map(request))? {
             let mut got = 0;
             while let Some(event) = stream.blocking_next() {
                 match event {
