@@ -112,7 +112,7 @@ fn a_dropped_stream_ends_its_request() {
         if metrics.lines().any(|line| line.contains("finished_reason=\"abort\"") && line.ends_with(" 1")) {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "the request goes on:\n{metrics}");
+        assert!(start.elapsed() < Duration::from_secs(60), "the request goes on:\n{metrics}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -110,7 +110,7 @@ impl Harness {
 
     /// The next request that the engine is done with.
     pub(crate) fn ended(&self) -> Ended {
-        self.ended.recv_timeout(Duration::from_secs(10)).expect("the engine ends a request")
+        self.ended.recv_timeout(Duration::from_secs(60)).expect("the engine ends a request")
     }
 
     /// Text of the tokens from `first` to `last`.
@@ -124,7 +124,7 @@ impl Harness {
 
     /// Waits for the server's end, which someone asked for.
     pub(crate) async fn wait(self) {
-        tokio::time::timeout(Duration::from_secs(10), self.server).await.expect("the server ends").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), self.server).await.expect("the server ends").unwrap();
     }
 }
 
