@@ -377,5 +377,6 @@ try {
   browser.send('Browser.close').catch(() => {});
   setTimeout(() => browser.process.kill('SIGKILL'), 5000).unref();
   await ended;
-  fs.rmSync(profile, { recursive: true, force: true });
+  // Processes of the browser may still write there.
+  fs.rmSync(profile, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
 }

@@ -34,7 +34,7 @@ async fn a_client_that_never_reads_holds_nobody_up_and_its_request_ends() {
     // The engine waits for no client: it draws all tokens, and is free for others.
     wait_until("both requests have ended", async || finished(&server).await == 2.0).await;
     assert_eq!(server.metric("vllm:generation_tokens_total", "").await, (TOKENS + 2) as f64);
-    assert_eq!(server.running().await, 0.0);
+    wait_until("none runs", async || server.running().await == 0.0).await;
     server.assert_answers().await;
     wait_until("its answer is all that is left", async || server.load().await == 1).await;
     drop(deaf);

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use crate::process::{output, run};
 use crate::tree::target;
@@ -26,12 +28,26 @@ pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
         create_environment(&folder)?;
     }
     if !packages.is_empty() {
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
-        run("pip install", pip, io::sink())?;
+        run_patiently("pip install", || {
+            let mut pip = Command::new(&python);
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
+            pip
+        })?;
     }
     fs::write(&marker, wanted).map_err(|error| format!("{}: {error}", marker.display()))?;
     Ok(python)
+}
+
+/// Runs a command that downloads: what breaks off is begun again, twice.
+fn run_patiently(what: &str, command: impl Fn() -> Command) -> Result<(), String> {
+    for pause in [Duration::from_secs(5), Duration::from_secs(20)] {
+        match run(what, command(), io::sink()) {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("{error}\nonce more in {} s", pause.as_secs()),
+        }
+        thread::sleep(pause);
+    }
+    run(what, command(), io::sink())
 }
 
 fn create_environment(folder: &Path) -> Result<(), String> {
@@ -64,19 +80,22 @@ fn program(name: &'static str, package: &str) -> Result<&'static str, String> {
 
 /// The list of Debian packages that there are.
 pub(crate) fn update_packages() -> Result<(), String> {
-    let mut update = Command::new("apt-get");
-    update.args(["update", "--quiet"]);
-    run("apt-get update", update, io::sink())
+    run_patiently("apt-get update", || apt_get(&["update", "--quiet"]))
 }
 
 /// Debian packages.
 pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     eprintln!("installing {}", packages.join(", "));
     update_packages()?;
-    let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(packages);
-    install.env("DEBIAN_FRONTEND", "noninteractive");
-    run("apt-get install", install, io::sink())
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    run_patiently("apt-get install", || apt_get(&[&install, packages].concat()))
+}
+
+/// apt-get, which waits for another one that runs.
+fn apt_get(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    command
 }
 
 /// The folder of a libclang, installed from the Python package if the machine has none; `None` if the loader finds it
