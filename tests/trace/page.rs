@@ -280,7 +280,7 @@ fn the_command_writes_a_page_beside_the_recording_and_fails_for_one_that_is_not_
 
 #[test]
 fn half_a_million_nodes_are_a_small_page_soon() {
-    let rest = std::time::Duration::from_millis(4);
+    let rest = std::time::Duration::from_millis(20); // a second in all, for 6 MB more than the blocks hold
     let plan = Plan { layers: 30, steps: 3_270, rest, ..Plan::default() };
     let report = load("page-large", &plan);
     assert_eq!(report.recording.nodes.len() as u64, 500_310);
