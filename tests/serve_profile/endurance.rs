@@ -66,20 +66,23 @@ async fn recordings_now_and_then_do_not_move_the_median_answer() {
     for _ in 0..10 {
         let load = Load::start(&server, CLIENTS, TOKENS);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        without.extend(load.end().await);
+        without.push(load.end().await);
         let load = Load::start(&server, CLIENTS, TOKENS);
         for _ in 0..5 {
             start_and_stop(&server).await.expect("a recording");
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
-        beside.extend(load.end().await);
+        beside.push(load.end().await);
     }
-    let [without, beside] = [without, beside].map(|mut times| {
+    let quantiles = |mut times: Vec<Duration>| {
         times.sort_unstable();
         [50, 90, 99].map(|percent| times[times.len() * percent / 100])
-    });
-    println!("answers at p50, p90, p99: {beside:?} beside recordings, {without:?} without");
-    assert!(beside[0] < 2 * without[0], "{beside:?}, and {without:?} without");
+    };
+    let all = [&without, &beside].map(|turns| quantiles(turns.concat()));
+    println!("answers at p50, p90, p99: {:?} beside recordings, {:?} without", all[1], all[0]);
+    // Of each the turn that the machine did least besides.
+    let medians = [without, beside].map(|turns| turns.into_iter().map(|times| quantiles(times)[0]).min());
+    assert!(medians[1] < medians[0].map(|without| 2 * without), "{medians:?} without and beside recordings");
 }
 
 async fn start_and_stop(server: &Server) -> Result<(), String> {
