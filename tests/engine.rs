@@ -118,6 +118,22 @@ fn a_dropped_stream_ends_its_request() {
 }
 
 #[test]
+fn a_batch_begins_in_one_step_or_not_at_all() {
+    let engine = engine(&EngineOptions { max_waiting: 3, ..engine_options() });
+    let batch = |count: u32| (0..count).map(|i| (prompt(5, i), greedy(9))).collect::<Vec<_>>();
+    let refused = |requests| engine.submit_batch(requests).expect_err("it has to be refused");
+    assert_eq!(refused([batch(2), vec![(vec![], greedy(1))]].concat()), RequestError::EmptyPrompt);
+    assert_eq!(refused(batch(4)), RequestError::QueueFull { limit: 3 });
+    // What was refused holds no place in the queue, and was never run.
+    let steps = engine.watch_steps(100);
+    let streams = engine.submit_batch(batch(3)).expect("there is room for three");
+    let answers: Vec<_> = streams.into_iter().map(answer).collect();
+    assert_eq!(answers, run_all(&engine, &batch(3)), "the same as one by one");
+    let sequences: Vec<u64> = steps.try_iter().take(9).map(|done| done.sizes.seqs).collect();
+    assert_eq!(sequences, [3; 9]);
+}
+
+#[test]
 fn bad_requests_are_refused_by_name() {
     let engine = engine(&EngineOptions { max_waiting: 2, ..engine_options() });
     let refused = |prompt: Vec<TokenId>, sampling: SamplingParams| {
