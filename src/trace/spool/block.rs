@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::spare::SPARE;
 use super::wire::{Encoder, NAME_BYTES_MAX, NAME_TAG, RUN_HEADER_BYTES, RUN_TAG, STAMP_BYTES, Wire, put_stamp};
 use super::{
     BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, FILE_PREFIX_BYTES, MAGIC, PLACE_JSON_BYTES, Packing,
@@ -10,7 +11,7 @@ use super::{
 use crate::trace::schema::{GraphTable, NodeStamp};
 use crate::trace::session::{Closing, Counts};
 
-/// A block of records that is being filled. Its memory is allocated once.
+/// A block of records that is being filled. Its memory is allocated once, or was another's that is no more.
 #[derive(Debug)]
 pub struct Block {
     bytes: Box<[u8]>,
@@ -32,9 +33,7 @@ impl Block {
     }
 
     fn beginning(begin: usize) -> Block {
-        let mut bytes = vec![0; BLOCK_BYTES].into_boxed_slice();
-        bytes.fill(0xff);
-        Block { bytes, begin, len: begin, counts: Counts::default() }
+        Block { bytes: SPARE.take(), begin, len: begin, counts: Counts::default() }
     }
 
     /// Appends a record. `false` if it does not fit: seal this block and take the next.
@@ -126,6 +125,12 @@ impl Block {
     pub fn clear(&mut self) {
         self.len = self.begin;
         self.counts = Counts::default();
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        SPARE.give(std::mem::take(&mut self.bytes));
     }
 }
 

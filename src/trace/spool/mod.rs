@@ -33,6 +33,7 @@ mod block;
 mod head;
 mod reader;
 mod ring;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod wire;
