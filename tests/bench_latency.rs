@@ -104,6 +104,7 @@ fn flags_that_do_not_fit_are_refused() {
     for (flags, words) in [
         (&["--profile", "--node-table"][..], "cannot be used with"),
         (&["--output-len", "60"][..], "--input-len + --output-len is 92, and max_model_len is 64"),
+        (&["--max-waiting", "7", "--output-len", "4"][..], "is 8 sequences, and --max-waiting is 7: they are queued"),
         (&["--batch-size", "0", "--output-len", "4"][..], "--batch-size is 0, and has to be at least 1"),
         (&["--profile", "--output-json", "a.json"][..], "cannot be used with"),
         (&["--trace-source", "stamps"][..], source),

@@ -118,7 +118,7 @@ fn a_dropped_stream_ends_its_request() {
 }
 
 #[test]
-fn a_batch_begins_in_one_step_or_not_at_all() {
+fn a_batch_is_queued_whole_or_not_at_all() {
     let engine = engine(&EngineOptions { max_waiting: 3, ..engine_options() });
     let batch = |count: u32| (0..count).map(|i| (prompt(5, i), greedy(9))).collect::<Vec<_>>();
     let refused = |requests| engine.submit_batch(requests).expect_err("it has to be refused");

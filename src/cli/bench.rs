@@ -11,8 +11,7 @@ use super::CommandResult;
 use super::engine_args::EngineArgs;
 use super::trace_args::TraceArgs;
 use crate::bench::{latency, serve};
-use crate::engine;
-use crate::step::StepLimits;
+use crate::engine::{self, EngineOptions};
 use crate::trace::session::{RecordError, SessionOptions, TraceSource};
 
 /// What to measure.
@@ -52,7 +51,7 @@ pub(super) fn run(
             let mut options = args.engine.options(&model, &args.engine.model)?;
             options.device.activity = source.names_nodes();
             let source = source.on(model.device)?;
-            check_sizes(&args.latency, &options.limits)?;
+            check_sizes(&args.latency, &options)?;
             let engine = engine::start(&model.weights, &options)?;
             let session = SessionOptions {
                 prefix: "latency".into(),
@@ -69,7 +68,8 @@ pub(super) fn run(
 }
 
 /// One batch is what runs at once, and its requests are no longer than the model takes.
-fn check_sizes(args: &latency::LatencyArgs, limits: &StepLimits) -> CommandResult {
+fn check_sizes(args: &latency::LatencyArgs, options: &EngineOptions) -> CommandResult {
+    let EngineOptions { limits, max_waiting, .. } = options;
     let (requests, longest) = (u128::from(args.requests()), args.input_len as u128 + u128::from(args.output_len));
     if longest > limits.max_model_len as u128 {
         let limit = limits.max_model_len;
@@ -79,6 +79,12 @@ fn check_sizes(args: &latency::LatencyArgs, limits: &StepLimits) -> CommandResul
         let limit = limits.max_seqs;
         return Err(format!(
             "--batch-size x --n is {requests} sequences, and --max-num-seqs is {limit}: they would not be one batch"
+        )
+        .into());
+    }
+    if requests > *max_waiting as u128 {
+        return Err(format!(
+            "--batch-size x --n is {requests} sequences, and --max-waiting is {max_waiting}: they are queued together"
         )
         .into());
     }

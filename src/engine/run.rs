@@ -368,7 +368,7 @@ impl EngineLoop {
                 }
                 None => {}
                 Some((reason, stop_token)) => {
-                    // Whoever has the whole answer finds it counted.
+                    // Whoever is told of the end finds it among the finished ones.
                     let sequence = self.end(index, reason, now);
                     sequence.events.send(TokenEvent::Finished { reason, stop_token });
                 }

@@ -96,7 +96,7 @@ pub struct Life {
     pub stretches: Vec<Stretch>,
     /// When it arrived, if the recording saw that.
     pub queued_ns: Option<u64>,
-    /// When its first token was sent, if the recording saw that.
+    /// When its first token was read from the device, if the recording saw that.
     pub first_token_ns: Option<u64>,
     /// Tokens of its prompt, known where it arrived within the recording.
     pub prompt_tokens: Option<u32>,

@@ -260,7 +260,13 @@ fn count(submission: Submission, script: &Script) -> Ended {
         if let Some(gate) = &script.gate {
             // A client may leave while nothing is let through.
             let gate = gate.lock().unwrap();
-            while !events.is_closed() && gate.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+            loop {
+                match gate.recv_timeout(Duration::from_millis(1)) {
+                    Ok(()) => break,
+                    Err(_) if events.is_closed() => break,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => panic!("nobody opens the gate any more"),
+                }
             }
         }
         if events.is_closed() {

@@ -100,6 +100,7 @@ fn a_delay_and_a_duration_are_kept_within_one_step() {
     while progress.snapshot().state != State::Closing {
         run_all(&engine, &[(prompt(9, seed), greedy(6))]);
         seed += 1;
+        assert!(seed < 100_000, "it does not end");
     }
     let report = load(&profile.wait().expect("it has ended"));
     let steps = &report.recording.steps;
@@ -141,7 +142,11 @@ fn stages_hold_nothing_else() {
     let dir = TempDir::new();
     let profile = start(&engine, &dir, Window { stages: vec![Stage::Mixed], steps_max: Some(1), ..Window::default() });
     let progress = profile.started().progress.clone();
-    while progress.snapshot().state != State::Closing {
+    for turn in 0.. {
+        if progress.snapshot().state == State::Closing {
+            break;
+        }
+        assert!(turn < 100, "no step is mixed");
         let mut long = engine.submit(prompt(5, 1), greedy(900)).expect("a good request");
         long.blocking_next().expect("a token");
         run_all(&engine, &[(prompt(20, 2), greedy(2))]);
@@ -199,6 +204,7 @@ fn one_request_has_its_steps_alone() {
 #[test]
 fn the_first_step_begins_with_nothing_under_way() {
     let engine = shared_engine();
+    let mut under_load = 0;
     for _ in 0..20 {
         let watched = engine.watch_steps(1 << 12);
         let mut long = engine.submit(prompt(5, 1), greedy(900)).expect("a good request");
@@ -212,8 +218,11 @@ fn the_first_step_begins_with_nothing_under_way() {
         let last = before.last().expect("the one with the first token, at least");
         assert_eq!(last.id.0 + 1, first.step);
         assert!(last.done_ns <= first.start_ns, "step {last:?} was under way at the begin of {first:?}");
+        let there = report.recording.members_of(first.step);
+        under_load += usize::from(there.iter().any(|member| member.request == long.id.0));
         drop((long, next));
     }
+    assert!(under_load > 0, "each had ended before the recording began");
 }
 
 /// One record for each replay, from the first node to the last.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::client::{head, read_until, sent};
-use crate::support::server::{Server, TINY_MODEL_LEN, wait_until};
+use crate::support::client::{head, read_until, sent, wait_until};
+use crate::support::server::{Server, TINY_MODEL_LEN};
 
 const COMPLETIONS: &str = "/v1/completions";
 

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::server::{Server, TINY_MODEL_LEN, wait_until};
+use crate::support::client::wait_until;
+use crate::support::server::{Server, TINY_MODEL_LEN};
 
 async fn ended(server: &Server, reason: &str) -> f64 {
     server.metric("vllm:request_success_total", &format!("finished_reason=\"{reason}\"")).await

@@ -5,9 +5,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 
-use crate::support::client::{Reply, read_until, sent};
+use crate::support::client::{Reply, read_until, sent, wait_until};
 use crate::support::golden::{Reference, golden};
-use crate::support::server::{Server, wait_until};
+use crate::support::server::Server;
 use crate::support::smollm2;
 
 const COMPLETIONS: &str = "/v1/completions";

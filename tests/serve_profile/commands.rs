@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::client::{get, post, post_with};
-use crate::support::server::{Ended, Server, run_within, vitrum, wait_until};
+use crate::support::client::{get, post, post_with, wait_until};
+use crate::support::server::{Ended, Server, run_within, vitrum};
 use crate::support::temp::TempDir;
 use crate::support::tiny_model::TinyModel;
 use crate::{generate, machine, recording_server};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::load::Load;
-use crate::support::client::{get, post};
-use crate::support::server::{Server, wait_until};
+use crate::support::client::{get, post, wait_until};
+use crate::support::server::Server;
 use crate::{machine, recording_server};
 
 const CYCLES: u64 = 1000;

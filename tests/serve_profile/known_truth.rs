@@ -1,7 +1,7 @@
 //! One node is made 200 µs longer: what users read says so, of that node and of no other.
 //!
 //! Two servers, one with the delay, are recorded in turns, so that both have the machine's good and bad moments, and
-//! medians are compared: a time that another process took is in every average. Those of the table have to be the
+//! medians are compared: a time that another process took is in every average. The table's averages have to be the
 //! trace's.
 //!
 //! One worker: with several, a node lasts until the slowest of them arrives, and one whose core another process uses
@@ -86,8 +86,7 @@ impl Seen {
         for node in &nodes {
             let args = &node["args"];
             let place = place(&args["layer"], &args["op"]);
-            exclusive.entry(place.clone()).or_default().push(args["excl_us"].as_f64().expect("a number"));
-            for (times, value) in [(&mut self.durations, &node["dur"]), (&mut self.exclusive, &args["excl_us"])] {
+            for (times, value) in [(&mut self.durations, &node["dur"]), (&mut exclusive, &args["excl_us"])] {
                 times.entry(place.clone()).or_default().push(value.as_f64().expect("a number"));
             }
         }
@@ -98,6 +97,7 @@ impl Seen {
                 (average - in_table).abs() < 0.002,
                 "{place:?}: {in_table} µs in the table, {average} in the trace"
             );
+            self.exclusive.entry(place).or_default().extend(times);
         }
         nodes.len() as u64
     }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use vitrum::report::Report;
 
 use crate::load::Load;
-use crate::support::client::get;
-use crate::support::server::{Ended, Server, TINY_MODEL_LEN, error_message, run_within, vitrum, wait_until};
+use crate::support::client::{get, wait_until};
+use crate::support::server::{Ended, Server, TINY_MODEL_LEN, error_message, run_within, vitrum};
 use crate::support::temp::TempDir;
 use crate::support::tiny_model::TinyModel;
 use crate::{file, machine};

@@ -1,13 +1,13 @@
 //! A client that knows just enough HTTP/1.1, and does not hide the bytes.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A backstop, not a claim.
+/// Long, since machines are shared: only what hangs takes as long.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
@@ -101,6 +101,15 @@ pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     };
     tokio::time::timeout(TIMEOUT, reading).await.unwrap_or_else(|_| panic!("no {end:?}"));
     String::from_utf8(bytes).unwrap()
+}
+
+/// Asks until it holds.
+pub(crate) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < TIMEOUT, "{what}: not after {TIMEOUT:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 pub(crate) fn parse(bytes: &[u8]) -> Reply {

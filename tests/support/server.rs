@@ -214,15 +214,6 @@ fn read(pipe: &mut impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Asks until it holds.
-pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < TIMEOUT, "{what}: not after {TIMEOUT:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// The message of an error, after a look at its status and at the parameter that it names.
 pub fn error_message(reply: &Reply, status: u16, param: &Value, request: &str) -> String {
     let shown: String = request.chars().take(200).collect();

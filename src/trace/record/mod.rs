@@ -46,6 +46,8 @@ const BLOCKS: usize = 128;
 /// Blocks in the ring of the profiling library's records: 16 MiB, what it hands over at once.
 const ACTIVITY_BLOCKS: usize = 256;
 
+const _: () = assert!(BLOCKS + ACTIVITY_BLOCKS == spool::SPARE_BLOCKS_MAX, "all are kept for the next recording");
+
 /// Graphs captured in one recording that may wait for the writer beside all blocks.
 const GRAPHS_WAITING_MAX: usize = 64;
 

@@ -1,6 +1,6 @@
 //! Where one thread's records go: blocks of fixed size, filled in turn and written by the recorder's thread.
 //!
-//! A full block goes to the writer, an empty one comes back. They are allocated when the sink is made; after that
+//! A full block goes to the writer, an empty one comes back. The sink has all of them from its beginning; after that
 //! nothing here allocates, waits or fails. No empty block, or no room left in the file: the record is dropped and
 //! counted.
 

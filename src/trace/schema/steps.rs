@@ -126,11 +126,11 @@ pub enum RequestMoment {
     Queued,
     /// It was in a step for the first time.
     Scheduled,
-    /// Its first token was sent.
+    /// Its first token was read from the device.
     FirstToken,
     /// Its pages were taken away; it starts again from its tokens.
     Preempted,
-    /// Its last token was sent.
+    /// Its last token was read from the device.
     Finished,
     /// It was aborted or failed.
     Aborted,

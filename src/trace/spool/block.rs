@@ -11,7 +11,7 @@ use super::{
 use crate::trace::schema::{GraphTable, NodeStamp};
 use crate::trace::session::{Closing, Counts};
 
-/// A block of records that is being filled. Its memory is allocated once, or was another's that is no more.
+/// A block of records that is being filled. Its memory is a dropped block's, or new.
 #[derive(Debug)]
 pub struct Block {
     bytes: Box<[u8]>,
@@ -225,4 +225,21 @@ pub fn file_header(header: &SpoolHeader) -> Result<Vec<u8>, serde_json::Error> {
     out.put_u32(crc32(&json));
     out.put_bytes(&json);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_blocks_memory_is_used_again() {
+        // Tests beside this one take and drop blocks, too.
+        let is_used = (0..100).any(|_| {
+            let mut block = Block::new();
+            block.bytes[BLOCK_BYTES - 1] = 17;
+            drop(block);
+            Block::new().bytes[BLOCK_BYTES - 1] == 17
+        });
+        assert!(is_used, "new memory has another value there");
+    }
 }

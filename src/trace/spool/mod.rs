@@ -48,6 +48,7 @@ pub use self::block::{
 };
 pub use self::reader::{Reader, Record, read_records};
 pub use self::ring::{Packing, Seam};
+pub use self::spare::SPARE_BLOCKS_MAX;
 pub use self::wire::{Decoder, Encoder, Wire};
 use super::schema::GraphTable;
 use super::session::{Granularity, SessionHeader};

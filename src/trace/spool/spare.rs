@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::BLOCK_BYTES;
 
-/// As many blocks as a recording has at most: 8 MiB for stamps, 16 MiB for what a driver's profiling library says.
-const BLOCKS_MAX: usize = 384;
+/// The most blocks whose memory is kept: 24 MiB, as many as a recording has.
+pub const SPARE_BLOCKS_MAX: usize = 384;
 
 /// The process's.
 pub(super) static SPARE: Spare = Spare::new();
@@ -19,7 +19,7 @@ impl Spare {
         Spare(Mutex::new(Vec::new()))
     }
 
-    /// Memory for a block, its pages there; what is in it is any block's.
+    /// Memory for a block, its pages there; its content is arbitrary.
     pub(super) fn take(&self) -> Box<[u8]> {
         let spare = self.with(Vec::pop);
         spare.unwrap_or_else(|| {
@@ -32,7 +32,7 @@ impl Spare {
     /// Keeps a block's memory.
     pub(super) fn give(&self, bytes: Box<[u8]>) {
         self.with(|spare| {
-            if spare.len() < BLOCKS_MAX {
+            if spare.len() < SPARE_BLOCKS_MAX {
                 spare.push(bytes);
             }
         });
@@ -58,7 +58,7 @@ mod tests {
         let again = [spare.take(), spare.take(), spare.take()];
         let places_again = again.each_ref().map(|bytes| bytes.as_ptr());
         assert!(places.iter().all(|place| places_again[..2].contains(place)) && !places.contains(&places_again[2]));
-        (0..BLOCKS_MAX + 10).for_each(|_| spare.give(Box::default()));
-        assert_eq!(spare.with(|spare| spare.len()), BLOCKS_MAX);
+        (0..SPARE_BLOCKS_MAX + 10).for_each(|_| spare.give(Box::default()));
+        assert_eq!(spare.with(|spare| spare.len()), SPARE_BLOCKS_MAX);
     }
 }
