@@ -58,8 +58,6 @@ impl Workload for Batch {
     fn iterate(&mut self) -> Result<Iteration, BatchError> {
         let vocab = self.engine.info().model.vocab;
         let count = self.args.requests() as usize;
-        self.steps.try_iter().for_each(drop); // what the last batch left
-        let start = Instant::now();
         let request = |request: usize| {
             // Ids below 10,000, as vLLM's benchmark draws them; different for each prompt, which `n` requests share.
             let prompt = request / self.args.n;
@@ -74,7 +72,10 @@ impl Workload for Batch {
             };
             (prompt, sampling)
         };
-        for mut stream in self.engine.submit_batch((0..count).map(request))? {
+        let requests: Vec<_> = (0..count).map(request).collect();
+        self.steps.try_iter().for_each(drop); // what the last batch left
+        let start = Instant::now();
+        for mut stream in self.engine.submit_batch(requests)? {
             let mut got = 0;
             while let Some(event) = stream.blocking_next() {
                 match event {
