@@ -109,6 +109,7 @@ async fn a_killed_server_leaves_the_last_steps_and_they_are_said_to_be_cut_off()
         let load = Load::start(&server, 2, 50);
         wait_for_steps(&server, &started["id"], &spool, counted).await;
         load.abort();
+        wait_until("no request runs", async || server.running().await == 0.0).await;
         // What was in memory is lost: some hundred steps of a block. What was handed to the writer is in the file
         // soon; while it writes a block, there may be anything.
         wait_until("the last blocks are in the file", async || {
