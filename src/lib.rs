@@ -21,15 +21,17 @@
 //!  src/report reads recordings: Chrome JSON, a page, flame graphs, SQLite, tables, merge, diff
 //!  src/bench: load generators      src/cli: the commands
 //!  src/doctor compares kernels with their references, measures devices
+//!  src/console is standard output, standard error and the log, whose failures end nothing
 //! ```
 //!
 //! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → {ops, weights} → device →
-//! request`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`] is a leaf; [`config`] is
-//! read by main and cli only and handed down as values. `tests/tidy.rs` holds this.
+//! request`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`] and [`console`] are leaves;
+//! [`config`] is read by main and cli only and handed down as values. `tests/tidy.rs` holds this.
 //!
 //! # The life of a request
 //!
-//! 1. A route in [`http`] parses the body, refuses what it cannot honour, tokenises the prompt.
+//! 1. A route in [`http`] reads the body within its limits, parses it, refuses what it cannot honour, tokenises the
+//!    prompt: on threads beside those of connections (`src/http/lanes.rs`) if it is long.
 //! 2. [`engine::Engine::submit`] checks it against the model's limits, takes a place in the waiting queue and sends it
 //!    to the engine's thread. The answer is a stream; dropping it ends the request.
 //! 3. The scheduler (`src/engine/scheduler.rs`) gives it a slot and KV pages, and rows in a step: prompt rows in
@@ -49,12 +51,14 @@
 //!    with the fact relied on;
 //!    only [`config`] reads the command line and the environment (four variables: three of vitrum's, and CUDA_HOME).
 //! 3. `engine` and `step` name no backend; `device` names no model.
-//! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, prompt length.
+//! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, bodies together,
+//!    prompt length, connections, time to send and to read (docs/reliability.md has them).
 //! 5. A parameter is honoured or refused by name.
 //! 6. Without feature `profiling` the binary has no recorder in it (`cargo xtask verify-off`).
 //! 7. Every node of every graph has a place and a cost.
 //! 8. The order of every reduction depends on the shape of one row, never on the batch: a request's logits are
 //!    bit-equal alone, among others and in any chunking of its prompt, on one device and instruction set.
+//! 9. No write to standard output, standard error or the log ends anything, or holds up a thread that serves.
 //!
 //! # Two sources of node times
 //!
@@ -85,6 +89,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod device;
 pub mod doctor;
 pub mod engine;

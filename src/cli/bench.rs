@@ -11,6 +11,7 @@ use super::CommandResult;
 use super::engine_args::EngineArgs;
 use super::trace_args::TraceArgs;
 use crate::bench::{latency, serve};
+use crate::console;
 use crate::engine::{self, EngineOptions};
 use crate::trace::session::{RecordError, SessionOptions, TraceSource};
 
@@ -60,7 +61,7 @@ pub(super) fn run(
                 ..SessionOptions::new(profile_dir.unwrap_or_else(|| PathBuf::from(".")))
             };
             let mut batch = Batch::new(engine, args.latency.clone(), session);
-            let result = latency::run(&args.latency, &mut batch, &mut std::io::stdout().lock());
+            let result = latency::run(&args.latency, &mut batch, &mut console::Stdout);
             batch.shutdown();
             Ok(result?)
         }

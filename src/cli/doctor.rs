@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::CommandResult;
+use crate::console;
 use crate::device::DeviceChoice;
 use crate::doctor::{self, Check, DoctorOptions, ModelChoice, Outcome, Report};
 use crate::weights::hub;
@@ -50,7 +51,8 @@ pub(super) fn run(
     program: Option<PathBuf>,
 ) -> CommandResult {
     if args.measure_chains {
-        return super::print(&format!("{}\n", serde_json::to_string(&doctor::measure_chains()?)?));
+        console::print(&format!("{}\n", serde_json::to_string(&doctor::measure_chains()?)?));
+        return Ok(());
     }
     let choice = match args.device {
         DeviceArg::Auto => DeviceChoice::Auto,
@@ -60,7 +62,7 @@ pub(super) fn run(
     let (model, questions_only) = (model(args.model.as_deref(), cache_dir)?, args.questions);
     let report = doctor::examine(&DoctorOptions { choice, model, questions_only, toolkits, program });
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { as_text(&report) };
-    super::print(&text)?;
+    console::print(&text);
     let failed = report.failed();
     if failed.is_empty() { Ok(()) } else { Err(format!("{} failed: {}", failed.len(), failed.join(", ")).into()) }
 }

@@ -1,7 +1,6 @@
 //! `vitrum generate`: one prompt, its answer on standard output as it comes.
 
 use std::error::Error;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::CommandResult;
 use super::engine_args::{EngineArgs, LoadedModel};
 use super::trace_args::TraceArgs;
+use crate::console;
 use crate::engine::{self, Engine, Profile};
 use crate::report;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
@@ -122,21 +122,23 @@ fn complete(
 ) -> Result<Answer, Box<dyn Error>> {
     let mut stream = engine.submit(prompt, sampling)?;
     let mut detokenizer = Detokenizer::new(model.tokenizer.clone(), args.stop.clone(), true);
-    let mut out = std::io::stdout().lock();
     let mut answer = Answer { loaded: start, first: None, tokens: 0 };
     while let Some(event) = stream.blocking_next() {
         match event {
             TokenEvent::Token { token, .. } => {
                 answer.token();
-                if print_token(&mut out, &mut detokenizer, token)? {
+                let piece = detokenizer.push(token);
+                console::print(&piece.text);
+                // Nobody reads on, or a stop string was reached.
+                if console::stdout_is_closed() || piece.stopped.is_some() {
                     break;
                 }
             }
-            TokenEvent::Finished { .. } => write!(out, "{}", detokenizer.finish())?,
+            TokenEvent::Finished { .. } => console::print(&detokenizer.finish()),
             TokenEvent::Failed(error) => return Err(error.into()),
         }
     }
-    writeln!(out)?;
+    console::print("\n");
     Ok(answer)
 }
 
@@ -159,17 +161,9 @@ impl GenerateArgs {
 fn save(profile: Profile) -> CommandResult {
     let summary = profile.stop()?;
     let rendered = report::render(&summary.path)?;
-    [summary.path].iter().chain(&rendered.files).for_each(|file| eprintln!("{}", file.display()));
+    [summary.path].iter().chain(&rendered.files).for_each(|file| console::note(&file.display().to_string()));
     let completeness = rendered.completeness;
     if completeness.complete { Ok(()) } else { Err(completeness.to_string().into()) }
-}
-
-/// True: a stop string was reached.
-fn print_token(out: &mut impl Write, detokenizer: &mut Detokenizer, token: TokenId) -> std::io::Result<bool> {
-    let piece = detokenizer.push(token);
-    write!(out, "{}", piece.text)?;
-    out.flush()?;
-    Ok(piece.stopped.is_some())
 }
 
 /// When tokens came.

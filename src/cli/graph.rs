@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::CommandResult;
 use super::engine_args::EngineArgs;
+use crate::console;
 use crate::device::Device;
 use crate::step::{StepError, StepRunner};
 use crate::trace::schema::{GraphKey, GraphKind, GraphTable, LinearCost, StepSizes};
@@ -64,7 +65,8 @@ pub(super) fn run(args: &GraphArgs, cache_dir: &Path) -> CommandResult {
         true => serde_json::to_string_pretty(&tables)? + "\n",
         false => tables.iter().map(|table| format!("{}\n\n", as_text(table))).collect(),
     };
-    super::print(&text)
+    console::print(&text);
+    Ok(())
 }
 
 fn keys(args: &GraphArgs, all: &[GraphKey]) -> Result<Vec<GraphKey>, String> {

@@ -10,13 +10,14 @@ mod serve;
 mod trace_args;
 
 use std::error::Error;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::console;
 
 /// The command line of `vitrum`.
 #[derive(Debug, Parser)]
@@ -44,47 +45,37 @@ enum Command {
     Profile(profile::ProfileCommand),
 }
 
-/// Runs the command. An error is printed with its causes; the exit code is 1. Prints usage and exits if the command
-/// line is wrong.
+/// Runs the command. An error is printed with its causes, and so is an output that could not be written; the exit code
+/// is 1. Prints usage and exits if the command line is wrong.
 pub fn run(config: Config) -> ExitCode {
-    let filter = match EnvFilter::try_new(&config.log_filter) {
-        Ok(filter) => filter,
-        Err(error) => {
-            eprintln!("error: VITRUM_LOG is {:?}: {error}", config.log_filter);
-            return ExitCode::FAILURE;
-        }
-    };
+    let result = execute(config);
+    let unwritten = console::stdout_error().map(|error| format!("standard output could not be written: {error}"));
+    let errors: Vec<String> = result.err().map(|error| with_causes(&*error)).into_iter().chain(unwritten).collect();
+    errors.iter().for_each(|error| console::note(&format!("error: {error}")));
+    console::flush_stderr();
+    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn execute(config: Config) -> CommandResult {
+    let bad_filter = |error| format!("VITRUM_LOG is {:?}: {error}", config.log_filter);
+    let filter = EnvFilter::try_new(&config.log_filter).map_err(bad_filter)?;
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
-    lines.with_writer(std::io::stderr).init();
+    // A line that cannot be written would be answered by one that has to be.
+    lines.log_internal_errors(false).with_writer(console::Log).init();
     let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
-    let result = match Args::parse_from(args).command {
+    match Args::parse_from(args).command {
         Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits),
         Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
         Command::Graph(args) => graph::run(&args, &cache_dir),
         Command::Doctor(args) => doctor::run(&args, &cache_dir, toolkits, program),
         Command::Profile(command) => profile::run(&command),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", with_causes(&*error));
-            ExitCode::FAILURE
-        }
     }
 }
 
 /// What a command can fail with: it is only printed.
 type CommandResult = Result<(), Box<dyn Error>>;
-
-/// Prints to standard output. A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> CommandResult {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
-}
 
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -5,12 +5,13 @@ mod merge;
 mod remote;
 mod top;
 
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::CommandResult;
+use crate::console;
 use crate::report::stats::{self, Table};
 use crate::report::{self, Completeness, Export, Format, Report};
 
@@ -119,23 +120,21 @@ impl StatsArgs {
     fn print(&self, report: &Report) -> CommandResult {
         let tables = if self.report.is_empty() { Table::usual() } else { self.report.clone() };
         if let Some(file) = self.output.as_ref().filter(|file| file.as_os_str() != "-") {
-            return super::print(&lines(&report::write_stats(&self.file, report, &tables, self.format, file)?));
+            console::print(&lines(&report::write_stats(&self.file, report, &tables, self.format, file)?));
+            return Ok(());
         }
-        let mut out = BufWriter::new(std::io::stdout().lock());
-        let written = stats::write(report, &tables, self.format, &mut out).and_then(|()| {
-            if self.report.is_empty() && self.format == Format::Text {
-                writeln!(out, "{}", report::dominates(report))?;
-            }
-            out.flush()
-        });
-        // A reader that has seen enough (`| head`) is no error.
-        written.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) })
+        let mut out = BufWriter::new(console::Stdout);
+        stats::write(report, &tables, self.format, &mut out)?;
+        if self.report.is_empty() && self.format == Format::Text {
+            writeln!(out, "{}", report::dominates(report))?;
+        }
+        Ok(out.flush()?)
     }
 }
 
 fn export(recording: &Path, format: Export, file: Option<&Path>) -> CommandResult {
     let rendered = report::export(recording, format, file)?;
-    super::print(&lines(&rendered.files))?;
+    console::print(&lines(&rendered.files));
     check(&rendered.completeness)
 }
 

@@ -23,11 +23,12 @@ const ORDER: &[(&str, &[&str])] = &[
             "text",
             "request",
             "trace::record",
+            "console",
         ],
     ),
     ("config", &["http", "bench", "report", "engine", "step", "model", "weights", "device", "text", "request"]),
-    ("http", &["engine", "step", "model", "weights", "device", "text", "request"]),
-    ("bench", &["engine", "step", "model", "weights", "device", "text", "request"]),
+    ("http", &["engine", "step", "model", "weights", "device", "text", "request", "console"]),
+    ("bench", &["engine", "step", "model", "weights", "device", "text", "request", "console"]),
     ("report", &["engine", "step", "model", "weights", "device", "request"]),
     ("doctor", &["step", "model", "ops", "weights", "device", "request", "trace::record"]),
     ("engine", &["step", "model", "ops", "weights", "device", "request", "trace::record"]),
@@ -35,10 +36,11 @@ const ORDER: &[(&str, &[&str])] = &[
     ("model", &["ops", "weights", "device", "request"]),
     ("ops", &["device"]),
     ("text", &["weights", "request"]),
-    ("weights", &["device", "request"]),
-    ("device", &["request", "trace::record"]),
+    ("weights", &["device", "request", "console"]),
+    ("device", &["request", "trace::record", "console"]),
     ("trace", &["request", "trace::record"]),
     ("request", &[]),
+    ("console", &[]),
 ];
 
 /// Modules that know devices only by their interface.

@@ -28,6 +28,7 @@ pub(crate) const RULES: &[Rule] = &[
     ("unsafe", unsafe_place),
     ("environment", environment),
     ("async", asynchronous),
+    ("output", output),
     ("names", names),
     ("leftovers", leftovers),
     ("machine", machine),
@@ -93,6 +94,20 @@ fn asynchronous(source: &Source) -> Vec<String> {
     }
     let words = ["async", "await"].iter().flat_map(|word| source.words(word));
     words.map(|offset| format!("{}: async outside of http and bench", source.at(offset))).collect()
+}
+
+/// `println!` and its kin panic where a write fails, which a full disk or a reader that has left brings about.
+fn output(source: &Source) -> Vec<String> {
+    let is_test = source.path.ends_with("tests.rs");
+    if !source.is_rust() || !source.path.starts_with("src/") || is_test {
+        return Vec::new();
+    }
+    let code = source.code.split("#[cfg(test)]").next().unwrap_or_default();
+    let macros = ["println", "print", "eprintln", "eprint"]
+        .iter()
+        .flat_map(|word| source.words(word).map(move |at| (at, *word)));
+    let used = macros.filter(|(at, word)| *at < code.len() && source.code[at + word.len()..].starts_with('!'));
+    used.map(|(at, word)| format!("{}: {word}!, where `console` is what ends nothing", source.at(at))).collect()
 }
 
 /// Names that say nothing.
@@ -172,6 +187,9 @@ fn bad_samples_are_found_and_good_ones_are_not() {
         ("environment", "src/http/a.rs", "env!(\"CARGO_PKG_VERSION\")", 0),
         ("async", "src/engine/mod.rs", "async fn f() { g().await }", 2),
         ("async", "src/bench/a.rs", "async fn f() {}", 0),
+        ("output", "src/http/a.rs", "fn f() { println!(\"a\"); eprint!(\"b\") }", 2),
+        ("output", "src/http/a.rs", "fn f() { print(a) } #[cfg(test)] mod tests { fn g() { println!() } }", 0),
+        ("output", "xtask/src/a.rs", "fn f() { println!() }", 0),
         ("names", "src/http/utils.rs", "", 1),
         ("names", "src/http/mod.rs", "mod helpers;", 1),
         ("names", "src/http/mod.rs", "mod manage; mod sse;", 0),

@@ -12,7 +12,7 @@ mod request;
 mod rng;
 mod sse;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +29,7 @@ pub use self::request::Failure;
 use self::request::{Outcome, PreparedRequest};
 pub use self::sse::SseError;
 use super::client::{self, ClientError};
+use crate::console;
 
 /// How long to wait between two questions whether the server is ready.
 const READY_POLL: Duration = Duration::from_millis(200);
@@ -105,15 +106,18 @@ async fn benchmark(args: &ServeArgs) -> Result<(), ServeBenchError> {
     let requests = requests(&target.client, &model, args).await?;
     warm_up(&target, &requests, args).await?;
 
-    println!("Starting main benchmark run...");
+    console::print("Starting main benchmark run...\n");
     if args.profile {
         profile(&target.client, "/start_profile").await?;
-        println!("Profiler started");
+        console::print("Profiler started\n");
     }
     let traffic = traffic(args);
-    println!("Traffic request rate: {}", traffic.request_rate);
-    println!("Burstiness factor: {} ({})", traffic.burstiness, distribution(traffic.burstiness));
-    println!("Maximum request concurrency: {}", args.max_concurrency.map_or("None".into(), |limit| limit.to_string()));
+    console::print(&format!("Traffic request rate: {}\n", traffic.request_rate));
+    console::print(&format!("Burstiness factor: {} ({})\n", traffic.burstiness, distribution(traffic.burstiness)));
+    console::print(&format!(
+        "Maximum request concurrency: {}\n",
+        args.max_concurrency.map_or("None".into(), |limit| limit.to_string())
+    ));
     let bar = load::progress(requests.len(), args.disable_tqdm);
     let (outcomes, duration) = load::run(&target, requests, &traffic, &bar).await;
     bar.finish_and_clear();
@@ -122,11 +126,10 @@ async fn benchmark(args: &ServeArgs) -> Result<(), ServeBenchError> {
     let mut block = Vec::new();
     output::print_failures(&mut block, &outcomes)?;
     output::print(&mut block, &metrics, args)?;
-    print!("{}", String::from_utf8_lossy(&block));
-    io::stdout().flush()?;
+    console::print(&String::from_utf8_lossy(&block));
     if args.profile {
         profile(&target.client, "/stop_profile").await?;
-        println!("Profiler stopped");
+        console::print("Profiler stopped\n");
     }
     if args.save_result {
         save(args, &model, &metrics, &outcomes)?;
@@ -201,7 +204,7 @@ async fn first_model(client: &client::Client) -> Result<String, ServeBenchError>
     struct Model {
         id: String,
     }
-    println!("Model not specified, fetching first model from server...");
+    console::print("Model not specified, fetching first model from server...\n");
     let models: Models = client.get("/v1/models").await?;
     models.data.into_iter().next().map(|model| model.id).ok_or(ServeBenchError::NoModel)
 }
@@ -214,7 +217,10 @@ async fn requests(
 ) -> Result<Vec<PreparedRequest>, ServeBenchError> {
     let prompts = prompts::random(client, model, args).await?;
     if prompts.inexact > 0 {
-        println!("WARNING: {} of {} prompts have not the length drawn for them", prompts.inexact, args.num_prompts);
+        console::print(&format!(
+            "WARNING: {} of {} prompts have not the length drawn for them\n",
+            prompts.inexact, args.num_prompts
+        ));
     }
     let common = request::common_body(args, args.served_model_name.as_deref().unwrap_or(model));
     // Ids of two runs against one server differ.
@@ -240,11 +246,11 @@ async fn warm_up(target: &Target, requests: &[PreparedRequest], args: &ServeArgs
         }
     }
     if args.num_warmups > 0 {
-        println!("Warming up with {} requests...", args.num_warmups);
+        console::print(&format!("Warming up with {} requests...\n", args.num_warmups));
         let warmups = vec![test.clone(); args.num_warmups];
         let traffic = Traffic { request_rate: f64::INFINITY, ..traffic(args) };
         load::run(target, warmups, &traffic, &load::progress(0, true)).await;
-        println!("Warmup run completed.");
+        console::print("Warmup run completed.\n");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::CommandResult;
+use crate::console;
 use crate::report::diff::{Diff, Level};
 use crate::report::{Format, Report};
 
@@ -34,9 +35,9 @@ pub(super) fn run(args: &DiffArgs) -> CommandResult {
     let (base, new) = (Report::load(&args.base)?, Report::load(&args.new)?);
     let diff = Diff::new(&base, &new);
     for warning in &diff.warnings {
-        eprintln!("warning: {warning}");
+        console::note(&format!("warning: {warning}"));
     }
-    crate::cli::print(&diff.print(args.by, args.format))?;
+    console::print(&diff.print(args.by, args.format));
     // A shortfall is an error, after what there is has been printed.
     for (path, report) in [(&args.base, &base), (&args.new, &new)] {
         if !report.completeness.complete {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::CommandResult;
+use crate::console;
 use crate::report::merge::merge;
 
 #[derive(Args, Debug)]
@@ -19,7 +20,7 @@ pub(in crate::cli) struct MergeArgs {
 
 pub(super) fn run(args: &MergeArgs) -> CommandResult {
     let merged = merge(&args.files, args.output.as_deref())?;
-    crate::cli::print(&format!("{}\n{}\n", merged.sheet.to_text(), merged.path.display()))?;
+    console::print(&format!("{}\n{}\n", merged.sheet.to_text(), merged.path.display()));
     // A shortfall is an error, after what there is has been written.
     if merged.incomplete.is_empty() { Ok(()) } else { Err(merged.incomplete.join("; ").into()) }
 }

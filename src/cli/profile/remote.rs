@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::bench::ClientError;
 use crate::bench::remote::ask;
 use crate::cli::CommandResult;
+use crate::console;
 use crate::trace::session::{Granularity, Keep};
 use crate::trace::window::Stage;
 
@@ -111,7 +112,7 @@ pub(in crate::cli) fn start(args: &StartArgs) -> CommandResult {
     if !args.wait {
         return args.remote.print(&started, || format!("{id}  recording into {}\n", text(&started, "spool")));
     }
-    eprintln!("{id}  recording into {}", text(&started, "spool"));
+    console::note(&format!("{id}  recording into {}", text(&started, "spool")));
     let path = format!("/profile/sessions/{id}");
     loop {
         let session = args.remote.ask(Method::GET, &path, None)?;
@@ -180,7 +181,8 @@ impl Remote {
     }
 
     fn print(&self, answer: &Value, words: impl FnOnce() -> String) -> CommandResult {
-        crate::cli::print(&if self.json { format!("{answer:#}\n") } else { words() })
+        console::print(&if self.json { format!("{answer:#}\n") } else { words() });
+        Ok(())
     }
 }
 

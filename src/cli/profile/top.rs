@@ -1,6 +1,6 @@
 //! `vitrum profile top`: where a running server's time goes, by what it samples.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,6 +9,7 @@ use hyper::Method;
 use crate::bench::ClientError;
 use crate::bench::remote::ask;
 use crate::cli::CommandResult;
+use crate::console;
 use crate::report::{Cell, Sheet};
 use crate::trace::sample::{By, GraphSample, SampleReading, SampleRow};
 use crate::trace::schema::GraphKey;
@@ -44,15 +45,10 @@ pub(super) fn run(args: &TopArgs) -> CommandResult {
     if args.reset {
         ask(&args.url, Method::POST, RESET_PATH, None)?;
     }
-    let mut out = std::io::stdout().lock();
-    let clear = if args.watch.is_some() && out.is_terminal() { CLEAR } else { "" };
+    let clear = if args.watch.is_some() && std::io::stdout().is_terminal() { CLEAR } else { "" };
     loop {
-        let text = clear.to_owned() + &text(&read(args)?, args);
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written?,
-        }
-        let Some(seconds) = args.watch else { return Ok(()) };
+        console::print(&(clear.to_owned() + &text(&read(args)?, args)));
+        let Some(seconds) = args.watch.filter(|_| !console::stdout_is_closed()) else { return Ok(()) };
         std::thread::sleep(Duration::from_secs(seconds));
     }
 }

