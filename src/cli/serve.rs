@@ -10,7 +10,7 @@ use super::CommandResult;
 use super::engine_args::EngineArgs;
 use super::trace_args::TraceArgs;
 use crate::engine;
-use crate::http::{self, ProfileOptions, ServeOptions};
+use crate::http::{self, FolderQuota, ProfileOptions, ServeOptions};
 use crate::report;
 use crate::text::ChatTemplate;
 use crate::trace::session::{Keep, RecordError, TraceSource};
@@ -37,13 +37,36 @@ pub(super) struct ServeArgs {
     /// The most bytes of a request's body
     #[arg(long, default_value_t = 8 << 20)]
     max_body_bytes: usize,
+    /// The most bytes of all bodies together; beyond them long ones get 503
+    #[arg(long, default_value_t = 64 << 20)]
+    max_bodies_bytes: usize,
+    /// The most connections; beyond them only health, metrics and profile routes are answered
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = connections)]
+    max_connections: usize,
+    /// The most connections of one peer, by its IP address; 0 is no limit, for a server behind a proxy
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    max_connections_per_peer: usize,
+    /// Seconds that a piece of an answer may wait for a client that does not read
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    write_timeout_sec: u64,
+    /// A name that clients know this server by; requests that change something are taken under its addresses,
+    /// localhost, the machine's name, --host and these only
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
     /// Seconds that running requests may go on after the server was asked to end
     #[arg(long, default_value_t = 30)]
     drain_timeout_sec: u64,
-    /// The folder for recordings [default: VITRUM_PROFILE_DIR, else the current folder]. Where one is named the server
-    /// measures its device before it listens, which takes some seconds, else when it is first recorded
-    #[arg(long)]
+    /// The folder for recordings [default: VITRUM_PROFILE_DIR]. Without one the server does not record: /start_profile
+    /// refuses. With one it measures its device before it listens, which takes some seconds
+    #[arg(long, value_name = "DIR")]
     profile_dir: Option<PathBuf>,
+    /// The most files in that folder; a recording beyond them is refused, and nothing is deleted
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    profile_max_files: u64,
+    /// The most bytes of the files in that folder
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 30)]
+    profile_dir_max_bytes: u64,
     /// The most bytes of a recording
     #[arg(long, default_value_t = 2 << 30)]
     profile_max_bytes: u64,
@@ -75,23 +98,18 @@ pub(super) fn run(
         Some(spec) if spec.chat_template.is_some() => Some(ChatTemplate::from_spec(spec)?),
         _ => None,
     };
-    let has_profile_dir = profile_dir.is_some();
-    let profile = ProfileOptions {
-        dir: args.profile_dir.clone().or(profile_dir).unwrap_or_else(|| PathBuf::from(".")),
-        bytes_max: args.profile_max_bytes,
-        keep: args.profile_keep,
-        source: source.on(model.device)?,
-        granularity: args.trace.granularity(),
-        render: |spool| Ok(report::render(spool)?.files),
-    };
-    if !profile.dir.is_dir() {
-        tracing::warn!("there is no folder {}: /start_profile will fail until there is", profile.dir.display());
-    }
+    let profile = args.profile_options(profile_dir, source.on(model.device)?)?;
+    let records = profile.is_some();
     let options = ServeOptions {
         host: args.host.clone(),
         port: args.port,
         owned_by: args.owned_by.clone(),
         body_bytes_max: args.max_body_bytes,
+        bodies_bytes_max: args.max_bodies_bytes,
+        connections_max: args.max_connections,
+        connections_per_peer_max: Some(args.max_connections_per_peer).filter(|limit| *limit > 0),
+        write_timeout: Duration::from_secs(args.write_timeout_sec),
+        allowed_hosts: args.allowed_host.clone(),
         drain_timeout: Duration::from_secs(args.drain_timeout_sec),
         ..ServeOptions::new(names, model.root.display().to_string(), profile)
     };
@@ -100,7 +118,7 @@ pub(super) fn run(
     engine_options.device.activity = source.names_nodes();
     engine_options.sample_every = sample_every;
     let engine = engine::start(&model.weights, &engine_options)?;
-    if engine::CAN_RECORD && (args.profile_dir.is_some() || has_profile_dir) {
+    if engine::CAN_RECORD && records {
         // Now, so that no recording has to while requests run.
         if let Err(error) = engine.measure_peaks() {
             tracing::warn!("recordings have no peaks of the device: {error}");
@@ -125,7 +143,40 @@ pub(super) fn run(
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
+/// A number of connections that a table of descriptors can have.
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=1_000_000) => Ok(number),
+        _ => Err("a whole number from 1 to 1000000".into()),
+    }
+}
+
 impl ServeArgs {
+    /// How to record, where a folder is named; the log says which it is.
+    fn profile_options(&self, dir: Option<PathBuf>, source: TraceSource) -> Result<Option<ProfileOptions>, String> {
+        let Some(dir) = self.profile_dir.clone().or(dir) else {
+            if engine::CAN_RECORD {
+                tracing::info!("this server does not record: --profile-dir DIR, or VITRUM_PROFILE_DIR, lets it");
+            }
+            return Ok(None);
+        };
+        let dir = std::path::absolute(&dir).map_err(|error| format!("--profile-dir {}: {error}", dir.display()))?;
+        if !dir.is_dir() {
+            tracing::warn!("there is no folder {}: /start_profile will fail until there is", dir.display());
+        } else if engine::CAN_RECORD {
+            tracing::info!("/start_profile records into {}", dir.display());
+        }
+        Ok(Some(ProfileOptions {
+            dir,
+            quota: FolderQuota { files_max: self.profile_max_files, bytes_max: self.profile_dir_max_bytes },
+            bytes_max: self.profile_max_bytes,
+            keep: self.profile_keep,
+            source,
+            granularity: self.trace.granularity(),
+            render: |spool| Ok(report::render(spool)?.files),
+        }))
+    }
+
     /// What this build cannot do is said before a model is loaded.
     fn sample_every(&self) -> Result<Option<NonZeroU32>, String> {
         let every = NonZeroU32::new(self.profile_sample);

@@ -8,7 +8,9 @@ use axum::response::Response;
 use super::answer::completion::CompletionWording;
 use super::answer::{Choices, answer};
 use super::error::ApiError;
+use super::lanes::Abandoned;
 use super::parse::completion::{CompletionRequest, Prompt};
+use super::parse::generation::Generation;
 use super::routes::Tag;
 use super::state::State;
 use crate::request::TokenId;
@@ -18,8 +20,25 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 
 /// Completes every prompt of a body.
 pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: Request) -> Result<Response, ApiError> {
-    let CompletionRequest { prompts, generation } = CompletionRequest::parse(&state.body(body).await?, state.vocab())?;
-    let head = state.head("cmpl", &tag.0.0, state.model(generation.model.as_deref())?);
+    let body = state.body(body).await?;
+    let in_flight = state.admit()?;
+    let (model, prompts, generation) = state.prepare(body, prepare).await?;
+    let head = state.head("cmpl", &tag.0.0, model);
+    // If one is refused, those before it end with it.
+    let submit = |prompt| state.submit(&tag.0.0, prompt, &generation, Some(MAX_TOKENS_DEFAULT));
+    let choices: Result<Vec<_>, ApiError> = prompts.into_iter().map(submit).collect();
+    let wording = CompletionWording { tokenizer: state.tokenizer.clone() };
+    answer(wording, head, Choices::new(choices?), generation.delivery, in_flight).await
+}
+
+/// The model's name, and every prompt's tokens.
+fn prepare(
+    state: &State,
+    body: &[u8],
+    abandoned: &Abandoned,
+) -> Result<(String, Vec<Vec<TokenId>>, Generation), ApiError> {
+    let CompletionRequest { prompts, generation } = CompletionRequest::parse(body, state.vocab())?;
+    let model = state.model(generation.model.as_deref())?;
     let waiting_max = state.engine.info().max_waiting;
     if prompts.len() > waiting_max {
         return Err(ApiError::Invalid {
@@ -28,21 +47,10 @@ pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: 
             given: format!("a list of {}", prompts.len()),
         });
     }
-    let in_flight = state.admit()?;
-    let mut tokens = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        tokens.push(prompt_tokens(&state, prompt, generation.add_special_tokens.unwrap_or(true)).await?);
-    }
-    // If one is refused, those before it end with it.
-    let submit = |prompt| state.submit(&tag.0.0, prompt, &generation, Some(MAX_TOKENS_DEFAULT));
-    let choices: Result<Vec<_>, ApiError> = tokens.into_iter().map(submit).collect();
-    let wording = CompletionWording { tokenizer: state.tokenizer.clone() };
-    answer(wording, head, Choices::new(choices?), generation.delivery, in_flight).await
-}
-
-async fn prompt_tokens(state: &State, prompt: Prompt, add_special_tokens: bool) -> Result<Vec<TokenId>, ApiError> {
-    match prompt {
-        Prompt::Text(text) => state.encode(text, add_special_tokens).await,
+    let add_special_tokens = generation.add_special_tokens.unwrap_or(true);
+    let tokens = |prompt| match prompt {
+        Prompt::Text(text) => state.encode_prompt(&text, add_special_tokens, abandoned),
         Prompt::Tokens(tokens) => Ok(tokens),
-    }
+    };
+    Ok((model, prompts.into_iter().map(tokens).collect::<Result<_, _>>()?, generation))
 }

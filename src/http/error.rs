@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::places::Throttle;
 use crate::engine::ProfileError;
 use crate::request::RequestError;
 use crate::text::TextError;
@@ -39,10 +40,39 @@ pub(crate) enum ApiError {
     Request(#[from] RequestError),
     #[error("the body has more than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("all bodies together have {limit} bytes, as many as they may (--max-bodies-bytes): try again")]
+    BodiesFull { limit: usize },
+    #[error("the answer has {bytes} bytes, and all bodies together may have {limit} (--max-bodies-bytes)")]
+    AnswerTooLarge { bytes: usize, limit: usize },
+    #[error("more requests wait to be read than there is room for: try again")]
+    LaneFull,
+    #[error("the prompt has at least {tokens} tokens, and the limit for prompt and answer together is {limit}")]
+    PromptTooLong { tokens: usize, limit: usize },
     #[error("the body did not arrive within {seconds} s")]
     BodyTimeout { seconds: u64 },
     #[error("the body could not be read: {0}")]
     BodyRead(axum::Error),
+    #[error("too many connections: this one is answered on /health, /metrics and the profile routes only")]
+    ConnectionsFull,
+    #[error("the expectation {value:?} cannot be met: only \"100-continue\" is known")]
+    Expectation { value: String },
+    #[error("the transfer coding {value:?} is not undone here: only \"chunked\" is")]
+    TransferCoding { value: String },
+    #[error("the path cannot be read: {reason}")]
+    Path { reason: String },
+    #[error("{header} {value:?} is none of this server's names: `vitrum serve --allowed-host NAME` adds one")]
+    Foreign { header: HeaderName, value: String },
+    #[error(
+        "this server does not record: `vitrum serve --profile-dir DIR` (or VITRUM_PROFILE_DIR) starts one that does"
+    )]
+    ProfileOff,
+    #[error(
+        "{} has {held} {what}, and {limit} are its limit ({flag}): move some away, nothing is deleted here",
+        dir.display()
+    )]
+    FolderFull { dir: PathBuf, what: &'static str, held: u64, limit: u64, flag: &'static str },
+    #[error("the answer was lost")]
+    AnswerLost,
     #[error("there is no {path} here")]
     NoRoute { path: String },
     #[error("{path} does not take {method}")]
@@ -81,19 +111,29 @@ impl ApiError {
             | ApiError::Needs { .. }
             | ApiError::Contradiction { .. }
             | ApiError::NoChatTemplate
+            | ApiError::PromptTooLong { .. }
+            | ApiError::AnswerTooLarge { .. }
+            | ApiError::Path { .. }
             | ApiError::Text(_)
             | ApiError::BodyRead(_) => StatusCode::BAD_REQUEST,
             ApiError::ModelNotFound { .. } | ApiError::NoRoute { .. } | ApiError::NoSession { .. } => {
                 StatusCode::NOT_FOUND
             }
             ApiError::Session(error) => error.status(),
+            ApiError::BodiesFull { .. } | ApiError::LaneFull | ApiError::ConnectionsFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ApiError::Expectation { .. } => StatusCode::EXPECTATION_FAILED,
+            ApiError::TransferCoding { .. } => StatusCode::NOT_IMPLEMENTED,
+            ApiError::Foreign { .. } | ApiError::ProfileOff => StatusCode::FORBIDDEN,
+            ApiError::FolderFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Request(error) => request_status(error),
             ApiError::NoRecorder => StatusCode::NOT_IMPLEMENTED,
             ApiError::Profile(error) => profile_status(error),
-            ApiError::Render { .. } | ApiError::RenderPanicked { .. } | ApiError::Metrics(_) => {
+            ApiError::Render { .. } | ApiError::RenderPanicked { .. } | ApiError::Metrics(_) | ApiError::AnswerLost => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
@@ -112,7 +152,8 @@ impl ApiError {
             ApiError::ModelNotFound { .. } => Some("model"),
             ApiError::Request(
                 RequestError::EmptyPrompt | RequestError::PromptTooLong { .. } | RequestError::TokenOutOfRange { .. },
-            ) => Some("prompt"),
+            )
+            | ApiError::PromptTooLong { .. } => Some("prompt"),
             ApiError::Request(RequestError::InvalidParameter { name, .. }) => Some(name),
             _ => None,
         }
@@ -156,7 +197,12 @@ impl From<ProfileError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
-        if status.is_server_error() {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // Strangers can have as many of these as they want.
+            if let Some(unsaid) = BUSY.pass() {
+                tracing::warn!(status = status.as_u16(), unsaid, "{self}");
+            }
+        } else if status.is_server_error() {
             tracing::warn!(status = status.as_u16(), "{self}");
         }
         let mut response = (status, [(header::CONTENT_TYPE, "application/json")], self.body()).into_response();
@@ -166,6 +212,8 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+static BUSY: Throttle = Throttle::new();
 
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -186,8 +234,8 @@ fn profile_status(error: &ProfileError) -> StatusCode {
         | ProfileError::Closing { .. }
         | ProfileError::Starting
         | ProfileError::NotRunning
-        | ProfileError::NotSampled
         | ProfileError::Other { .. } => StatusCode::CONFLICT,
+        ProfileError::NotSampled => StatusCode::FORBIDDEN,
         ProfileError::Record(RecordError::Prefix { .. } | RecordError::LimitTooSmall { .. }) => StatusCode::BAD_REQUEST,
         ProfileError::Record(_)
         | ProfileError::Device(_)
@@ -204,6 +252,8 @@ fn kind(status: StatusCode) -> &'static str {
         StatusCode::CONFLICT => "ConflictError",
         StatusCode::NOT_IMPLEMENTED => "NotImplementedError",
         StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
+        StatusCode::FORBIDDEN => "ForbiddenError",
+        StatusCode::INSUFFICIENT_STORAGE => "InsufficientStorageError",
         status if status.is_server_error() => "InternalServerError",
         _ => "BadRequestError",
     }

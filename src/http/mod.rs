@@ -5,20 +5,29 @@
 //! engine's thread never waits for a client: a request's stream has room for all of its tokens. Dropping the stream,
 //! which a lost connection does, ends the request.
 
+mod access;
 mod answer;
 mod body;
+mod budget;
 mod chat;
 mod completions;
 mod connections;
+mod descriptors;
 mod error;
+mod folder;
+mod gate;
+mod held;
+mod lanes;
 mod models;
 mod nodes;
 mod parse;
+mod places;
 mod probes;
 mod profile;
 mod routes;
 mod sessions;
 mod signals;
+mod socket;
 mod state;
 mod tokenize;
 
@@ -33,12 +42,18 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use self::connections::Connections;
+use self::connections::{ConnectionLimits, Connections};
+pub use self::folder::FolderQuota;
+use self::places::PlaceLimits;
 pub use self::signals::termination;
 use self::state::State;
+use crate::console;
 use crate::engine::Engine;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::trace::session::{Granularity, Keep, TraceSource};
+
+/// Threads that look up the name to listen on. What takes long while serving has [`lanes`].
+const BLOCKING_THREADS_MAX: usize = 2;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -57,12 +72,21 @@ pub struct ServeOptions {
     pub body_bytes_max: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
-    /// The most connections at a time; more wait to be accepted.
+    /// The most bytes of all bodies and long answers together.
+    pub bodies_bytes_max: usize,
+    /// The most connections at a time; more get probes, metrics and profile routes only.
     pub connections_max: usize,
+    /// The most connections of one peer; `None` behind a proxy, which is everybody's peer.
+    pub connections_per_peer_max: Option<usize>,
+    /// How long a piece of an answer may wait for its reader.
+    pub write_timeout: Duration,
+    /// Names that this server is called by, beside addresses, `localhost`, the machine's name and `host`: requests that
+    /// change something are taken under them only.
+    pub allowed_hosts: Vec<String>,
     /// How long requests that run may go on after the server was asked to end.
     pub drain_timeout: Duration,
-    /// What /start_profile and /stop_profile do.
-    pub profile: ProfileOptions,
+    /// What /start_profile and /stop_profile do; `None`: they refuse.
+    pub profile: Option<ProfileOptions>,
 }
 
 /// How to record.
@@ -70,6 +94,8 @@ pub struct ServeOptions {
 pub struct ProfileOptions {
     /// The folder for spools and what is made of them.
     pub dir: PathBuf,
+    /// What the folder may hold.
+    pub quota: FolderQuota,
     /// The most bytes of a spool.
     pub bytes_max: u64,
     /// What is kept of a recording that they are too few for, unless the client says so.
@@ -90,7 +116,7 @@ pub type RenderError = Box<dyn Error + Send + Sync>;
 
 impl ServeOptions {
     /// The usual limits, on this machine's own address.
-    pub fn new(served_model_names: Vec<String>, model_root: String, profile: ProfileOptions) -> ServeOptions {
+    pub fn new(served_model_names: Vec<String>, model_root: String, profile: Option<ProfileOptions>) -> ServeOptions {
         ServeOptions {
             host: "127.0.0.1".into(),
             port: 8000,
@@ -99,7 +125,11 @@ impl ServeOptions {
             owned_by: "vitrum".into(),
             body_bytes_max: 8 << 20,
             body_timeout: Duration::from_secs(60),
+            bodies_bytes_max: 64 << 20,
             connections_max: 4096,
+            connections_per_peer_max: Some(2048),
+            write_timeout: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
             drain_timeout: Duration::from_secs(30),
             profile,
         }
@@ -138,18 +168,20 @@ pub struct Server {
 impl Server {
     /// Listens: from now on clients can connect.
     pub async fn bind(
-        options: ServeOptions,
+        mut options: ServeOptions,
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
         template: Option<ChatTemplate>,
     ) -> Result<Server, HttpError> {
+        options.connections_max = descriptors::make_room(options.connections_max);
         if options.served_model_names.is_empty() {
             return Err(HttpError::NoModelName);
         }
         let failed = |source| HttpError::Listen { host: options.host.clone(), port: options.port, source };
         let listener = TcpListener::bind((options.host.as_str(), options.port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Server { listener, address, state: Arc::new(State::new(options, engine, tokenizer, template)) })
+        let state = State::new(options, engine, tokenizer, template).map_err(HttpError::Runtime)?;
+        Ok(Server { listener, address, state: Arc::new(state) })
     }
 
     /// Where it listens.
@@ -161,7 +193,10 @@ impl Server {
     /// ends a recording. The engine goes on: whoever started it ends it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Server { listener, state, .. } = self;
-        let mut connections = Connections::new(routes::router(state.clone()), state.options.connections_max);
+        let options = &state.options;
+        let places = PlaceLimits { all: options.connections_max, per_peer: options.connections_per_peer_max };
+        let limits = ConnectionLimits { places, write_timeout: options.write_timeout };
+        let mut connections = Connections::new(routes::router(state.clone()), limits);
         connections.accept_until(listener, shutdown).await;
         state.drain();
         tracing::info!(in_flight = state.load(), "draining");
@@ -182,7 +217,12 @@ pub fn run(
     template: Option<ChatTemplate>,
 ) -> Result<(), HttpError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(2).enable_all().build().map_err(HttpError::Runtime)?;
+    let runtime = runtime
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .map_err(HttpError::Runtime)?;
     runtime.block_on(async {
         let asked = termination().map_err(HttpError::Runtime)?;
         signals::outlive_full_files().map_err(HttpError::Runtime)?;
@@ -200,7 +240,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HttpError> {
     let server = Server::bind(options, engine, tokenizer, template).await?;
-    println!("listening on http://{}", server.address());
+    console::print(&format!("listening on http://{}\n", server.address()));
+    if let Some(error) = console::stdout_error() {
+        tracing::warn!("listening on http://{}; standard output could not be written: {error}", server.address());
+    }
     server.run(shutdown).await;
     Ok(())
 }

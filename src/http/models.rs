@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::answer::{json, to_json};
 use super::error::ApiError;
+use super::routes::{InPath, text_in_path};
 use super::state::State;
 
 /// Every name that the model is served under.
@@ -17,8 +18,8 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 /// One of them.
-pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let name = state.model(Some(&id))?;
+pub(super) async fn one(Shared(state): Shared<Arc<State>>, id: InPath) -> Result<Response, ApiError> {
+    let name = state.model(Some(&text_in_path(id)?))?;
     Ok(json(to_json(&card(&state, &name))))
 }
 

@@ -10,22 +10,23 @@ use serde::Serialize;
 
 use super::answer::{json, to_json};
 use super::error::ApiError;
+use super::lanes::Lane;
 use super::parse::nodes::{NodesQuery, parse_reset};
-use super::state::{State, blocking};
+use super::state::State;
 
 /// The times of nodes, or of layers or ops, of each graph.
 pub(super) async fn read(Shared(state): Shared<Arc<State>>, uri: Uri) -> Result<Response, ApiError> {
     let query = NodesQuery::parse(uri.query().unwrap_or_default())?;
     let engine = state.engine.clone();
-    let reading = blocking(move || engine.node_samples(query.by, query.graph)).await?;
+    let reading = state.lanes.run(Lane::Admin, move |_| engine.node_samples(query.by, query.graph)).await??;
     Ok(json(to_json(&reading)))
 }
 
 /// Forgets what was sampled so far.
 pub(super) async fn reset(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
-    parse_reset(&state.body(body).await?)?;
+    parse_reset(&state.body(body).await?.bytes)?;
     let engine = state.engine.clone();
-    let since = blocking(move || engine.reset_node_samples()).await?;
+    let since = state.lanes.run(Lane::Admin, move |_| engine.reset_node_samples()).await??;
     Ok(json(to_json(&Reset { since })))
 }
 

@@ -4,28 +4,32 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State as Shared};
+use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::ProfileOptions;
 use super::answer::{json, to_json};
 use super::error::ApiError;
+use super::folder;
+use super::lanes::Lane;
 use super::parse::profile::{StartProfileRequest, StopProfileRequest};
+use super::routes::{InPath, text_in_path};
 use super::sessions::{Session, Status};
-use super::state::{State, blocking};
+use super::state::State;
 use crate::engine::ProfileError;
 use crate::trace::session::{Keep, SessionOptions, SessionSources};
 use crate::trace::window::Window;
 
 /// Starts to record.
 pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
-    let profile = &state.options.profile;
-    let request = StartProfileRequest::parse(&state.body(body).await?, profile.bytes_max)?;
+    let profile = state.profile()?;
+    let request = StartProfileRequest::parse(&state.body(body).await?.bytes, profile.bytes_max)?;
     let usual = SessionOptions::new(&profile.dir);
     let options = SessionOptions {
         prefix: request.prefix.unwrap_or(usual.prefix),
-        max_bytes: request.max_bytes.unwrap_or(profile.bytes_max),
+        max_bytes: room(&state, request.max_bytes).await?,
         keep: request.keep.unwrap_or(profile.keep),
         toggle: request.toggle,
         source: profile.source,
@@ -52,16 +56,23 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
     })))
 }
 
+/// How many bytes it may have.
+async fn room(state: &State, asked: Option<u64>) -> Result<u64, ApiError> {
+    let ProfileOptions { dir, quota, bytes_max, .. } = state.profile()?.clone();
+    state.lanes.run(Lane::Admin, move |_| folder::room(&dir, quota, asked, bytes_max)).await?
+}
+
 async fn begin(state: &State, options: SessionOptions) -> Result<Arc<Session>, ApiError> {
     let _changing = state.sessions.changing.lock().await;
     let (engine, asked) = (state.engine.clone(), options.clone());
-    let profile = blocking(move || engine.start_profile(asked)).await?;
-    match state.sessions.add(profile, &options, state.options.profile.render) {
+    let profile = state.lanes.run(Lane::Admin, move |_| engine.start_profile(asked)).await??;
+    match state.sessions.add(profile, &options, state.profile()?.render) {
         Ok(session) => Ok(session),
         Err(error) => {
             // Nobody would make its files.
             let engine = state.engine.clone();
-            let _ = blocking(move || engine.stop_profile(None)).await; // that it could not start is the error
+            // That it could not start is the error.
+            let _ = state.lanes.run(Lane::Admin, move |_| engine.stop_profile(None)).await;
             Err(error)
         }
     }
@@ -70,7 +81,8 @@ async fn begin(state: &State, options: SessionOptions) -> Result<Arc<Session>, A
 /// Stops recording; answers when the files are complete, or at once if the client does not want to wait. A client that
 /// leaves before that does not stop the render.
 pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
-    let request = StopProfileRequest::parse(&state.body(body).await?)?;
+    state.profile()?;
+    let request = StopProfileRequest::parse(&state.body(body).await?.bytes)?;
     let session = ask_to_end(&state, request.id).await?;
     if request.no_wait {
         return Ok(with_status(StatusCode::ACCEPTED, &session.status()));
@@ -79,12 +91,15 @@ pub(super) async fn stop(Shared(state): Shared<Arc<State>>, body: Request) -> Re
 }
 
 /// Every recording that is remembered, the newest first.
-pub(super) async fn sessions(Shared(state): Shared<Arc<State>>) -> Response {
-    json(to_json(&SessionList { sessions: state.sessions.status() }))
+pub(super) async fn sessions(Shared(state): Shared<Arc<State>>) -> Result<Response, ApiError> {
+    state.profile()?;
+    Ok(json(to_json(&SessionList { sessions: state.sessions.status() })))
 }
 
 /// One of them.
-pub(super) async fn session(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn session(Shared(state): Shared<Arc<State>>, id: InPath) -> Result<Response, ApiError> {
+    state.profile()?;
+    let id = text_in_path(id)?;
     let session = state.sessions.find(&id).ok_or(ApiError::NoSession { id })?;
     Ok(json(to_json(&session.status())))
 }
@@ -109,7 +124,7 @@ async fn ask_to_end(state: &State, id: Option<String>) -> Result<Arc<Session>, A
         session.note_stop();
     }
     let (engine, asked) = (state.engine.clone(), id.clone());
-    let stopped = blocking(move || engine.stop_profile(asked.as_deref())).await;
+    let stopped = state.lanes.run(Lane::Admin, move |_| engine.stop_profile(asked.as_deref())).await?;
     let remembered = |id: &str| state.sessions.find(id);
     match (stopped, &id) {
         (Ok(running), _) => remembered(&running).ok_or_else(|| ProfileError::NotRunning.into()),

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 use super::error::ApiError;
 use super::state::State;
-use super::{chat, completions, models, nodes, probes, profile, tokenize};
+use super::{access, chat, completions, gate, models, nodes, probes, profile, tokenize};
 
 /// Every route.
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -26,12 +27,9 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
-        .route("/start_profile", post(profile::start))
-        .route("/stop_profile", post(profile::stop))
-        .route("/profile/sessions", get(profile::sessions))
-        .route("/profile/sessions/{id}", get(profile::session))
-        .route("/profile/nodes", get(nodes::read))
-        .route("/profile/nodes/reset", post(nodes::reset))
+        // What stands above this layer is not for connections in spare places.
+        .route_layer(from_fn(gate::ordinary))
+        .merge(profile_routes(&state))
         .route("/health", get(probes::health))
         .route("/ping", get(probes::health).post(probes::health))
         .route("/version", get(probes::version))
@@ -40,7 +38,28 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(state)
+        .layer(from_fn(gate::understood))
         .layer(from_fn(move |request, next| tag(ids.clone(), request, next)))
+}
+
+/// Routes that change something, or look into the server.
+fn profile_routes(state: &Arc<State>) -> Router<Arc<State>> {
+    Router::new()
+        .route("/start_profile", post(profile::start))
+        .route("/stop_profile", post(profile::stop))
+        .route("/profile/sessions", get(profile::sessions))
+        .route("/profile/sessions/{id}", get(profile::session))
+        .route("/profile/nodes", get(nodes::read))
+        .route("/profile/nodes/reset", post(nodes::reset))
+        .route_layer(from_fn_with_state(state.clone(), access::guard))
+}
+
+/// The part of a path that a route names.
+pub(super) type InPath = Result<Path<String>, PathRejection>;
+
+/// Its text; an error if it has none.
+pub(super) fn text_in_path(part: InPath) -> Result<String, ApiError> {
+    part.map(|Path(text)| text).map_err(|rejection| ApiError::Path { reason: rejection.body_text() })
 }
 
 async fn no_route(uri: Uri) -> ApiError {

@@ -1,28 +1,67 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. And the engine's own end. SIGXFSZ is
-//! none: a file that may not grow any more is a write that fails.
+//! SIGTERM, SIGINT, SIGHUP and SIGQUIT: the first asks for an orderly end, the second ends at once. And the engine's
+//! own end. SIGXFSZ is none: a file that may not grow any more is a write that fails.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::console;
+
 /// The exit code after a second signal.
 const EXIT_AT_ONCE: i32 = 130;
 
-/// Takes over the two signals. The future is done at the first of them; at the next the process exits.
+/// Takes over the signals that ask for the end. The future is done at the first of them; at the next the process exits.
 pub fn termination() -> io::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Ends::listen()?;
     Ok(async move {
-        let name = either(&mut terminate, &mut interrupt).await;
+        let name = signals.next().await;
         tracing::info!("{name}: finishing what runs; once more to exit at once");
         tokio::spawn(async move {
-            let name = either(&mut terminate, &mut interrupt).await;
+            let name = signals.next().await;
             tracing::warn!("{name} again: exiting");
+            console::flush_stderr();
             std::process::exit(EXIT_AT_ONCE);
         });
     })
+}
+
+/// The signals that ask for the end.
+struct Ends(Vec<(&'static str, Signal)>);
+
+impl Ends {
+    fn listen() -> io::Result<Ends> {
+        let mut kinds = vec![
+            ("SIGTERM", SignalKind::terminate()),
+            ("SIGINT", SignalKind::interrupt()),
+            ("SIGQUIT", SignalKind::quit()),
+        ];
+        // Under `nohup` the end of a terminal is none.
+        if !is_ignored(libc::SIGHUP) {
+            kinds.push(("SIGHUP", SignalKind::hangup()));
+        }
+        let listen = |(name, kind)| Ok((name, signal(kind)?));
+        kinds.into_iter().map(listen).collect::<io::Result<_>>().map(Ends)
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        poll_fn(|cx| {
+            let came = |(name, signal): &mut (&'static str, Signal)| signal.poll_recv(cx).is_ready().then_some(*name);
+            self.0.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Whether this process was started with the signal ignored, where the operating system says so.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// A file at its limit (`ulimit -f`) costs the recording that is written into it, and not the server.
@@ -43,12 +82,5 @@ pub(super) async fn or_end(
             tracing::error!("the engine has ended, and so does the server");
             tokio::spawn(asked); // signals still count while connections end
         }
-    }
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
     }
 }

@@ -1,19 +1,29 @@
-//! What the handlers share: the engine, the tokeniser, the options, and how many answers are under way.
+//! What the handlers share: the engine, the tokeniser, the options, threads for long work, and how many answers are
+//! under way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use axum::body::Body as Outgoing;
 use axum::extract::Request;
+use axum::response::Response;
 
-use super::ServeOptions;
-use super::answer::{Choice, Head, Rules};
-use super::body;
+use super::access::KnownHosts;
+use super::answer::{Choice, Head, Rules, json};
+use super::body::{self, Body, SHORT_BYTES_MAX};
+use super::budget::Budget;
 use super::error::ApiError;
+use super::held::Held;
+use super::lanes::{Abandoned, Lane, Lanes};
 use super::parse::generation::{Generation, MaxTokens};
 use super::sessions::Sessions;
+use super::{ProfileOptions, ServeOptions};
 use crate::engine::Engine;
 use crate::request::{RequestError, TokenId};
-use crate::text::{ChatMessage, ChatTemplate, Tokenizer};
+use crate::text::{ChatMessage, ChatTemplate, TextError, Tokenizer};
+
+/// Bodies up to this length take milliseconds to parse and to tokenise.
+const QUICK_BYTES_MAX: usize = 128 << 10;
 
 /// The handlers' shared state.
 #[derive(Debug)]
@@ -25,6 +35,10 @@ pub(crate) struct State {
     pub(crate) sessions: Sessions,
     /// In seconds of the Unix clock.
     pub(crate) started: u64,
+    pub(crate) lanes: Lanes,
+    /// For bodies and long answers.
+    budget: Arc<Budget>,
+    pub(crate) known_hosts: KnownHosts,
     template: Option<ChatTemplate>,
     draining: AtomicBool,
     in_flight: Arc<AtomicUsize>,
@@ -46,8 +60,11 @@ impl State {
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
         template: Option<ChatTemplate>,
-    ) -> State {
-        State {
+    ) -> std::io::Result<State> {
+        Ok(State {
+            lanes: Lanes::start()?,
+            budget: Arc::new(Budget::new(options.bodies_bytes_max.max(options.body_bytes_max))),
+            known_hosts: KnownHosts::new(&options.host, &options.allowed_hosts),
             options,
             engine,
             tokenizer,
@@ -56,12 +73,51 @@ impl State {
             started: super::answer::unix_seconds(),
             draining: AtomicBool::new(false),
             in_flight: Arc::new(AtomicUsize::new(0)),
-        }
+        })
     }
 
     /// Reads a request's body.
-    pub(crate) async fn body(&self, request: Request) -> Result<Vec<u8>, ApiError> {
-        body::read(request, self.options.body_bytes_max, self.options.body_timeout).await
+    pub(crate) async fn body(&self, request: Request) -> Result<Body, ApiError> {
+        body::read(request, self.options.body_bytes_max, self.options.body_timeout, self.budget.reserve()).await
+    }
+
+    /// What is to be done with a body before the engine has its request: here if it is short, else beside the threads
+    /// that serve connections, where it would hold up the tokens of other streams.
+    pub(crate) async fn prepare<T: Send + 'static>(
+        self: &Arc<Self>,
+        body: Body,
+        work: impl FnOnce(&State, &[u8], &Abandoned) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match body.bytes.len() {
+            ..=SHORT_BYTES_MAX => work(self, &body.bytes, &Abandoned::default()),
+            _ => self.prepare_beside(body, work).await,
+        }
+    }
+
+    /// The same, beside those threads in any case: for work that a model's template does.
+    pub(crate) async fn prepare_beside<T: Send + 'static>(
+        self: &Arc<Self>,
+        body: Body,
+        work: impl FnOnce(&State, &[u8], &Abandoned) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let lane = if body.bytes.len() <= QUICK_BYTES_MAX { Lane::Short } else { Lane::Long };
+        let state = self.clone();
+        self.lanes.run(lane, move |abandoned| work(&state, &body.bytes, abandoned)).await?
+    }
+
+    /// A JSON response that has its share of what all bodies may have, until it has been sent.
+    pub(crate) fn counted(&self, body: Vec<u8>) -> Result<Response, ApiError> {
+        if body.len() <= SHORT_BYTES_MAX {
+            return Ok(json(body));
+        }
+        let mut reserved = self.budget.reserve();
+        reserved.grow_to(body.len())?;
+        Ok(json(body).map(|body| Outgoing::new(Held::new(body, reserved))))
+    }
+
+    /// How to record, if this server does.
+    pub(crate) fn profile(&self) -> Result<&ProfileOptions, ApiError> {
+        self.options.profile.as_ref().ok_or(ApiError::ProfileOff)
     }
 
     /// Counts an answer, or refuses it because the server drains.
@@ -109,14 +165,41 @@ impl State {
         Ok(template.render(messages, add_generation_prompt)?)
     }
 
-    /// A text's tokens. A long text is tokenised off the threads that serve connections.
-    pub(crate) async fn encode(&self, text: String, add_special_tokens: bool) -> Result<Vec<TokenId>, ApiError> {
-        const INLINE_BYTES_MAX: usize = 16 << 10; // longer texts would hold up the tokens of other streams
-        if text.len() <= INLINE_BYTES_MAX {
-            return Ok(self.tokenizer.encode(&text, add_special_tokens)?);
+    /// A prompt's tokens. One that is too long for the model is refused unread if its bytes tell, or else as soon as it
+    /// is known to be far too long. How long a short one is, is counted.
+    pub(crate) fn encode_prompt(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        abandoned: &Abandoned,
+    ) -> Result<Vec<TokenId>, ApiError> {
+        let limit = self.engine.info().limits.max_model_len;
+        let tokens = self.tokenizer.tokens_min(text);
+        if tokens > limit && text.len() > SHORT_BYTES_MAX {
+            return Err(ApiError::PromptTooLong { tokens, limit });
         }
-        let tokenizer = self.tokenizer.clone();
-        Ok(blocking(move || tokenizer.encode(&text, add_special_tokens)).await?)
+        match self.encode(text, add_special_tokens, limit.saturating_mul(2).max(SHORT_BYTES_MAX), abandoned) {
+            Err(ApiError::Text(TextError::TooManyTokens { limit: tokens })) => {
+                Err(ApiError::PromptTooLong { tokens, limit })
+            }
+            encoded => encoded,
+        }
+    }
+
+    /// A text's tokens, unless they are too many or the client leaves.
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        tokens_max: usize,
+        abandoned: &Abandoned,
+    ) -> Result<Vec<TokenId>, ApiError> {
+        let check = |tokens: usize| match () {
+            () if abandoned.is_set() => Err(TextError::Abandoned),
+            () if tokens > tokens_max => Err(TextError::TooManyTokens { limit: tokens_max }),
+            () => Ok(()),
+        };
+        Ok(self.tokenizer.encode_while(text, add_special_tokens, &check)?)
     }
 
     /// Hands a prompt to the engine, of the request that its client calls `name`. `default_max_tokens`: as many as fit
@@ -163,13 +246,5 @@ impl State {
     /// The head of an answer to the request of this id.
     pub(crate) fn head(&self, kind: &str, request_id: &str, model: String) -> Head {
         Head::new(format!("{kind}-{request_id}"), model)
-    }
-}
-
-/// Runs something that takes long on a thread of its own. Its panic is ours.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()), // it cannot be cancelled: nobody has its handle
     }
 }

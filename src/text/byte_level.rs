@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use crate::weights::TokenizerSpec;
+
 /// Bytes that stand for themselves (as Latin-1); the others follow one another from U+0100 on.
 fn is_itself(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
@@ -24,6 +26,20 @@ static BYTES: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
     }
     bytes
 });
+
+/// By byte: whether the vocabulary has a token for it alone. Text leaves out those that it has none for.
+pub(super) fn spelled(spec: &TokenizerSpec) -> [bool; 256] {
+    let mut spelled = [false; 256];
+    for token in spec.tokens.iter() {
+        let mut letters = token.chars();
+        if let (Some(letter), None) = (letters.next(), letters.next())
+            && let Some(byte) = BYTES.get(letter as usize).copied().flatten()
+        {
+            spelled[usize::from(byte)] = true;
+        }
+    }
+    spelled
+}
 
 /// Writes text in the alphabet, replacing what `out` holds.
 pub(super) fn write(text: &str, out: &mut String) {

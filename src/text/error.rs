@@ -67,6 +67,15 @@ pub enum TextError {
         /// The vocabulary's size.
         vocab: usize,
     },
+    /// The text has more tokens than it may have. They were not counted to the end.
+    #[error("the text has more than {limit} tokens")]
+    TooManyTokens {
+        /// The most.
+        limit: usize,
+    },
+    /// Nobody waits for the tokens any more.
+    #[error("the client has left")]
+    Abandoned,
     /// The model file has no chat template.
     #[error("the model has no chat template: send the prompt as text")]
     NoChatTemplate,

@@ -7,6 +7,7 @@ mod chat;
 mod clock;
 mod detokenizer;
 mod error;
+mod least;
 mod sentencepiece;
 mod split;
 mod stop;

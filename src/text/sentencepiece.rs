@@ -16,6 +16,11 @@ pub(super) fn write(text: &str, space_before: bool, out: &mut String) {
     out.extend(text.chars().map(|letter| if letter == ' ' { SPACE } else { letter }));
 }
 
+/// The piece that stands for a byte.
+pub(super) fn byte_token(byte: u8) -> String {
+    format!("<0x{byte:02X}>")
+}
+
 /// Appends the bytes that a piece stands for.
 pub(super) fn read(piece: &str, kind: TokenKind, out: &mut Vec<u8>) {
     let byte = || u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok();

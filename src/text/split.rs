@@ -29,7 +29,7 @@ pub(super) struct Splitter {
     /// Each splits what the one before left.
     stages: Vec<Stage>,
     /// Text is brought into Unicode's composed form first.
-    compose: bool,
+    pub(super) compose: bool,
     /// Words of the vocabulary are taken whole, without merges.
     pub(super) ignore_merges: bool,
     /// Prompts begin with the beginning-of-sequence token unless the file says otherwise.

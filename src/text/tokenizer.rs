@@ -10,6 +10,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
+use super::least::{self, Least};
 use super::split::{self, Splitter};
 use super::vocabulary::Vocabulary;
 use super::{TextError, byte_level, sentencepiece};
@@ -24,6 +25,7 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     /// Finds tokens that stand for themselves; `ids` are in the order of its patterns.
     literals: Option<Literals>,
+    least: Least,
     /// Put before a prompt.
     bos: Option<TokenId>,
     /// Put after a prompt.
@@ -69,7 +71,8 @@ impl Tokenizer {
     pub fn numeric(vocab: usize) -> Tokenizer {
         let vocabulary = Vocabulary::numeric(vocab);
         let algorithm = Algorithm::Numeric;
-        Tokenizer { algorithm, vocabulary, literals: None, bos: None, eos: None, space_prefix: true }
+        let least = Least::nothing_known(); // spaces are left out
+        Tokenizer { algorithm, vocabulary, literals: None, least, bos: None, eos: None, space_prefix: true }
     }
 
     fn byte_level(spec: &TokenizerSpec) -> Result<Tokenizer, TextError> {
@@ -82,9 +85,12 @@ impl Tokenizer {
         let builder = BPE::builder().vocab_and_merges(vocab(spec)?, merges).ignore_merges(splitter.ignore_merges);
         let bpe = builder.build().map_err(|source| TextError::Tokenizer { source })?;
         let add_bos = splitter.add_bos;
+        let vocabulary = Vocabulary::byte_level(spec);
+        let spelled = byte_level::spelled(spec);
+        let least = Least::new(&vocabulary, splitter.compose, |byte| spelled[usize::from(byte)]);
         let algorithm = Algorithm::ByteLevel { bpe, splitter };
         let space_prefix = spec.add_space_prefix.unwrap_or(false);
-        Tokenizer::new(spec, algorithm, Vocabulary::byte_level(spec), space_prefix, add_bos)
+        Tokenizer::new(spec, algorithm, vocabulary, least, space_prefix, add_bos)
     }
 
     fn sentencepiece(spec: &TokenizerSpec) -> Result<Tokenizer, TextError> {
@@ -99,13 +105,20 @@ impl Tokenizer {
         }
         let bpe = builder.build().map_err(|source| TextError::Tokenizer { source })?;
         let space_prefix = spec.add_space_prefix.unwrap_or(true);
-        Tokenizer::new(spec, Algorithm::SentencePiece { bpe }, Vocabulary::sentencepiece(spec), space_prefix, true)
+        let vocabulary = Vocabulary::sentencepiece(spec);
+        // Without a token for each byte, unknown text is one token however long it is.
+        let has_all_bytes = (0..=255)
+            .filter(|byte| least::is_in_text(*byte))
+            .all(|byte| bpe.token_to_id(&sentencepiece::byte_token(byte)).is_some());
+        let least = if has_all_bytes { Least::new(&vocabulary, false, |_| true) } else { Least::nothing_known() };
+        Tokenizer::new(spec, Algorithm::SentencePiece { bpe }, vocabulary, least, space_prefix, true)
     }
 
     fn new(
         spec: &TokenizerSpec,
         algorithm: Algorithm,
         vocabulary: Vocabulary,
+        least: Least,
         space_prefix: bool,
         add_bos: bool,
     ) -> Result<Tokenizer, TextError> {
@@ -115,29 +128,46 @@ impl Tokenizer {
         };
         let bos = around(spec.add_bos, add_bos, spec.bos, "tokenizer.ggml.add_bos_token")?;
         let eos = around(spec.add_eos, false, spec.eos, "tokenizer.ggml.add_eos_token")?;
-        Ok(Tokenizer { algorithm, vocabulary, literals: literals(spec)?, bos, eos, space_prefix })
+        Ok(Tokenizer { algorithm, vocabulary, literals: literals(spec)?, least, bos, eos, space_prefix })
     }
 
     /// Turns text into tokens. `add_special` puts the tokens around it that the model expects around a prompt; tokens
     /// such as `<|im_end|>` within the text are recognised in any case.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<TokenId>, TextError> {
+        self.encode_while(text, add_special, &|_| Ok(()))
+    }
+
+    /// The same, with a look from word to word whether to go on, at the number of tokens so far.
+    pub fn encode_while(
+        &self,
+        text: &str,
+        add_special: bool,
+        check: &dyn Fn(usize) -> Result<(), TextError>,
+    ) -> Result<Vec<TokenId>, TextError> {
         let mut tokens = Vec::new();
         tokens.extend(self.bos.filter(|_| add_special));
         let mut position = 0;
         if let Some(Literals { finder, ids }) = &self.literals {
             for found in finder.find_iter(text) {
-                self.encode_plain(&text[position..found.start()], &mut tokens)?;
+                self.encode_plain(&text[position..found.start()], &mut tokens, check)?;
+                check(tokens.len())?;
                 tokens.push(ids[found.pattern().as_usize()]);
                 position = found.end();
             }
         }
-        self.encode_plain(&text[position..], &mut tokens)?;
+        self.encode_plain(&text[position..], &mut tokens, check)?;
+        check(tokens.len())?;
         tokens.extend(self.eos.filter(|_| add_special));
         Ok(tokens)
     }
 
     /// Text that holds no literal token.
-    fn encode_plain(&self, text: &str, tokens: &mut Vec<TokenId>) -> Result<(), TextError> {
+    fn encode_plain(
+        &self,
+        text: &str,
+        tokens: &mut Vec<TokenId>,
+        check: &dyn Fn(usize) -> Result<(), TextError>,
+    ) -> Result<(), TextError> {
         if text.is_empty() {
             return Ok(());
         }
@@ -152,6 +182,7 @@ impl Tokenizer {
                     text
                 };
                 splitter.split(text, &mut |word| {
+                    check(tokens.len())?;
                     byte_level::write(word, &mut spelled);
                     merge(bpe, &spelled, tokens)
                 })
@@ -163,6 +194,7 @@ impl Tokenizer {
             Algorithm::Numeric => {
                 let vocab = self.vocab();
                 for word in text.split_whitespace() {
+                    check(tokens.len())?;
                     let id = word.parse().ok().filter(|id| (*id as usize) < vocab);
                     let id = id.ok_or_else(|| TextError::NotATokenId { word: shortened(word), vocab })?;
                     tokens.push(TokenId(id));
@@ -170,6 +202,11 @@ impl Tokenizer {
                 Ok(())
             }
         }
+    }
+
+    /// The fewest tokens that the text can have. It is not encoded for that.
+    pub fn tokens_min(&self, text: &str) -> usize {
+        self.least.tokens(text)
     }
 
     /// Turns tokens into text, without control tokens. Bytes that are not UTF-8 become U+FFFD.

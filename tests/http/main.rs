@@ -1,14 +1,19 @@
 //! The HTTP server over real sockets, with an engine that follows a script: what clients send, what they get back byte
 //! by byte, and what happens when either side misbehaves.
 
+mod access;
 mod answers;
-#[path = "../support/client.rs"]
-mod client;
+mod crowds;
 mod lifecycle;
 mod metrics;
 mod nodes;
+mod overload;
 mod probes;
 mod profile;
 mod refusals;
 mod scripted;
 mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+
+use self::support::{client, temp};

@@ -10,7 +10,7 @@ use crate::scripted::Harness;
 async fn node_times_that_are_not_sampled_are_refused_in_words() {
     let server = Harness::start().await;
     let (status, words) = match CAN_RECORD {
-        true => (409, "start the server with --profile-sample N"),
+        true => (403, "start the server with --profile-sample N"),
         false => (501, "was built without its recorder"),
     };
     let replies = [get(server.address, "/profile/nodes").await, post(server.address, "/profile/nodes/reset", "").await];

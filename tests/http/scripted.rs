@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use vitrum::device::DeviceInfo;
 use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
 use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, StartRequest, Submission};
-use vitrum::http::{ProfileOptions, ServeOptions, Server};
+use vitrum::http::{FolderQuota, ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatTemplate, Tokenizer};
@@ -132,6 +132,7 @@ impl Harness {
 pub(crate) fn options() -> ServeOptions {
     let profile = ProfileOptions {
         dir: "profiles".into(),
+        quota: FolderQuota { files_max: 1000, bytes_max: 1 << 30 },
         bytes_max: 1 << 20,
         keep: Keep::First,
         source: TraceSource::Stamps,
@@ -139,7 +140,7 @@ pub(crate) fn options() -> ServeOptions {
         render,
     };
     let names = vec![MODEL.into(), "alias".into()];
-    ServeOptions { port: 0, ..ServeOptions::new(names, "/models/counting.gguf".into(), profile) }
+    ServeOptions { port: 0, ..ServeOptions::new(names, "/models/counting.gguf".into(), Some(profile)) }
 }
 
 fn render(spool: &Path) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {

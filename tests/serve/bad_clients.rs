@@ -23,7 +23,7 @@ async fn finished(server: &Server) -> f64 {
 #[tokio::test]
 async fn a_client_that_never_reads_holds_nobody_up_and_its_request_ends() {
     const TOKENS: usize = 8000;
-    let server = Server::tiny(&[]);
+    let server = Server::tiny(&["--write-timeout-sec", "3600"]);
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut deaf = socket.connect(server.address).await.unwrap();

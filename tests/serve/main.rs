@@ -5,6 +5,7 @@ mod bad_clients;
 mod bad_requests;
 mod bad_starts;
 mod endings;
+mod outputs;
 mod same_bits;
 #[path = "../support/mod.rs"]
 mod support;

@@ -75,7 +75,7 @@ pub(crate) async fn sent(address: SocketAddr, path: &str, body: impl ToString) -
 
 pub(crate) fn head(method: &str, path: &str, length: Option<usize>, headers: &str) -> String {
     let length = length.map_or(String::new(), |length| format!("content-length: {length}\r\n"));
-    format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{length}{headers}\r\n")
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{length}{headers}\r\n")
 }
 
 pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> Reply {
