@@ -1,5 +1,6 @@
 //! The metadata of a GGUF file: keys with typed values.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -59,8 +60,9 @@ impl<'a> Metadata<'a> {
     }
 
     /// The error for a value that is not as expected.
-    pub(super) fn wrong(&self, key: &str, expected: &'static str) -> WeightsError {
-        WeightsError::KeyValue { path: self.path.to_owned(), key: key.to_owned(), value: self.show(key), expected }
+    pub(super) fn wrong(&self, key: &str, expected: impl Into<Cow<'static, str>>) -> WeightsError {
+        let (path, expected) = (self.path.to_owned(), expected.into());
+        WeightsError::KeyValue { path, key: key.to_owned(), value: self.show(key), expected }
     }
 
     /// A value in words, for errors.
