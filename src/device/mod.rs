@@ -393,8 +393,8 @@ impl Device {
         self.pack_beside(source, activations, &[])
     }
 
-    /// Lays a weight matrix out for the kernels. `beside`: the formats of its node's other matrices, which multiply the
-    /// same rows. The CPU prepares rows in every form that a node's matrices read; a GPU's kernels read one form, so
+    /// Lays a weight matrix out for the kernels. `beside`: the formats of its node's matrices, which multiply the same
+    /// rows. The CPU prepares rows in every form that a node's matrices read; a GPU's kernels read one form, so
     /// that there a quantised matrix beside one that is not is expanded.
     pub fn pack_beside(
         &mut self,
@@ -471,12 +471,8 @@ pub struct KernelLimits {
 
 impl KernelLimits {
     /// Of kernels that take any.
-    pub const NONE: KernelLimits = KernelLimits {
-        head_dims: None,
-        heads_per_kv_head_max: usize::MAX,
-        inputs_multiple: 1,
-        vocab_max: usize::MAX,
-    };
+    pub const NONE: KernelLimits =
+        KernelLimits { head_dims: None, heads_per_kv_head_max: usize::MAX, inputs_multiple: 1, vocab_max: usize::MAX };
 }
 
 /// In how many forms the matrices of one node read their rows: one is prepared beside the other.

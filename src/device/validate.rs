@@ -152,7 +152,8 @@ impl Checker<'_> {
 
     /// Null: a kernel that asks for none has none.
     fn rows_of_input(&self, addr: u64, weights: &[WeightRef]) -> Check {
-        let bytes = activation_forms(weights).saturating_mul(activation_rows_bytes(self.rows, weights[0].cols as usize));
+        let bytes =
+            activation_forms(weights).saturating_mul(activation_rows_bytes(self.rows, weights[0].cols as usize));
         if addr == 0 { Ok(()) } else { self.array("rows", addr, bytes) }
     }
 

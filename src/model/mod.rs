@@ -35,7 +35,7 @@ pub enum ModelError {
     },
     /// A rotary embedding that turns by no number.
     #[error(
-        "{}: {key} is {value}, and has to be so large that pair {pair} of position {position} turns by a number",
+        "{}: {key} is {value:?}, and has to be so large that pair {pair} of position {position} turns by a number",
         path.display()
     )]
     RopeBase {

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::{
-    DIMENSION_MAX, EPSILON_EXPECTED, LAYERS_MAX, ROPE_BASE_EXPECTED, epsilon, rope_base, size_up_to,
-};
+use super::config::{DIMENSION_MAX, EPSILON_EXPECTED, LAYERS_MAX, ROPE_BASE_EXPECTED, epsilon, rope_base, size_up_to};
 use super::{Architecture, Keys, ModelConfig, WeightsError};
 
 const ARCHITECTURE: &str = "LlamaForCausalLM";

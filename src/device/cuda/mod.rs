@@ -31,13 +31,13 @@ pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
 use self::launch::Launch;
-pub(super) use self::validate::LIMITS;
 pub use self::measure::{
     CHAIN_NODES, CHAIN_SPINS_NS, ChainRun, ChainTimes, Chains, Overheads, RecordCounts, RecordTimes, RecordedRun,
 };
 use self::memory::Memory;
 use self::modules::Modules;
 use self::steps::{Steps, Tracer};
+pub(super) use self::validate::LIMITS;
 use super::params::WeightRef;
 use super::*;
 use crate::trace::record::ActivityLibrary;

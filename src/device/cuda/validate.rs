@@ -41,7 +41,12 @@ fn also(checker: &Checker<'_>, params: &KernelParams) -> Check {
             require(known, "head_dim", p.head_dim.into(), "16, 32, 64, 80, 96 or 128: others have no CUDA kernel")?;
             // Not zero: checked for all kernels.
             let group = p.heads / p.kv_heads;
-            require(group as usize <= LIMITS.heads_per_kv_head_max, "heads", p.heads.into(), "at most 64 for each KV head")?;
+            require(
+                group as usize <= LIMITS.heads_per_kv_head_max,
+                "heads",
+                p.heads.into(),
+                "at most 64 for each KV head",
+            )?;
             let whole = p.next.rows == 0 || (group * p.head_dim).is_multiple_of(QUANT_BLOCK);
             require(whole, "heads", p.heads.into(), "so many that those of a KV head are whole blocks of 32 values")?;
             checker.array("arrivals", p.arrivals, checker.rows.saturating_mul(p.kv_heads as usize * 4))?;
@@ -56,7 +61,9 @@ fn also(checker: &Checker<'_>, params: &KernelParams) -> Check {
             next_rows(checker, &p.next, p.ffn)
         }
         KernelParams::NormLmHead(p) => linear(checker, p.rows, &[("weight", p.weight)]),
-        KernelParams::Sample(p) => require(p.vocab as usize <= LIMITS.vocab_max, "vocab", p.vocab.into(), "at most 2097152"),
+        KernelParams::Sample(p) => {
+            require(p.vocab as usize <= LIMITS.vocab_max, "vocab", p.vocab.into(), "at most 2097152")
+        }
     }
 }
 

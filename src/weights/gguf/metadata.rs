@@ -71,7 +71,8 @@ impl<'a> Metadata<'a> {
             None => "missing".to_owned(),
             Some(Value::Unsigned(value)) => value.to_string(),
             Some(Value::Signed(value)) => value.to_string(),
-            Some(Value::Float(value)) => value.to_string(),
+            // Without the hundreds of zeros that a number may have.
+            Some(Value::Float(value)) => format!("{value:?}").trim_end_matches(".0").to_owned(),
             Some(Value::Bool(value)) => value.to_string(),
             Some(Value::Text(range)) => {
                 let bytes = &self.data[range.start..range.end.min(range.start + 64)];

@@ -50,8 +50,7 @@ const KEYS: Keys = Keys {
 };
 
 /// Where the width of a head is not said.
-const KEYS_WITHOUT_KEY_LENGTH: Keys =
-    Keys { head_dim: "llama.embedding_length / llama.attention.head_count", ..KEYS };
+const KEYS_WITHOUT_KEY_LENGTH: Keys = Keys { head_dim: "llama.embedding_length / llama.attention.head_count", ..KEYS };
 
 /// What the file calls the model's numbers.
 pub(super) fn keys(metadata: &Metadata<'_>) -> &'static Keys {
