@@ -19,7 +19,8 @@ const WIDE_OUTPUTS: usize = 256;
 const UNLIKE: [WeightFormat; 3] = [WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4_1];
 
 /// Query heads, heads of keys and values, width: every width that there is a CUDA kernel for.
-const HEADS: [[usize; 3]; 6] = [[3, 1, 16], [4, 2, 32], [9, 3, 64], [2, 2, 80], [4, 1, 96], [8, 2, 128]];
+const HEADS: [[usize; 3]; 8] =
+    [[3, 1, 16], [4, 2, 32], [4, 2, 48], [9, 3, 64], [2, 2, 80], [4, 1, 96], [4, 2, 112], [8, 2, 128]];
 
 /// Rows of a sequence, and its length: one chunk of the cache, and two.
 const SEQUENCES: [(usize, usize); 3] = [(1, 1), (17, 40), (3, 263)];
