@@ -455,7 +455,9 @@ __device__ __forceinline__ void attend(const AttentionParams& p) {
 
 ATTENTION(16)
 ATTENTION(32)
+ATTENTION(48)
 ATTENTION(64)
 ATTENTION(80)
 ATTENTION(96)
+ATTENTION(112)
 ATTENTION(128)

@@ -81,7 +81,7 @@ fn every_shape_of_heads() {
     let sequences = batch(&[(1, 1), (17, 40), (1, 300), (5, 258)]);
     let groups = [(1, 1), (4, 1), (9, 3), (8, 8), (24, 8), (64, 1), (66, 2)];
     for (i, (heads, kv_heads)) in groups.into_iter().enumerate() {
-        for (j, dim) in [16, 32, 64, 80, 96, 128].into_iter().enumerate() {
+        for (j, dim) in [16, 32, 48, 64, 80, 96, 112, 128].into_iter().enumerate() {
             let mode = Mode::ALL[(i + j) % 4];
             check(Heads { heads, kv_heads, dim, format: FORMAT_F16 }, &sequences, &[mode]);
         }

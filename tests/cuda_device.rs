@@ -10,12 +10,11 @@ use std::path::Path;
 use std::process::Command;
 
 use support::software_gpu::{finished, in_child, on_softcuda};
+use support::steps::{assert_same_bits, deviation, prefill, push, tokens};
 use support::temp::TempDir;
-use vitrum::device::params::SampleRow;
 use vitrum::device::*;
 use vitrum::model::KvFormat;
-use vitrum::request::TokenId;
-use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
+use vitrum::step::{Precision, RowTokens, StepLimits, StepRunner};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, NodeStamp, Op, Place, StepCopies};
 use vitrum::weights::Weights;
 
@@ -49,41 +48,6 @@ fn runner(choice: DeviceChoice, format: WeightFormat, exact: bool) -> StepRunner
     StepRunner::open(open(choice), &weights(format), &LIMITS, precision, None).expect("the model fits")
 }
 
-fn tokens(len: usize, seed: u32) -> Vec<TokenId> {
-    (0..len as u32).map(|i| TokenId((i * 37 + seed * 101 + 11) % 331)).collect()
-}
-
-/// Rows of one sequence, in a part of the pages that is its own, not in order. Slot 0 begins a new batch.
-fn push(runner: &mut StepRunner, slot: u32, tokens: RowTokens<'_>, first_position: usize) {
-    let pages: Vec<u32> = (0..40).rev().map(|page| page * 3 + slot % 3).collect();
-    let sample = Some(SampleRow { slot, top_p: 1.0, ..SampleRow::default() });
-    let batch = if slot == 0 { runner.start_batch() } else { runner.batch() };
-    batch.push(&Rows { slot, tokens, first_position, pages: &pages, sample });
-}
-
-fn run(runner: &mut StepRunner, rows: usize) -> Vec<Vec<f32>> {
-    let step = runner.submit(NodeSources::NONE).expect("the step is within the limits");
-    runner.wait(step).expect("the device does not fail");
-    runner.logits(rows)
-}
-
-/// Feeds a sequence in chunks; the logits after the last one.
-fn prefill(runner: &mut StepRunner, tokens: &[TokenId], chunk: usize) -> Vec<f32> {
-    let mut logits = Vec::new();
-    for (index, part) in tokens.chunks(chunk).enumerate() {
-        push(runner, 0, RowTokens::Host(part), index * chunk);
-        logits = run(runner, 1).remove(0);
-    }
-    logits
-}
-
-/// Root mean square of what differs, as a part of that of the values.
-fn deviation(got: &[f32], expected: &[f32]) -> f64 {
-    let square = |value: f32| f64::from(value) * f64::from(value);
-    let difference: f64 = got.iter().zip(expected).map(|(got, expected)| square(got - expected)).sum();
-    (difference / expected.iter().map(|value| square(*value)).sum::<f64>()).sqrt()
-}
-
 #[test]
 fn logits_are_near_the_exact_ones() {
     in_child("child_logits_are_near_the_exact_ones");
@@ -115,13 +79,7 @@ fn child_bits_do_not_depend_on_the_batch_or_the_chunks() {
     for format in [WeightFormat::Bf16, WeightFormat::Q4_0] {
         let mut runner = runner(DeviceChoice::Cuda, format, false);
         let alone = prefill(&mut runner, &prompt, 64);
-        assert!(alone.iter().all(|logit| logit.is_finite()));
-        assert!(prefill(&mut runner, &prompt, 7) == alone, "{format:?}: chunks of 7");
-        // The last row again, beside others.
-        push(&mut runner, 0, RowTokens::Host(&prompt[279..]), 279);
-        push(&mut runner, 1, RowTokens::Host(&prompt[..20]), 0);
-        push(&mut runner, 2, RowTokens::Host(&prompt[..13]), 0);
-        assert!(run(&mut runner, 3)[0] == alone, "{format:?}: beside others");
+        assert_same_bits(&mut runner, &prompt, &alone, &format!("{format:?}"));
     }
 }
 
@@ -272,7 +230,6 @@ fn the_device_is_chosen_by_what_is_there() {
     }
     for (flags, words) in [
         (["--activations", "f32"], "token_embd.weight: f32 activations"),
-        (["--dummy-weights", "f16"], "token_embd.weight: no CUDA kernel reads f16"),
         (["--kv-cache-dtype", "f32"], "kv.format is 0"),
         (["--gpu-memory-utilization", "0.0000001"], "--gpu-memory-utilization"),
         (["--test-delay", "lm_head:-1:5"], "delayed on the CPU only"),

@@ -170,7 +170,8 @@ fn qkv_are_rotated_and_cached() {
     for mut bench in benches() {
         for (heads, kv_format) in [([3, 1, 16], FORMAT_F16), ([2, 2, 48], FORMAT_F32)] {
             for tokens in [0, 1, 3, 6, 33] {
-                passes(check_qkv(&mut bench, heads, kv_format, tokens));
+                let formats = [bench.format; 3];
+                passes(check_qkv(&mut bench, formats, heads, kv_format, tokens));
             }
         }
     }
@@ -182,7 +183,35 @@ fn gate_and_up_match() {
         let hidden = if bench.format.block_values() > 1 { 96 } else { 65 };
         for ffn in [16, 149] {
             for tokens in [0, 1, 2, 5, 17] {
-                passes(check_gate_up(&mut bench, (ffn, hidden), tokens));
+                let formats = [bench.format; 2];
+                passes(check_gate_up(&mut bench, formats, (ffn, hidden), tokens));
+            }
+        }
+    }
+}
+
+/// Weights of one node may be of any formats, whatever forms those read rows in: every pair, on every set, with rows that
+/// threads prepare alone and together.
+#[test]
+fn gate_and_up_of_any_formats_match() {
+    for (isa, activations) in sets().flat_map(|isa| ACTIVATIONS.map(|activations| (isa, activations))) {
+        for gate in FORMATS {
+            let mut bench = bench(isa, gate, activations);
+            for formats in FORMATS.map(|up| [gate, up]) {
+                [1, 6].iter().for_each(|rows| passes(check_gate_up(&mut bench, formats, (37, 64), *rows)));
+            }
+        }
+    }
+}
+
+/// The same of every triple of query, key and value projections.
+#[test]
+fn qkv_of_any_formats_match() {
+    for (isa, activations) in sets().flat_map(|isa| ACTIVATIONS.map(|activations| (isa, activations))) {
+        for query in FORMATS {
+            let mut bench = bench(isa, query, activations);
+            for formats in FORMATS.into_iter().flat_map(|key| FORMATS.map(|value| [query, key, value])) {
+                [1, 6].iter().for_each(|rows| passes(check_qkv(&mut bench, formats, [3, 1, 16], FORMAT_F32, *rows)));
             }
         }
     }

@@ -234,17 +234,21 @@ fn tensors_that_cannot_be_are_refused() {
 #[test]
 fn models_that_would_be_computed_wrongly_are_refused() {
     type Change = fn(&mut GgufWriter) -> &mut GgufWriter;
-    let table: [(Change, &str); 26] = [
+    let table: [(Change, &str); 29] = [
         (|w| w.set("general.architecture", "qwen3"), "architecture qwen3 is not supported (supported: llama)"),
         (|w| w.unset("general.architecture"), "general.architecture is missing"),
         (|w| w.unset("llama.block_count"), "llama.block_count is missing"),
         (|w| w.set("llama.block_count", "two"), "llama.block_count is \"two\", and has to be an integer"),
         (|w| w.set("llama.block_count", 3u32), "tensor blk.2.attn_norm.weight is missing"),
         (|w| w.set("llama.block_count", 1u32), "tensor blk.1.attn_k.weight has no place in this architecture"),
-        (|w| w.set("llama.block_count", u32::MAX), "llama.block_count is 4294967295"),
-        (|w| w.set("llama.block_count", 0u32), "llama.block_count is 0"),
+        (
+            |w| w.set("llama.block_count", u32::MAX),
+            "block_count is 4294967295, and has to be an integer from 1 to 1024",
+        ),
+        (|w| w.set("llama.block_count", 0u32), "llama.block_count is 0, and has to be an integer from 1 to 1024"),
+        (|w| w.set("llama.context_length", Meta::U64(1 << 63)), "9223372036854775808, and has to be an integer from 1"),
         (|w| w.set("llama.embedding_length", 96u32), "token_embd.weight is 267 × 64, and the model's sizes ask"),
-        (|w| w.set("llama.attention.head_count_kv", 3u32), "3 for 4 query heads"),
+        (|w| w.set("llama.attention.head_count_kv", 3u32), "llama.attention.head_count_kv is 3 for 4 query heads"),
         (|w| w.set("llama.attention.key_length", 24u32), "llama.attention.value_length is 16"),
         (|w| w.set("llama.rope.dimension_count", 8u32), "llama.rope.dimension_count is 8"),
         (|w| w.set("llama.rope.scaling.type", "yarn"), "llama.rope.scaling.type = \"yarn\" is not supported"),
@@ -253,6 +257,8 @@ fn models_that_would_be_computed_wrongly_are_refused() {
         (|w| w.set("llama.expert_count", 8u32), "llama.expert_count = 8 is not supported"),
         (|w| w.set("llama.attention.sliding_window", 4096u32), "llama.attention.sliding_window = 4096 is not"),
         (|w| w.set("llama.attention.layer_norm_rms_epsilon", f32::NAN), "epsilon is NaN"),
+        (|w| w.set("llama.attention.layer_norm_rms_epsilon", Meta::F64(1e-60)), "epsilon is 1e-60, and has to be"),
+        (|w| w.set("llama.rope.freq_base", -1.0), "llama.rope.freq_base is -1, and has to be a number above 0"),
         (|w| w.set("llama.vocab_size", 300u32), "llama.vocab_size is 300"),
         (|w| w.set("tokenizer.ggml.eos_token_id", 267u32), "tokenizer.ggml.eos_token_id is 267"),
         (|w| w.set("tokenizer.ggml.token_type", vec![1; 5]), "token_type is an array of 5 I32, and has to be as"),

@@ -388,9 +388,33 @@ impl Device {
         each_device!(self, device => device.download(from, offset, data));
     }
 
-    /// Lays a weight matrix out for the kernels.
+    /// Lays out for the kernels the matrix of a node that has no other.
     pub fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
-        each_device!(self, device => device.pack(source, activations))
+        self.pack_beside(source, activations, &[])
+    }
+
+    /// Lays a weight matrix out for the kernels. `beside`: the formats of its node's matrices, which multiply the same
+    /// rows. The CPU prepares rows in every form that a node's matrices read; a GPU's kernels read one form, so
+    /// that there a quantised matrix beside one that is not is expanded.
+    pub fn pack_beside(
+        &mut self,
+        source: &PackSource<'_>,
+        activations: Activations,
+        beside: &[WeightFormat],
+    ) -> Result<WeightRef, DeviceError> {
+        match self {
+            Device::Cpu(device) => device.pack(source, activations),
+            Device::Cuda(device) => device.pack(source, activations, beside),
+            Device::Null(device) => device.pack(source),
+        }
+    }
+
+    /// What its kernels take.
+    pub fn limits(&self) -> KernelLimits {
+        match self {
+            Device::Cuda(_) => cuda::LIMITS,
+            Device::Cpu(_) | Device::Null(_) => KernelLimits::NONE,
+        }
     }
 
     /// Checks that the device has kernels for the nodes of such a graph, without capturing it.
@@ -431,7 +455,35 @@ impl Device {
 /// share cache sets.
 const ACTIVATION_ROW_PADDING_BYTES: usize = 64;
 
-/// Bytes of `rows` rows of `cols` activations, in whatever form a device's products read them.
+/// The sizes that a device's kernels take, where not all do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLimits {
+    /// Widths of a head; `None`: any.
+    pub head_dims: Option<&'static [usize]>,
+    /// The most query heads that share a head of keys and values.
+    pub heads_per_kv_head_max: usize,
+    /// What the inputs of every matrix are a multiple of, and the values of the query heads that share a head of keys
+    /// and values.
+    pub inputs_multiple: usize,
+    /// The largest vocabulary.
+    pub vocab_max: usize,
+}
+
+impl KernelLimits {
+    /// Of kernels that take any.
+    pub const NONE: KernelLimits =
+        KernelLimits { head_dims: None, heads_per_kv_head_max: usize::MAX, inputs_multiple: 1, vocab_max: usize::MAX };
+}
+
+/// In how many forms the matrices of one node read their rows: one is prepared beside the other.
+pub fn activation_forms(weights: &[WeightRef]) -> usize {
+    let is_first = |(i, weight): &(usize, &WeightRef)| {
+        !weights[..*i].iter().any(|before| before.activations == weight.activations)
+    };
+    weights.iter().enumerate().filter(is_first).count()
+}
+
+/// Bytes of `rows` rows of `cols` activations in one form, whichever a device's products read.
 pub fn activation_rows_bytes(rows: usize, cols: usize) -> usize {
     // f32 values, or int8 values (twice at most) with an f32 scale and up to three sums per 32: the f32 row is the
     // largest.

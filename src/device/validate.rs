@@ -6,7 +6,7 @@
 
 use crate::device::buffers::Buffers;
 use crate::device::params::*;
-use crate::device::{DeviceError, GraphKey, KernelParams, WeightFormat};
+use crate::device::{DeviceError, GraphKey, KernelParams, WeightFormat, activation_forms, activation_rows_bytes};
 
 /// A parameter that no kernel takes.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Checker<'_> {
         self.array("positions", p.positions, self.rows * 4)?;
         self.array("slot_mapping", p.slot_mapping, self.rows * 4)?;
         self.array("q", p.q, self.floats(p.heads, p.head_dim))?;
-        self.rows_of_input(p.rows)?;
+        self.rows_of_input(p.rows, &[p.wq, p.wk, p.wv])?;
         self.weight("wq", &p.wq, p.heads.saturating_mul(p.head_dim), p.hidden)?;
         self.weight("wk", &p.wk, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
         self.weight("wv", &p.wv, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
@@ -100,7 +100,7 @@ impl Checker<'_> {
         self.array("shape", p.shape, size_of::<StepShape>())?;
         self.array("input", p.input, self.floats(p.weight.cols, 1))?;
         self.array("x", p.x, self.floats(p.weight.rows, 1))?;
-        self.rows_of_input(p.rows)?;
+        self.rows_of_input(p.rows, &[p.weight])?;
         self.weight("weight", &p.weight, p.weight.rows, p.weight.cols)
     }
 
@@ -109,7 +109,7 @@ impl Checker<'_> {
         self.array("x", p.x, self.floats(p.hidden, 1))?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
         self.array("out", p.out, self.floats(p.ffn, 1))?;
-        self.rows_of_input(p.rows)?;
+        self.rows_of_input(p.rows, &[p.gate, p.up])?;
         self.weight("gate", &p.gate, p.ffn, p.hidden)?;
         self.weight("up", &p.up, p.ffn, p.hidden)
     }
@@ -121,7 +121,7 @@ impl Checker<'_> {
         self.array("logit_rows", p.logit_rows, self.rows * 4)?;
         self.array("gamma", p.gamma, p.hidden as usize * 4)?;
         self.array("logits", p.logits, self.floats(p.stride, 1))?;
-        self.rows_of_input(p.rows)?;
+        self.rows_of_input(p.rows, &[p.weight])?;
         self.weight("weight", &p.weight, p.vocab, p.hidden)
     }
 
@@ -151,8 +151,10 @@ impl Checker<'_> {
     }
 
     /// Null: a kernel that asks for none has none.
-    fn rows_of_input(&self, addr: u64) -> Check {
-        if addr == 0 { Ok(()) } else { self.array("rows", addr, 1) }
+    fn rows_of_input(&self, addr: u64, weights: &[WeightRef]) -> Check {
+        let bytes =
+            activation_forms(weights).saturating_mul(activation_rows_bytes(self.rows, weights[0].cols as usize));
+        if addr == 0 { Ok(()) } else { self.array("rows", addr, bytes) }
     }
 
     /// How many bytes the packed matrix takes is the packing's own affair: the address has to be one of its buffers.

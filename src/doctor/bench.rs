@@ -193,10 +193,25 @@ impl Bench {
 
     /// A weight near these values: (rows, cols).
     pub fn weight(&mut self, rows: usize, cols: usize, values: &[f32]) -> Result<Weight, DeviceError> {
-        let format = self.format;
-        let (data, values) = encode(format, rows, cols, values);
+        self.weight_of(self.format, &[], (rows, cols), values)
+    }
+
+    /// The same in a format, in a node with weights of others.
+    pub fn weight_of(
+        &mut self,
+        format: WeightFormat,
+        beside: &[WeightFormat],
+        (rows, cols): (usize, usize),
+        values: &[f32],
+    ) -> Result<Weight, DeviceError> {
+        let (data, mut values) = encode(format, rows, cols, values);
         let source = PackSource { name: "test", format, rows, cols, data: &data };
-        Ok(Weight { packed: self.device.pack(&source, self.activations)?, values })
+        let packed = self.device.pack_beside(&source, self.activations, beside)?;
+        // A CUDA kernel's; what a CPU kernel reads is exact.
+        if packed.format == FORMAT_BF16 && format != WeightFormat::Bf16 {
+            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        }
+        Ok(Weight { packed, values })
     }
 
     /// A buffer with these values; its address.
@@ -212,19 +227,20 @@ impl Bench {
         self.put(&[StepShape { tokens: rows as u32, logit_rows: rows as u32, ..StepShape::default() }])
     }
 
-    /// Memory for the prepared rows of a linear layer in a graph of this bucket; with `values` (rows, cols) in it as
-    /// the kernel ahead leaves them, where one does.
+    /// Memory for the prepared rows of a layer with these weights in a graph of this bucket; with `values` (rows, cols)
+    /// in it as the kernel ahead leaves them, where one does.
     pub fn rows(
         &mut self,
         values: &[f32],
         gamma: Option<&[f32]>,
-        weight: &WeightRef,
+        weights: &[WeightRef],
         bucket: usize,
     ) -> Result<u64, DeviceError> {
-        let cols = weight.cols as usize;
-        let buffer = self.device.alloc(activation_rows_bytes(bucket, cols), "rows of activations")?;
+        let cols = weights[0].cols as usize;
+        let bytes = activation_forms(weights) * activation_rows_bytes(bucket, cols);
+        let buffer = self.device.alloc(bytes, "rows of activations")?;
         if self.is_cuda() {
-            let layout = RowsLayout::new(cols, weight.activations);
+            let layout = RowsLayout::new(cols, weights[0].activations);
             let mut rows = vec![0; values.len() / cols * layout.row_bytes];
             let encoded = values.chunks_exact(cols).zip(rows.chunks_exact_mut(layout.row_bytes));
             encoded.for_each(|(values, row)| layout.encode(values, gamma, row));

@@ -15,8 +15,12 @@ const ROWS_MOST: usize = 67;
 /// [`ROWS`]' last number of rows there are two for each.
 const WIDE_OUTPUTS: usize = 256;
 
+/// Formats of the weights of one node that do not all read rows in the same form.
+const UNLIKE: [WeightFormat; 3] = [WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4_1];
+
 /// Query heads, heads of keys and values, width: every width that there is a CUDA kernel for.
-const HEADS: [[usize; 3]; 6] = [[3, 1, 16], [4, 2, 32], [9, 3, 64], [2, 2, 80], [4, 1, 96], [8, 2, 128]];
+const HEADS: [[usize; 3]; 8] =
+    [[3, 1, 16], [4, 2, 32], [4, 2, 48], [9, 3, 64], [2, 2, 80], [4, 1, 96], [4, 2, 112], [8, 2, 128]];
 
 /// Rows of a sequence, and its length: one chunk of the cache, and two.
 const SEQUENCES: [(usize, usize); 3] = [(1, 1), (17, 40), (3, 263)];
@@ -33,7 +37,8 @@ pub(super) fn check(doctor: &mut Doctor, choice: DeviceChoice) {
         ("kernel norm_gate_up", |bench, counted| {
             let wide = wide_outputs(bench).map(|ffn| ((ffn, 32), ROWS_MOST));
             let mut cases = ROWS.map(|rows| ((149, 96), rows)).into_iter().chain(wide);
-            cases.try_for_each(|(shape, rows)| counted.add(linear::check_gate_up(bench, shape, rows)))
+            cases
+                .try_for_each(|(shape, rows)| counted.add(linear::check_gate_up(bench, [bench.format; 2], shape, rows)))
         }),
         ("kernel norm_lm_head", |bench, counted| {
             let logit_rows: Vec<u32> = (0..).map(|i| i * 17 % 40).take(ROWS_MOST).collect();
@@ -94,8 +99,7 @@ fn over_formats(choice: DeviceChoice, run: Cases) -> Found {
 /// What CUDA kernels read.
 fn is_cuda_pairing(format: WeightFormat, activations: Activations) -> bool {
     match format {
-        WeightFormat::F32 | WeightFormat::F16 => false,
-        WeightFormat::Bf16 => activations == Activations::Reduced,
+        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => activations == Activations::Reduced,
         WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => activations != Activations::F32,
     }
 }
@@ -116,10 +120,15 @@ fn qkv(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {
     // CUDA kernels keep keys and values as f16 only.
     let f32_too = if bench.is_cuda() { &[][..] } else { &[([2, 2, 48], FORMAT_F32)][..] };
     for (heads, kv_format) in [([3, 1, 16], FORMAT_F16)].iter().chain(f32_too) {
-        ROWS.iter().try_for_each(|rows| counted.add(linear::check_qkv(bench, *heads, *kv_format, *rows)))?;
+        ROWS.iter()
+            .try_for_each(|rows| counted.add(linear::check_qkv(bench, [bench.format; 3], *heads, *kv_format, *rows)))?;
+    }
+    if bench.format == UNLIKE[0] {
+        ROWS.iter()
+            .try_for_each(|rows| counted.add(linear::check_qkv(bench, UNLIKE, [3, 1, 16], FORMAT_F16, *rows)))?;
     }
     let Some(outputs) = wide_outputs(bench) else { return Ok(()) };
-    counted.add(linear::check_qkv(bench, [outputs / 128, 1, 128], FORMAT_F16, ROWS_MOST))
+    counted.add(linear::check_qkv(bench, [bench.format; 3], [outputs / 128, 1, 128], FORMAT_F16, ROWS_MOST))
 }
 
 fn residual(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {

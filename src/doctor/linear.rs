@@ -1,8 +1,9 @@
 //! Cases of the linear kernels and the embedding: one node, against its scalar reference.
 
 use super::bench::*;
+use crate::device::WeightFormat;
 use crate::device::params::*;
-use crate::ops::linear::{Matrix, rms_norm};
+use crate::ops::linear::rms_norm;
 use crate::ops::{embed, linear_residual, norm_gate_up, norm_lm_head, norm_qkv};
 use crate::trace::schema::{Op, Place};
 
@@ -95,7 +96,7 @@ pub fn residual(
         shape: bench.shape(tokens)?,
         input: bench.put(&padded)?,
         x: bench.put(&memory)?,
-        rows: bench.rows(input, None, &weight.packed, bucket)?,
+        rows: bench.rows(input, None, &[weight.packed], bucket)?,
         weight: weight.packed,
         next: NextRows::default(),
     };
@@ -161,14 +162,23 @@ fn cached(tolerances: &[f64], want: &[f64], kv_format: u32) -> Vec<f64> {
 }
 
 /// Queries, and the keys and values in a shuffled cache, of rows of 64 values. `heads`: of queries, of keys and values,
-/// and the width of each.
-pub fn check_qkv(bench: &mut Bench, heads: [usize; 3], kv_format: u32, tokens: usize) -> Case {
+/// and the width of each. `formats`: of the three weights.
+pub fn check_qkv(
+    bench: &mut Bench,
+    formats: [WeightFormat; 3],
+    heads: [usize; 3],
+    kv_format: u32,
+    tokens: usize,
+) -> Case {
     let [query_heads, kv_heads, head_dim] = heads;
     let mut numbers = Numbers(7 + tokens as u64);
     let (hidden, max_position, pages, bucket) = (64, 50, tokens.div_ceil(PAGE).max(4), bucket_of(tokens));
     let (q_rows, kv_rows) = (query_heads * head_dim, kv_heads * head_dim);
-    let mut weight = |rows: usize| bench.weight(rows, hidden, &numbers.values(rows * hidden, 0.3));
-    let weights = [weight(q_rows)?, weight(kv_rows)?, weight(kv_rows)?];
+    let mut weight = |part: usize, rows: usize| {
+        bench.weight_of(formats[part], &formats, (rows, hidden), &numbers.values(rows * hidden, 0.3))
+    };
+    let weights = [weight(0, q_rows)?, weight(1, kv_rows)?, weight(2, kv_rows)?];
+    let packed = [0, 1, 2].map(|part: usize| weights[part].packed);
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
     let angles = (0..max_position * head_dim / 2).map(|i| i as f32 * 0.37);
     let rope: Vec<f32> = angles.flat_map(|angle| [angle.cos(), angle.sin()]).collect();
@@ -189,10 +199,10 @@ pub fn check_qkv(bench: &mut Bench, heads: [usize; 3], kv_format: u32, tokens: u
         positions: bench.put(&positions)?,
         slot_mapping: bench.put(&slots)?,
         q: bench.put(&vec![UNTOUCHED; bucket * q_rows])?,
-        rows: bench.rows(&rows.x, Some(&rows.gamma), &weights[0].packed, bucket)?,
-        wq: weights[0].packed,
-        wk: weights[1].packed,
-        wv: weights[2].packed,
+        rows: bench.rows(&rows.x, Some(&rows.gamma), &packed, bucket)?,
+        wq: packed[0],
+        wk: packed[1],
+        wv: packed[2],
         kv: KvCacheRef { k: caches[0], v: caches[1], format: kv_format, pages: pages as u32 },
         eps: EPS,
         head_dim: head_dim as u32,
@@ -209,7 +219,7 @@ pub fn check_qkv(bench: &mut Bench, heads: [usize; 3], kv_format: u32, tokens: u
     };
     let results = [q, read_cache(caches[0])?, read_cache(caches[1])?];
     let case = QkvCase { rows: &rows, weights: &weights, rope: &rope, positions: &positions, slots: &slots, head_dim };
-    case.check(&format!("{} heads {heads:?} x {tokens}", bench.what()), &results, kv_format)
+    case.check(&format!("{} {formats:?} heads {heads:?} x {tokens}", bench.what()), &results, kv_format)
 }
 
 /// The inputs of a node whose results are checked.
@@ -226,13 +236,14 @@ impl QkvCase<'_> {
     fn reference(&self) -> [Vec<f64>; 3] {
         let mut all = [const { Vec::new() }; 3];
         for (x, position) in self.rows.each().zip(self.positions) {
-            let RowInput { x, gamma, eps, activations } = self.rows.input(x, self.weights[0].packed.activations);
+            let [RowInput { x, gamma, eps, activations }, key, value] =
+                [0, 1, 2].map(|part: usize| self.rows.input(x, self.weights[part].packed.activations));
             let row = norm_qkv::reference(&norm_qkv::Reference {
                 x: &x,
                 gamma: &gamma,
                 eps,
                 weights: [self.weights[0].matrix(), self.weights[1].matrix(), self.weights[2].matrix()],
-                activations,
+                activations: [activations, key.activations, value.activations],
                 rope: self.rope,
                 positions: &[*position],
                 head_dim: self.head_dim,
@@ -316,11 +327,17 @@ pub fn gate_up_tolerances([gates, ups]: [&[f64]; 2], [gate_off, up_off]: [&[f64]
     (0..gates.len()).map(tolerance).collect()
 }
 
-/// SiLU(gate) · up.
-pub fn check_gate_up(bench: &mut Bench, (ffn, hidden): (usize, usize), tokens: usize) -> Case {
+/// SiLU(gate) · up, of weights of these formats.
+pub fn check_gate_up(
+    bench: &mut Bench,
+    formats: [WeightFormat; 2],
+    (ffn, hidden): (usize, usize),
+    tokens: usize,
+) -> Case {
     let mut numbers = Numbers(8 + tokens as u64);
-    let mut weight = || bench.weight(ffn, hidden, &numbers.values(ffn * hidden, 0.4));
-    let (gate, up) = (weight()?, weight()?);
+    let mut weight =
+        |part: usize| bench.weight_of(formats[part], &formats, (ffn, hidden), &numbers.values(ffn * hidden, 0.4));
+    let (gate, up) = (weight(0)?, weight(1)?);
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
     let bucket = bucket_of(tokens);
     let op = norm_gate_up::NormGateUp {
@@ -328,22 +345,25 @@ pub fn check_gate_up(bench: &mut Bench, (ffn, hidden): (usize, usize), tokens: u
         x: bench.put(&rows.x)?,
         gamma: bench.put(&rows.gamma)?,
         out: bench.put(&vec![UNTOUCHED; bucket * ffn])?,
-        rows: bench.rows(&rows.x, Some(&rows.gamma), &gate.packed, bucket)?,
+        rows: bench.rows(&rows.x, Some(&rows.gamma), &[gate.packed, up.packed], bucket)?,
         gate: gate.packed,
         up: up.packed,
         eps: EPS,
         next: NextRows::default(),
     };
     let got = bench.run(op.node(0), bucket, op.out, bucket * ffn)?;
-    let [gates, ups, want] = gate_up_reference(&rows, [gate.matrix(), up.matrix()], gate.packed.activations);
+    let [gates, ups, want] = gate_up_reference(&rows, [&gate, &up]);
     let tolerance = gate_up_tolerances([&gates, &ups], [&rows.tolerances(&gate), &rows.tolerances(&up)]);
-    check(&format!("{} ffn {ffn} x {tokens}", bench.what()), &got, &want, &tolerance)
+    check(&format!("{} {formats:?} ffn {ffn} x {tokens}", bench.what()), &got, &want, &tolerance)
 }
 
-fn gate_up_reference(rows: &NormRows, [gate, up]: [Matrix<'_>; 2], activations: u32) -> [Vec<f64>; 3] {
+fn gate_up_reference(rows: &NormRows, weights: [&Weight; 2]) -> [Vec<f64>; 3] {
     let mut all = [const { Vec::new() }; 3];
     for x in rows.each() {
-        let RowInput { x, gamma, eps, activations } = rows.input(x, activations);
+        let [RowInput { x, gamma, eps, activations }, for_up] =
+            weights.map(|weight| rows.input(x, weight.packed.activations));
+        let [gate, up] = weights.map(Weight::matrix);
+        let activations = [activations, for_up.activations];
         let input = norm_gate_up::Reference { x: &x, gamma: &gamma, eps, gate, up, activations };
         all.iter_mut().zip(norm_gate_up::reference(&input)).for_each(|(all, row)| all.extend(row));
     }
@@ -365,7 +385,7 @@ pub fn check_logits(bench: &mut Bench, vocab: usize, logit_rows: &[u32]) -> Case
         logit_rows: bench.put(logit_rows)?,
         gamma: bench.put(&rows.gamma)?,
         logits: bench.put(&vec![UNTOUCHED; bucket * stride])?,
-        rows: bench.rows(&rows.x, Some(&rows.gamma), &weight.packed, bucket.max(tokens))?,
+        rows: bench.rows(&rows.x, Some(&rows.gamma), &[weight.packed], bucket.max(tokens))?,
         weight: weight.packed,
         eps: EPS,
         stride: stride as u32,

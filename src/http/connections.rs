@@ -25,7 +25,7 @@ use super::places::{Place, PlaceLimits, Places, Throttle};
 use super::socket::{Exchange, Exchanges, Socket};
 
 /// How long a connection may wait for its first request's head.
-const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same in a spare place: a probe's head comes with its connection.
 const SPARE_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may wait for a later request's head, and so be idle: longer than a load balancer's minute.

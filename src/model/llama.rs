@@ -2,7 +2,7 @@
 
 use super::{ModelError, StepAddresses, rope};
 use crate::device::params::{NextRows, WeightRef};
-use crate::device::{Activations, Device, Node, PackSource, pod_bytes};
+use crate::device::{Activations, Device, KernelLimits, Node, WeightFormat, activation_forms, pod_bytes};
 use crate::ops::attention::Attention;
 use crate::ops::embed::Embed;
 use crate::ops::linear_residual::LinearResidual;
@@ -10,8 +10,9 @@ use crate::ops::norm_gate_up::NormGateUp;
 use crate::ops::norm_lm_head::NormLmHead;
 use crate::ops::norm_qkv::NormQkv;
 use crate::ops::sample::Sample;
+use crate::ops::sizes::{self, ModelSizes, Size, Unfit};
 use crate::trace::schema::{Op, Place};
-use crate::weights::{ModelConfig, Weights};
+use crate::weights::{ModelConfig, Weights, WeightsError};
 
 /// A model on a device.
 #[derive(Debug)]
@@ -39,7 +40,8 @@ struct Layer {
 }
 
 impl Model {
-    /// Packs a model's weights for the device. Positions up to `max_positions` can be used.
+    /// Packs a model's weights for the device, once its sizes are known to be such that there are kernels for them.
+    /// Positions up to `max_positions` can be used.
     pub fn load(
         device: &mut Device,
         weights: &Weights,
@@ -47,45 +49,44 @@ impl Model {
         activations: Activations,
     ) -> Result<Model, ModelError> {
         let config = weights.config().clone();
+        check_sizes(weights, &device.limits())?;
         let mut loader = Loader { device, weights };
-        let (heads, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let (hidden, ffn) = (config.hidden, config.ffn);
+        let frequencies = loader.rope_frequencies(max_positions)?;
         // Gate and up are half of a layer's arithmetic and the least sensitive to the rounding of their input. The rest
         // in the finer form: SmolLM2-135M's logits (Q4_1) are then off by 0.08 instead of 0.18 (root mean square).
         let fine = activations.finer();
-        let embedding = loader.matrix("token_embd.weight", (config.vocab, hidden), fine)?;
+        let [embedding] = loader.matrices(["token_embd.weight"], fine)?;
         let mut layers = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
             let name = |part: &str| format!("blk.{i}.{part}.weight");
-            layers.push(Layer {
-                attn_norm: loader.vector(&name("attn_norm"), hidden)?,
-                wq: loader.matrix(&name("attn_q"), (heads, hidden), fine)?,
-                wk: loader.matrix(&name("attn_k"), (kv, hidden), fine)?,
-                wv: loader.matrix(&name("attn_v"), (kv, hidden), fine)?,
-                wo: loader.matrix(&name("attn_output"), (hidden, heads), fine)?,
-                mlp_norm: loader.vector(&name("ffn_norm"), hidden)?,
-                gate: loader.matrix(&name("ffn_gate"), (ffn, hidden), activations)?,
-                up: loader.matrix(&name("ffn_up"), (ffn, hidden), activations)?,
-                down: loader.matrix(&name("ffn_down"), (hidden, ffn), fine)?,
-            });
+            let attn_norm = loader.vector(&name("attn_norm"))?;
+            let [wq, wk, wv] = loader.matrices(["attn_q", "attn_k", "attn_v"].map(name), fine)?;
+            let [wo] = loader.matrices(["attn_output"].map(name), fine)?;
+            let mlp_norm = loader.vector(&name("ffn_norm"))?;
+            let [gate, up] = loader.matrices(["ffn_gate", "ffn_up"].map(name), activations)?;
+            let [down] = loader.matrices(["ffn_down"].map(name), fine)?;
+            layers.push(Layer { attn_norm, wq, wk, wv, wo, mlp_norm, gate, up, down });
         }
-        let final_norm = loader.vector("output_norm.weight", hidden)?;
+        let final_norm = loader.vector("output_norm.weight")?;
         let lm_head = match config.tied_embeddings {
             true => embedding,
-            false => loader.matrix("output.weight", (config.vocab, hidden), fine)?,
+            false => loader.matrices(["output.weight"], fine)?[0],
         };
-        let factors = match weights.has("rope_freqs.weight") {
-            true => Some(loader.rope_factors(config.head_dim / 2)?),
-            false => None,
-        };
-        let table = rope::table(&config, max_positions, factors.as_deref());
-        let rope = loader.upload(&table, "rotary embedding")?;
+        let rope = loader.rope_table(&frequencies, max_positions)?;
         Ok(Model { config, embedding, layers, final_norm, lm_head, rope })
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// In how many forms at once rows of the residual stream are read, at most.
+    pub fn residual_forms(&self) -> usize {
+        let of_layer = |layer: &Layer| {
+            activation_forms(&[layer.wq, layer.wk, layer.wv]).max(activation_forms(&[layer.gate, layer.up]))
+        };
+        self.layers.iter().map(of_layer).max().unwrap_or(1)
     }
 
     /// From tokens to hidden states.
@@ -207,57 +208,89 @@ fn normed(at: &StepAddresses, gamma: u64, weight: &WeightRef) -> NextRows {
     NextRows { rows: at.x_rows, gamma, activations: weight.activations, reserved: 0 }
 }
 
-/// Moves tensors from the file to the device, checking their shapes.
+/// Refuses a model that its ops cannot be made for, by what its file calls the size.
+fn check_sizes(weights: &Weights, limits: &KernelLimits) -> Result<(), WeightsError> {
+    let &ModelConfig { hidden, ffn, heads, kv_heads, head_dim, vocab, .. } = weights.config();
+    let sizes = ModelSizes { hidden, ffn, heads, kv_heads, head_dim, vocab };
+    let Err(Unfit { size, value, expected }) = sizes::check(&sizes, limits) else { return Ok(()) };
+    let keys = weights.keys();
+    let key = match size {
+        Size::Hidden => keys.hidden,
+        Size::Ffn => keys.ffn,
+        Size::Heads => keys.heads,
+        Size::HeadDim => keys.head_dim,
+        Size::Vocab => keys.vocab,
+    };
+    let (path, value) = (weights.path().to_owned(), value.to_string());
+    Err(WeightsError::KeyValue { path, key: key.to_owned(), value, expected: expected.into() })
+}
+
+/// Positions of the rotary embedding's table that are made at once.
+const ROPE_POSITIONS: usize = 4096;
+
+/// Moves tensors from the file to the device.
 struct Loader<'a> {
     device: &'a mut Device,
     weights: &'a Weights,
 }
 
 impl Loader<'_> {
-    fn matrix(
+    /// The matrices of one node.
+    fn matrices<const N: usize>(
         &mut self,
-        name: &str,
-        (rows, cols): (usize, usize),
+        names: [impl AsRef<str>; N],
         activations: Activations,
-    ) -> Result<WeightRef, ModelError> {
-        let tensor = self.weights.tensor(name)?;
-        check_shape(name, (tensor.rows, tensor.cols), (rows, cols))?;
-        let source = PackSource { name, format: tensor.format, rows, cols, data: &tensor.data };
-        Ok(self.device.pack(&source, activations)?)
+    ) -> Result<[WeightRef; N], ModelError> {
+        let mut formats = [WeightFormat::F32; N];
+        for (format, name) in formats.iter_mut().zip(&names) {
+            *format = self.weights.format(name.as_ref())?;
+        }
+        let mut packed = [WeightRef::default(); N];
+        for (packed, name) in packed.iter_mut().zip(&names) {
+            let tensor = self.weights.tensor(name.as_ref())?;
+            *packed = self.device.pack_beside(&tensor.pack_source(), activations, &formats)?;
+        }
+        Ok(packed)
     }
 
-    fn values(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
-        let tensor = self.weights.tensor(name)?;
-        check_shape(name, (tensor.rows, tensor.cols), (1, len))?;
-        let mut values = vec![0.0; len];
-        tensor.format.dequantise_row(&tensor.data, &mut values);
-        Ok(values)
+    fn vector(&mut self, name: &str) -> Result<u64, ModelError> {
+        let values = self.weights.tensor(name)?.to_f32();
+        let buffer = self.device.alloc(size_of_val(&values[..]), "norm weights")?;
+        self.device.upload(&buffer, 0, pod_bytes(&values));
+        Ok(buffer.addr)
     }
 
-    fn rope_factors(&mut self, pairs: usize) -> Result<Vec<f32>, ModelError> {
-        let factors = self.values("rope_freqs.weight", pairs)?;
-        match factors.iter().position(|factor| !(factor.is_finite() && *factor > 0.0)) {
-            Some(index) => Err(ModelError::RopeFactor { index, value: factors[index] }),
-            None => Ok(factors),
+    /// How far pairs turn from one position to the next, if the last position can be told from others.
+    fn rope_frequencies(&self, positions: usize) -> Result<Vec<f64>, ModelError> {
+        let config = self.weights.config();
+        let path = || self.weights.path().to_owned();
+        let factors = match self.weights.has("rope_freqs.weight") {
+            true => Some(self.weights.tensor("rope_freqs.weight")?.to_f32()),
+            false => None,
+        };
+        let is_factor = |factor: &f32| factor.is_finite() && *factor > 0.0;
+        if let Some((index, value)) = factors.iter().flatten().enumerate().find(|(_, factor)| !is_factor(factor)) {
+            return Err(ModelError::RopeFactor { path: path(), index, value: *value });
+        }
+        let frequencies = rope::frequencies(config, factors.as_deref());
+        let position = positions.saturating_sub(1);
+        match frequencies.iter().position(|frequency| !(position as f64 * frequency).is_finite()) {
+            None => Ok(frequencies),
+            Some(pair) => {
+                let (key, value) = (self.weights.keys().rope_theta, config.rope_theta);
+                Err(ModelError::RopeBase { path: path(), key, value, pair, position })
+            }
         }
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<u64, ModelError> {
-        let values = self.values(name, len)?;
-        self.upload(&values, "norm weights")
-    }
-
-    fn upload(&mut self, values: &[f32], purpose: &'static str) -> Result<u64, ModelError> {
-        let buffer = self.device.alloc(size_of_val(values), purpose)?;
-        self.device.upload(&buffer, 0, pod_bytes(values));
+    /// The table of the rotary embedding, of which only a part is in the host's memory at once.
+    fn rope_table(&mut self, frequencies: &[f64], positions: usize) -> Result<u64, ModelError> {
+        let row_bytes = 2 * frequencies.len() * size_of::<f32>();
+        let buffer = self.device.alloc(positions * row_bytes, "rotary embedding")?;
+        for first in (0..positions).step_by(ROPE_POSITIONS) {
+            let table = rope::table(frequencies, first..positions.min(first + ROPE_POSITIONS));
+            self.device.upload(&buffer, first * row_bytes, pod_bytes(&table));
+        }
         Ok(buffer.addr)
     }
-}
-
-fn check_shape(name: &str, (rows, cols): (usize, usize), expected: (usize, usize)) -> Result<(), ModelError> {
-    if (rows, cols) == expected {
-        return Ok(());
-    }
-    let (expected_rows, expected_cols) = expected;
-    Err(ModelError::Shape { name: name.to_owned(), rows, cols, expected_rows, expected_cols })
 }

@@ -5,6 +5,8 @@
 mod llama;
 mod rope;
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 pub use self::llama::Model;
@@ -22,28 +24,31 @@ pub enum ModelError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A factor that no frequency can be divided by.
-    #[error("tensor rope_freqs.weight: factor {index} is {value}, and has to be finite and above 0")]
+    #[error("{}: factor {index} of tensor rope_freqs.weight is {value}, and has to be finite and above 0", path.display())]
     RopeFactor {
+        /// The file.
+        path: PathBuf,
         /// The pair.
         index: usize,
         /// Its factor.
         value: f32,
     },
-    /// A tensor of another shape than the model's configuration says.
+    /// A rotary embedding that turns by no number.
     #[error(
-        "tensor {name} is {rows} × {cols}, and the model's configuration asks for {expected_rows} × {expected_cols}"
+        "{}: {key} is {value:?}, and has to be so large that pair {pair} of position {position} turns by a number",
+        path.display()
     )]
-    Shape {
-        /// The tensor.
-        name: String,
-        /// Its rows.
-        rows: usize,
-        /// Its columns.
-        cols: usize,
-        /// The rows that the configuration asks for.
-        expected_rows: usize,
-        /// The columns that the configuration asks for.
-        expected_cols: usize,
+    RopeBase {
+        /// The file.
+        path: PathBuf,
+        /// Its name for the base.
+        key: &'static str,
+        /// The base.
+        value: f64,
+        /// The pair.
+        pair: usize,
+        /// The last position.
+        position: usize,
     },
 }
 

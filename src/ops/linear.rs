@@ -31,12 +31,10 @@ pub(super) fn cost_per_token(constant_bytes: f64, row_bytes: f64, row_flops: f64
     }
 }
 
-/// The weights of one node have to read their input in the same form: it is prepared once.
+/// The weights of one node multiply the same rows.
 pub(super) fn assert_same_input(op: &str, weights: &[&WeightRef]) {
-    for weight in weights {
-        let same = weight.cols == weights[0].cols && weight.activations == weights[0].activations;
-        assert!(same, "{op}: weights of one node read the same rows in the same form: {weights:?}");
-    }
+    let same = weights.iter().all(|weight| weight.cols == weights[0].cols);
+    assert!(same, "{op}: weights of one node multiply the same rows: {weights:?}");
 }
 
 /// A matrix of the references: (rows, cols), row-major.

@@ -16,7 +16,7 @@ pub struct NormGateUp {
     pub gamma: u64,
     /// (tokens, ffn) f32: the result
     pub out: u64,
-    /// `activation_rows_bytes(bucket, hidden)`
+    /// `activation_rows_bytes(bucket, hidden)`, for each of the `activation_forms` of the weights
     pub rows: u64,
     /// (ffn, hidden)
     pub gate: WeightRef,
@@ -61,16 +61,17 @@ pub struct Reference<'a> {
     pub gate: Matrix<'a>,
     /// The other.
     pub up: Matrix<'a>,
-    /// `ACTIVATIONS_*`
-    pub activations: u32,
+    /// `ACTIVATIONS_*`, of gate and up
+    pub activations: [u32; 2],
 }
 
 /// Gate and up projections, and the result: (tokens, ffn) of each.
 pub fn reference(input: &Reference<'_>) -> [Vec<f64>; 3] {
     let mut out = [const { Vec::new() }; 3];
     for x in input.x.chunks_exact(input.gate.cols) {
-        let row = round_activations(&rms_norm(x, input.gamma, input.eps), input.activations);
-        let (gate, up) = (product(&input.gate, &row), product(&input.up, &row));
+        let normed = rms_norm(x, input.gamma, input.eps);
+        let rows = input.activations.map(|activations| round_activations(&normed, activations));
+        let (gate, up) = (product(&input.gate, &rows[0]), product(&input.up, &rows[1]));
         out[2].extend(gate.iter().zip(&up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up));
         out[0].extend(gate);
         out[1].extend(up);

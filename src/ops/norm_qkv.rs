@@ -22,7 +22,7 @@ pub struct NormQkv {
     pub slot_mapping: u64,
     /// (tokens, heads · head_dim) f32: the result
     pub q: u64,
-    /// `activation_rows_bytes(bucket, hidden)`
+    /// `activation_rows_bytes(bucket, hidden)`, for each of the `activation_forms` of the weights
     pub rows: u64,
     /// (heads · head_dim, hidden)
     pub wq: WeightRef,
@@ -98,8 +98,8 @@ pub struct Reference<'a> {
     pub eps: f32,
     /// Query, key and value projections.
     pub weights: [Matrix<'a>; 3],
-    /// `ACTIVATIONS_*`
-    pub activations: u32,
+    /// `ACTIVATIONS_*`, of each of the weights
+    pub activations: [u32; 3],
     /// (max_position, head_dim / 2, 2)
     pub rope: &'a [f32],
     /// (tokens)
@@ -113,9 +113,9 @@ pub fn reference(input: &Reference<'_>) -> [Vec<f64>; 3] {
     let hidden = input.weights[0].cols;
     let mut out = [const { Vec::new() }; 3];
     for (x, position) in input.x.chunks_exact(hidden).zip(input.positions) {
-        let row = round_activations(&rms_norm(x, input.gamma, input.eps), input.activations);
+        let normed = rms_norm(x, input.gamma, input.eps);
         for (part, (weight, out)) in input.weights.iter().zip(&mut out).enumerate() {
-            let mut values = product(weight, &row);
+            let mut values = product(weight, &round_activations(&normed, input.activations[part]));
             if part < 2 {
                 let angles = &input.rope[*position as usize * input.head_dim..][..input.head_dim];
                 values.chunks_exact_mut(input.head_dim).for_each(|head| rotate(head, angles));

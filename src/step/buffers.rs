@@ -87,6 +87,7 @@ impl StepBuffers {
         let partial_bytes = attention::partial_bytes(max_partials(limits), config.heads, config.head_dim);
         let logits = device.alloc(f32s(seqs * stride), "logits")?;
         let query_bytes = f32s(tokens * config.heads * config.head_dim);
+        let x_rows_bytes = model.residual_forms() * activation_rows_bytes(tokens, config.hidden);
         let mut addresses = StepAddresses {
             shape: inputs.shape,
             token_source: inputs.token_source,
@@ -104,7 +105,7 @@ impl StepBuffers {
             partials: device.alloc(partial_bytes, "attention partials")?.addr,
             arrivals: device.alloc(tokens * config.kv_heads * size_of::<u32>(), "attention arrivals")?.addr,
             mlp: device.alloc(f32s(tokens * config.ffn), "MLP activations")?.addr,
-            x_rows: device.alloc(activation_rows_bytes(tokens, config.hidden), "activation rows")?.addr,
+            x_rows: device.alloc(x_rows_bytes, "activation rows")?.addr,
             inner_rows: device.alloc(activation_rows_bytes(tokens, widest), "activation rows")?.addr,
             logits: logits.addr,
             logits_stride: stride as u32,

@@ -1,5 +1,6 @@
 //! The shape of a model, from whichever file describes it.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::WeightsError;
@@ -28,7 +29,7 @@ pub struct ModelConfig {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Width of a head; even, a multiple of 16.
+    /// Width of a head.
     pub head_dim: usize,
     /// Tokens in the vocabulary.
     pub vocab: usize,
@@ -42,6 +43,19 @@ pub struct ModelConfig {
     pub tied_embeddings: bool,
     /// Tokens that end a sequence.
     pub eos_tokens: Vec<u32>,
+}
+
+/// What a kind of file calls the numbers of a model, for errors.
+#[derive(Debug)]
+#[allow(missing_docs)] // each is the field of the same name in ModelConfig
+pub struct Keys {
+    pub hidden: &'static str,
+    pub ffn: &'static str,
+    pub heads: &'static str,
+    pub kv_heads: &'static str,
+    pub head_dim: &'static str,
+    pub vocab: &'static str,
+    pub rope_theta: &'static str,
 }
 
 /// The most layers a model may have: several times what any has.
@@ -94,28 +108,43 @@ impl ModelConfig {
         TensorSpec { name: "rope_freqs.weight".to_owned(), rows: 1, cols: self.head_dim / 2 }
     }
 
-    /// Whether the sizes fit together. `path` is the file that they come from, for errors.
-    pub(super) fn check(&self, path: &Path) -> Result<(), WeightsError> {
-        let wrong = |key: &str, value: String, expected| {
-            Err(WeightsError::KeyValue { path: path.to_owned(), key: key.to_owned(), value, expected })
+    /// Whether the sizes are those of a model: each was found to be at least 1 and at most [`DIMENSION_MAX`]. `path` is
+    /// the file that they come from. What there are kernels for is asked where a device is known.
+    pub(super) fn check(&self, path: &Path, keys: &Keys) -> Result<(), WeightsError> {
+        let wrong = |key: String, value: String, expected: Cow<'static, str>| {
+            Err(WeightsError::KeyValue { path: path.to_owned(), key, value, expected })
         };
-        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let value = format!("{} for {} query heads", self.kv_heads, self.heads);
-            return wrong("the number of key and value heads", value, "a divisor of the number of query heads");
-        }
-        if self.head_dim == 0 || !self.head_dim.is_multiple_of(16) {
-            return wrong("the width of a head", self.head_dim.to_string(), "a multiple of 16");
+            return wrong(keys.kv_heads.to_owned(), value, "a divisor of the number of query heads".into());
         }
         if self.heads.saturating_mul(self.head_dim) > DIMENSION_MAX {
-            let value = format!("{} × {}", self.heads, self.head_dim);
-            return wrong("heads × their width", value, "a width that a model can have");
-        }
-        if !self.rms_eps.is_finite() || self.rms_eps <= 0.0 {
-            return wrong("the norms' epsilon", self.rms_eps.to_string(), "a number above 0");
-        }
-        if !self.rope_theta.is_finite() || self.rope_theta <= 0.0 {
-            return wrong("the rotary embedding's base", self.rope_theta.to_string(), "a number above 0");
+            let (key, value) =
+                (format!("{} × {}", keys.heads, keys.head_dim), format!("{} × {}", self.heads, self.head_dim));
+            return wrong(key, value, format!("at most {DIMENSION_MAX}").into());
         }
         Ok(())
     }
 }
+
+/// What a size has to be.
+pub(super) fn size_up_to(limit: usize) -> String {
+    format!("an integer from 1 to {limit}")
+}
+
+/// The epsilon of norms, which are computed in f32, if it can be one.
+pub(super) fn epsilon(value: f64) -> Option<f32> {
+    let epsilon = value as f32;
+    (epsilon.is_finite() && epsilon > 0.0).then_some(epsilon)
+}
+
+/// What [`epsilon`] takes.
+pub(super) const EPSILON_EXPECTED: &str = "a number above 0 that single precision has";
+
+/// The base of a rotary embedding, if it can be one.
+pub(super) fn rope_base(value: f64) -> Option<f64> {
+    (value.is_finite() && value > 0.0).then_some(value)
+}
+
+/// What [`rope_base`] takes.
+pub(super) const ROPE_BASE_EXPECTED: &str = "a number above 0";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::dummy_config::DummyConfig;
 use super::random::{Stream, fill_norm, fill_row};
-use super::{ModelConfig, Tensor, TensorSpec, WeightsError};
+use super::{Keys, ModelConfig, Tensor, TensorSpec, WeightsError};
 use crate::device::WeightFormat;
 
 /// Below this size a second thread costs more than it brings.
@@ -21,6 +21,7 @@ pub struct Dummy {
     format: WeightFormat,
     seed: u64,
     config: ModelConfig,
+    keys: &'static Keys,
     specs: HashMap<String, TensorSpec>,
     /// `rope_freqs.weight`, which is computed, not drawn.
     rope_factors: Option<Vec<f32>>,
@@ -38,7 +39,7 @@ impl Dummy {
     }
 
     fn new(config: DummyConfig, config_json: &Path, format: WeightFormat, seed: u64) -> Result<Dummy, WeightsError> {
-        let DummyConfig { model, rope_factors } = config;
+        let DummyConfig { model, keys, rope_factors } = config;
         let mut specs: Vec<TensorSpec> = model.tensors();
         if rope_factors.is_some() {
             specs.push(model.rope_frequency_factors());
@@ -49,7 +50,7 @@ impl Dummy {
             return Err(WeightsError::TensorBlocks { path, name, format, cols: spec.cols });
         }
         let specs = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-        Ok(Dummy { path: config_json.to_owned(), format, seed, config: model, specs, rope_factors })
+        Ok(Dummy { path: config_json.to_owned(), format, seed, config: model, keys, specs, rope_factors })
     }
 
     /// The model's shape.
@@ -57,17 +58,34 @@ impl Dummy {
         &self.config
     }
 
+    /// The configuration's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it calls the model's numbers.
+    pub fn keys(&self) -> &'static Keys {
+        self.keys
+    }
+
+    /// The format of a tensor: vectors are f32.
+    pub fn format(&self, name: &str) -> Result<WeightFormat, WeightsError> {
+        self.spec(name).map(|spec| if spec.rows == 1 { WeightFormat::F32 } else { self.format })
+    }
+
+    fn spec(&self, name: &str) -> Result<&TensorSpec, WeightsError> {
+        let missing = || WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() };
+        self.specs.get(name).ok_or_else(missing)
+    }
+
     /// Whether the model has this tensor.
     pub fn has(&self, name: &str) -> bool {
         self.specs.contains_key(name)
     }
 
-    /// Makes a tensor: always the same for the same seed and name. Vectors are f32.
+    /// Makes a tensor: always the same for the same seed and name.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
-        let Some(spec) = self.specs.get(name) else {
-            return Err(WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() });
-        };
-        let TensorSpec { name, rows, cols } = spec;
+        let TensorSpec { name, rows, cols } = self.spec(name)?;
         let (rows, cols) = (*rows, *cols);
         let stream = Stream::of_tensor(self.seed, name);
         let (format, data) = match &self.rope_factors {

@@ -1,14 +1,28 @@
 //! Reading a Hugging Face `config.json` of a `LlamaForCausalLM`.
 
+use std::borrow::Cow;
 use std::f64::consts::TAU;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::{DIMENSION_MAX, LAYERS_MAX};
-use super::{Architecture, ModelConfig, WeightsError};
+use super::config::{DIMENSION_MAX, EPSILON_EXPECTED, LAYERS_MAX, ROPE_BASE_EXPECTED, epsilon, rope_base, size_up_to};
+use super::{Architecture, Keys, ModelConfig, WeightsError};
 
 const ARCHITECTURE: &str = "LlamaForCausalLM";
+
+const KEYS: Keys = Keys {
+    hidden: "hidden_size",
+    ffn: "intermediate_size",
+    heads: "num_attention_heads",
+    kv_heads: "num_key_value_heads",
+    head_dim: "head_dim",
+    vocab: "vocab_size",
+    rope_theta: "rope_theta",
+};
+
+/// Where the width of a head is not said.
+const KEYS_WITHOUT_HEAD_DIM: Keys = Keys { head_dim: "hidden_size / num_attention_heads", ..KEYS };
 
 /// Fields that say nothing about the computation, or nothing that random weights could get wrong.
 const IGNORED: [&str; 17] = [
@@ -34,6 +48,8 @@ const IGNORED: [&str; 17] = [
 /// What a `config.json` says.
 pub(super) struct DummyConfig {
     pub(super) model: ModelConfig,
+    /// What it calls the model's numbers.
+    pub(super) keys: &'static Keys,
     /// What the rotary embedding's frequencies are divided by, for `rope_type` llama3.
     pub(super) rope_factors: Option<Vec<f32>>,
 }
@@ -62,12 +78,14 @@ impl DummyConfig {
                 return Err(fields.unsupported(key, &value));
             }
         }
+        let says_head_dim = fields.fields.get(KEYS.head_dim).is_some_and(|value| !value.is_null());
+        let keys = if says_head_dim { &KEYS } else { &KEYS_WITHOUT_HEAD_DIM };
         let mut model = fields.model()?;
-        model.check(path)?;
+        model.check(path, keys)?;
         let rope_factors = fields.rope_scaling(&mut model)?;
         match fields.fields.iter().find(|(key, _)| !key.starts_with('_') && !IGNORED.contains(&key.as_str())) {
             Some((key, value)) => Err(fields.unsupported(key, value)),
-            None => Ok(DummyConfig { model, rope_factors }),
+            None => Ok(DummyConfig { model, keys, rope_factors }),
         }
     }
 }
@@ -94,9 +112,9 @@ impl Fields<'_> {
         WeightsError::MissingKey { path: self.path.to_owned(), key: format!("{}{key}", self.prefix) }
     }
 
-    fn wrong(&self, key: &str, value: &Value, expected: &'static str) -> WeightsError {
+    fn wrong(&self, key: &str, value: &Value, expected: impl Into<Cow<'static, str>>) -> WeightsError {
         let (path, key) = (self.path.to_owned(), format!("{}{key}", self.prefix));
-        WeightsError::KeyValue { path, key, value: value.to_string(), expected }
+        WeightsError::KeyValue { path, key, value: value.to_string(), expected: expected.into() }
     }
 
     fn architecture(&mut self) -> Result<(), WeightsError> {
@@ -118,7 +136,7 @@ impl Fields<'_> {
         let Some(value) = self.take(key).filter(|value| !value.is_null()) else { return Ok(None) };
         match value.as_u64().filter(|size| *size >= 1 && *size <= limit as u64) {
             Some(size) => Ok(Some(size as usize)),
-            None => Err(self.wrong(key, &value, "an integer of at least 1, and a size that a model can have")),
+            None => Err(self.wrong(key, &value, size_up_to(limit))),
         }
     }
 
@@ -126,38 +144,52 @@ impl Fields<'_> {
         self.optional_size(key, limit)?.ok_or_else(|| self.missing(key))
     }
 
-    fn optional_number(&mut self, key: &str) -> Result<Option<f64>, WeightsError> {
+    /// A number that `read` makes something of.
+    fn optional_number<T>(
+        &mut self,
+        key: &str,
+        read: impl Fn(f64) -> Option<T>,
+        expected: &'static str,
+    ) -> Result<Option<T>, WeightsError> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        value.as_f64().map(Some).ok_or_else(|| self.wrong(key, &value, "a number"))
+        value.as_f64().and_then(read).map(Some).ok_or_else(|| self.wrong(key, &value, expected))
     }
 
     fn number(&mut self, key: &str) -> Result<f64, WeightsError> {
-        self.optional_number(key)?.ok_or_else(|| self.missing(key))
+        self.optional_number(key, Some, "a number")?.ok_or_else(|| self.missing(key))
+    }
+
+    fn rope_theta(&mut self) -> Result<Option<f64>, WeightsError> {
+        self.optional_number(KEYS.rope_theta, rope_base, ROPE_BASE_EXPECTED)
     }
 
     fn model(&mut self) -> Result<ModelConfig, WeightsError> {
-        let hidden = self.size("hidden_size", DIMENSION_MAX)?;
-        let heads = self.size("num_attention_heads", DIMENSION_MAX)?;
-        let head_dim = match self.optional_size("head_dim", DIMENSION_MAX)? {
+        let hidden = self.size(KEYS.hidden, DIMENSION_MAX)?;
+        let heads = self.size(KEYS.heads, DIMENSION_MAX)?;
+        let head_dim = match self.optional_size(KEYS.head_dim, DIMENSION_MAX)? {
             Some(head_dim) => head_dim,
             None if hidden.is_multiple_of(heads) => hidden / heads,
-            None => return Err(self.missing("head_dim")),
+            None => return Err(self.missing(KEYS.head_dim)),
         };
-        let vocab = self.size("vocab_size", DIMENSION_MAX)?;
+        let vocab = self.size(KEYS.vocab, DIMENSION_MAX)?;
+        const RMS_EPS: &str = "rms_norm_eps";
         let folder = self.path.parent().and_then(Path::file_name).unwrap_or(self.path.as_os_str());
         Ok(ModelConfig {
             architecture: Architecture::Llama,
             name: folder.to_string_lossy().into_owned(),
             layers: self.size("num_hidden_layers", LAYERS_MAX)?,
             hidden,
-            ffn: self.size("intermediate_size", DIMENSION_MAX)?,
+            ffn: self.size(KEYS.ffn, DIMENSION_MAX)?,
             heads,
-            kv_heads: self.optional_size("num_key_value_heads", DIMENSION_MAX)?.unwrap_or(heads),
+            kv_heads: self.optional_size(KEYS.kv_heads, DIMENSION_MAX)?.unwrap_or(heads),
             head_dim,
             vocab,
             max_position: self.size("max_position_embeddings", u32::MAX as usize)?,
-            rms_eps: self.number("rms_norm_eps")? as f32,
-            rope_theta: self.optional_number("rope_theta")?.unwrap_or(10_000.0),
+            rms_eps: match self.optional_number(RMS_EPS, epsilon, EPSILON_EXPECTED)? {
+                Some(epsilon) => epsilon,
+                None => return Err(self.missing(RMS_EPS)),
+            },
+            rope_theta: self.rope_theta()?.unwrap_or(10_000.0),
             tied_embeddings: self.flag("tie_word_embeddings")?,
             eos_tokens: self.end_tokens(vocab)?,
         })
@@ -190,8 +222,7 @@ impl Fields<'_> {
             };
             let Value::Object(fields) = value else { return Err(self.wrong(key, &value, "an object")) };
             let mut scaling = Fields { path: self.path, prefix, fields };
-            model.rope_theta = scaling.optional_number("rope_theta")?.unwrap_or(model.rope_theta);
-            model.check(self.path)?;
+            model.rope_theta = scaling.rope_theta()?.unwrap_or(model.rope_theta);
             let kind = scaling.take("rope_type").or_else(|| scaling.take("type"));
             let factors = match &kind {
                 Some(kind) if kind == "default" => None,
@@ -213,9 +244,9 @@ impl Fields<'_> {
         let low = self.number("low_freq_factor")?;
         let high = self.number("high_freq_factor")?;
         let trained = self.size("original_max_position_embeddings", u32::MAX as usize)? as f64;
-        if !(factor >= 1.0 && low > 0.0 && high > low) {
+        if !((1.0..=f64::from(f32::MAX)).contains(&factor) && low > 0.0 && high > low) {
             let value = Value::from(vec![factor, low, high]);
-            return Err(self.wrong("factors", &value, "a factor of at least 1, and 0 < low < high"));
+            return Err(self.wrong("factors", &value, "a factor of at least 1 that f32 has, and 0 < low < high"));
         }
         let pairs = model.head_dim / 2;
         let divisor = |pair: usize| {

@@ -1,5 +1,6 @@
 //! Why a model file could not be read.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -51,7 +52,7 @@ pub enum WeightsError {
         /// What the file says.
         value: String,
         /// What it may say.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// A metadata key or configuration field that changes the computation in a way this engine does not know.
     #[error("{}: {key} = {value} is not supported", path.display())]

@@ -15,7 +15,7 @@ mod tokenizer_spec;
 use std::borrow::Cow;
 use std::path::Path;
 
-pub use self::config::{Architecture, ModelConfig, TensorSpec};
+pub use self::config::{Architecture, Keys, ModelConfig, TensorSpec};
 pub use self::dummy::Dummy;
 pub use self::error::{Malformed, WeightsError};
 pub use self::gguf::Gguf;
@@ -65,7 +65,32 @@ impl Weights {
         }
     }
 
-    /// A tensor, by its GGUF name. Those of [`ModelConfig::tensors`] are there; `rope_freqs.weight` may be.
+    /// The file that it is described in.
+    pub fn path(&self) -> &Path {
+        match self {
+            Weights::Gguf(gguf) => gguf.path(),
+            Weights::Dummy(dummy) => dummy.path(),
+        }
+    }
+
+    /// What that file calls the model's numbers.
+    pub fn keys(&self) -> &'static Keys {
+        match self {
+            Weights::Gguf(gguf) => gguf.keys(),
+            Weights::Dummy(dummy) => dummy.keys(),
+        }
+    }
+
+    /// The format of a tensor, which is not read.
+    pub fn format(&self, name: &str) -> Result<WeightFormat, WeightsError> {
+        match self {
+            Weights::Gguf(gguf) => gguf.format(name),
+            Weights::Dummy(dummy) => dummy.format(name),
+        }
+    }
+
+    /// A tensor, by its GGUF name. Those of [`ModelConfig::tensors`] are there, in their shapes; `rope_freqs.weight` may
+    /// be.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
         match self {
             Weights::Gguf(gguf) => gguf.tensor(name),

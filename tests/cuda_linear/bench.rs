@@ -54,6 +54,12 @@ pub(crate) fn pairings() -> Vec<Pairing> {
     all
 }
 
+/// How a node reads its rows whose weights have these formats, if it reads `integers` where all are quantised.
+pub(crate) fn activations_of(formats: &[WeightFormat], integers: u32) -> u32 {
+    let is_float = formats.iter().any(|format| pack::packed_format(*format, formats) == WeightFormat::Bf16);
+    if is_float { ACTIVATIONS_BF16 } else { integers }
+}
+
 fn form(activations: u32) -> &'static str {
     match activations {
         ACTIVATIONS_BF16 => "bf16",
@@ -112,15 +118,30 @@ impl Bench {
     /// A weight near random values of at most `scale`. The memory has to live as long as it.
     pub(crate) fn weight(
         &self,
+        pairing: Pairing,
+        shape: (usize, usize),
+        numbers: (&mut Numbers, f32),
+    ) -> (Weight, Memory) {
+        self.weight_beside(pairing, &[], shape, numbers)
+    }
+
+    /// The same in a node with weights of other formats.
+    pub(crate) fn weight_beside(
+        &self,
         (format, activations): Pairing,
+        beside: &[WeightFormat],
         (rows, cols): (usize, usize),
         (numbers, scale): (&mut Numbers, f32),
     ) -> (Weight, Memory) {
-        let (data, values) = encode(format, rows, cols, &numbers.values(rows * cols, scale));
-        let packed = pack::pack(&PackSource { name: "test", format, rows, cols, data: &data }).expect("a shape");
-        let memory = self.put(&packed);
+        let (data, mut values) = encode(format, rows, cols, &numbers.values(rows * cols, scale));
+        let to_format = pack::packed_format(format, beside);
+        if to_format != format {
+            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        }
+        let source = PackSource { name: "test", format, rows, cols, data: &data };
+        let memory = self.put(&pack::pack(&source, to_format).expect("a shape"));
         let (data, rows, cols) = (memory.addr(), rows as u32, cols as u32);
-        (Weight { packed: WeightRef { data, rows, cols, format: format as u32, activations }, values }, memory)
+        (Weight { packed: WeightRef { data, rows, cols, format: to_format as u32, activations }, values }, memory)
     }
 
     /// Rows as the kernel before leaves them: while a kernel runs, they are not there until it has waited.

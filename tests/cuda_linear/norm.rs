@@ -1,7 +1,7 @@
 //! Norm, gate, up; and norm, logits.
 
 use vitrum::device::params::*;
-use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::bench::{EPS, FORMATS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{RowInput, gate_up_tolerances};
 use vitrum::ops::linear::{Matrix, rms_norm};
 use vitrum::ops::{norm_gate_up, norm_lm_head};
@@ -37,6 +37,7 @@ fn gate_up_reference(case: &NormCase, [gate, up]: [Matrix<'_>; 2], activations: 
     let mut all = [const { Vec::new() }; 3];
     for x in case.x.chunks_exact(gate.cols) {
         let RowInput { x, gamma, eps, activations } = RowInput::rounded_first(x, &case.gamma, activations);
+        let activations = [activations; 2];
         let input = norm_gate_up::Reference { x: &x, gamma: &gamma, eps, gate, up, activations };
         all.iter_mut().zip(norm_gate_up::reference(&input)).for_each(|(all, row)| all.extend(row));
     }
@@ -61,6 +62,26 @@ fn gate_and_up_match() {
             let what = format!("{pairing:?} {variant:?} ffn {ffn} x {tokens}");
             check(&what, &out.read(), &want, &tolerance);
         }
+    }
+}
+
+/// Every pair of file formats: where one of them is no integers, both are packed as bf16.
+#[test]
+fn gate_and_up_of_any_formats_match() {
+    let (mut variants, ffn, hidden, tokens) = (variants().cycle(), 37, 64, 6);
+    for formats in FORMATS.into_iter().flat_map(|gate| FORMATS.map(|up| [gate, up])) {
+        let (mut numbers, activations) = (Numbers(8), activations_of(&formats, ACTIVATIONS_INT8));
+        let case = NormCase::new(&mut numbers, (tokens, hidden), activations);
+        let [(gate, _g), (up, _u)] = formats.map(|format| {
+            case.bench.weight_beside((format, activations), &formats, (ffn, hidden), (&mut numbers, 0.4))
+        });
+        let out = case.bench.put(&vec![UNTOUCHED; (tokens + 1) * ffn]);
+        let variant = variants.next().expect("they come again");
+        run_gate_up(&case, variant, [&gate, &up], out.addr(), NextRows::default());
+        let [gates, ups, want] = gate_up_reference(&case, [gate.matrix(), up.matrix()], activations);
+        let (gate_off, up_off) = (case.tolerances(&gate), case.tolerances(&up));
+        let tolerance = gate_up_tolerances([&gates, &ups], [&gate_off, &up_off]);
+        check(&format!("{formats:?} {variant:?}"), &out.read(), &want, &tolerance);
     }
 }
 

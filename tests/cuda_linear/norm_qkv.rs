@@ -1,8 +1,9 @@
 //! Norm, query, key and value projections, rotary embedding, KV cache write.
 
 use softcuda::emulate::Mode;
+use vitrum::device::WeightFormat;
 use vitrum::device::params::*;
-use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::bench::{EPS, FORMATS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{QkvWant, RowInput};
 use vitrum::ops::norm_qkv;
 
@@ -26,6 +27,19 @@ fn qkv_are_rotated_and_cached() {
     }
 }
 
+/// Every triple of file formats: where one of them is no integers, all are packed as bf16.
+#[test]
+fn qkv_of_any_formats_match() {
+    let mut variants = variants().cycle();
+    for query in FORMATS {
+        for formats in FORMATS.into_iter().flat_map(|key| FORMATS.map(|value| [query, key, value])) {
+            let activations = activations_of(&formats, ACTIVATIONS_INT8X2);
+            let variant = variants.next().expect("they come again");
+            QkvCase::of(formats, activations, [3, 1, 16], 6).check(variant, FORMAT_F16);
+        }
+    }
+}
+
 struct QkvCase {
     case: NormCase,
     weights: [(Weight, Memory); 3],
@@ -37,11 +51,23 @@ struct QkvCase {
 }
 
 impl QkvCase {
-    fn new(pairing: Pairing, [heads, kv_heads, head_dim]: [usize; 3], tokens: usize) -> QkvCase {
+    fn new(pairing: Pairing, heads: [usize; 3], tokens: usize) -> QkvCase {
+        QkvCase::of([pairing.0; 3], pairing.1, heads, tokens)
+    }
+
+    /// With weights of these formats, which all read `activations`.
+    fn of(
+        formats: [WeightFormat; 3],
+        activations: u32,
+        [heads, kv_heads, head_dim]: [usize; 3],
+        tokens: usize,
+    ) -> QkvCase {
         let (mut numbers, hidden) = (Numbers(7 + tokens as u64), 64);
-        let case = NormCase::new(&mut numbers, (tokens, hidden), pairing.1);
-        let weights = [heads, kv_heads, kv_heads]
-            .map(|heads| case.bench.weight(pairing, (heads * head_dim, hidden), (&mut numbers, 0.3)));
+        let case = NormCase::new(&mut numbers, (tokens, hidden), activations);
+        let weights = [0, 1, 2].map(|part: usize| {
+            let rows = [heads, kv_heads, kv_heads][part] * head_dim;
+            case.bench.weight_beside((formats[part], activations), &formats, (rows, hidden), (&mut numbers, 0.3))
+        });
         let angles = (0..MAX_POSITION * head_dim / 2).map(|i| i as f32 * 0.37);
         let rope = angles.flat_map(|angle| [angle.cos(), angle.sin()]).collect();
         let positions = (0..tokens as u32).map(|i| (i * 7 + 3) % MAX_POSITION as u32).collect();
@@ -100,7 +126,7 @@ impl QkvCase {
                 gamma: &gamma,
                 eps,
                 weights: [0, 1, 2].map(|part: usize| self.weights[part].0.matrix()),
-                activations,
+                activations: [activations; 3],
                 rope: &self.rope,
                 positions: &[*position],
                 head_dim: self.head_dim,

@@ -103,7 +103,7 @@ fn extreme_8_bit_weights_are_exact() {
     let (format, rows, cols) = (WeightFormat::Q8_0, 16, 32);
     let source = PackSource { name: "test", format, rows, cols, data: &data };
     let bench = Bench::default();
-    let memory = bench.put(&pack::pack(&source).expect("a shape"));
+    let memory = bench.put(&pack::pack(&source, format).expect("a shape"));
     for activations in [ACTIVATIONS_INT8, ACTIVATIONS_INT8X2] {
         let packed = WeightRef { data: memory.addr(), rows: 16, cols: 32, format: format as u32, activations };
         let weight = Weight { packed, values: Vec::new() };

@@ -68,9 +68,9 @@ async fn half_requests_hold_nobody_up() {
         hanging.push(client);
     }
     server.assert_answers().await;
-    // None of them was taken for a request, and none was cut off: they may be slow.
+    // None of them was taken for a request, and none whose head had come was cut off: bodies may be slow.
     assert_eq!(server.load().await, 0);
-    for client in &mut hanging {
+    for client in hanging.iter_mut().skip(3).step_by(4) {
         let read = tokio::time::timeout(Duration::ZERO, client.read(&mut [0; 1])).await;
         assert!(read.is_err(), "{read:?}");
     }

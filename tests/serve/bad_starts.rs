@@ -153,6 +153,26 @@ fn huge_sizes_of_a_model_are_refused() {
     }
 }
 
+/// Before a weight is read: the file, the key, its value and the limit.
+#[test]
+fn heads_that_there_is_no_kernel_for_are_named() {
+    let folder = TempDir::new();
+    for (head_dim, hidden) in [(512, 64), (272, 64), (24, 96), (8, 32)] {
+        let model = TinyModel { head_dim, hidden, ..TinyModel::default() }.write(&folder);
+        let said = format!("llama.attention.key_length is {head_dim}, and has to be a multiple of 16 and at most 256");
+        fails(&model, &["--device=cpu"], &["tiny.gguf", &said]);
+        fails(&model, &["--device=null"], &["tiny.gguf", &said]);
+    }
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 8, "vocab_size": 32, "rms_norm_eps": 1e-5, "max_position_embeddings": 64,
+        "eos_token_id": null
+    });
+    let config = folder.write("config.json", config.to_string());
+    let said = "hidden_size / num_attention_heads is 512, and has to be a multiple of 16 and at most 256";
+    fails(&config, &["--device=cpu", "--load-format=dummy"], &["config.json", said]);
+}
+
 #[test]
 fn an_unknown_architecture_is_named() {
     let folder = TempDir::new();

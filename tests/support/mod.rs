@@ -8,6 +8,7 @@ pub mod golden;
 pub mod server;
 pub mod smollm2;
 pub mod software_gpu;
+pub mod steps;
 pub mod temp;
 pub mod tiny_engine;
 pub mod tiny_model;

@@ -19,6 +19,8 @@ pub struct TinyModel {
     pub max_position: usize,
     /// Format of the layers' matrices.
     pub format: WeightFormat,
+    /// Gives every matrix a format of its own, drawn with this seed.
+    pub formats_seed: Option<u64>,
     /// Format of the embedding and the vocabulary projection.
     pub embedding_format: WeightFormat,
     pub tied_embeddings: bool,
@@ -38,6 +40,7 @@ impl Default for TinyModel {
             head_dim: 16,
             max_position: 512,
             format: WeightFormat::Q4_1,
+            formats_seed: None,
             embedding_format: WeightFormat::Q8_0,
             tied_embeddings: true,
             rope_factors: None,
@@ -92,8 +95,10 @@ impl TinyModel {
     fn add_tensors(&self, writer: &mut GgufWriter, vocab: usize) {
         let mut random = Random(self.seed);
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut formats = self.formats_seed.map(Random);
         let mut matrix = |writer: &mut GgufWriter, name: &str, format, rows: usize, cols: usize| {
             let scale = (3.0 / cols as f32).sqrt();
+            let format = formats.as_mut().map_or(format, |random| any_format(random, cols));
             let values: Vec<f32> = (0..rows * cols).map(|_| scale * random.next()).collect();
             writer.tensor(name, format, rows, &values);
         };
@@ -152,7 +157,15 @@ fn byte_letter(byte: u8) -> char {
     char::from_u32(256 + others_before).expect("a letter between U+0100 and U+0143")
 }
 
+/// A format that rows of so many values can have.
+fn any_format(random: &mut Random, cols: usize) -> WeightFormat {
+    use WeightFormat::*;
+    let known = if cols.is_multiple_of(32) { &[F32, F16, Bf16, Q8_0, Q4_0, Q4_1][..] } else { &[F32, F16, Bf16] };
+    known[((random.next() + 1.0) / 2.0 * known.len() as f32) as usize % known.len()]
+}
+
 /// Uniform in ±1.
+#[derive(Clone, Debug)]
 struct Random(u64);
 
 impl Random {

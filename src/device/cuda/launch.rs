@@ -170,7 +170,7 @@ mod tests {
         }
         nodes.extend(
             validate::HEAD_DIMS
-                .map(|head_dim| KernelParams::Attention(AttentionParams { head_dim, ..Default::default() })),
+                .map(|dim| KernelParams::Attention(AttentionParams { head_dim: dim as u32, ..Default::default() })),
         );
         nodes
     }

@@ -37,6 +37,7 @@ pub use self::measure::{
 use self::memory::Memory;
 use self::modules::Modules;
 use self::steps::{Steps, Tracer};
+pub(super) use self::validate::LIMITS;
 use super::params::WeightRef;
 use super::*;
 use crate::trace::record::ActivityLibrary;
@@ -191,15 +192,21 @@ impl CudaDevice {
         self.context.bind()
     }
 
-    pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
+    pub(super) fn pack(
+        &mut self,
+        source: &PackSource<'_>,
+        activations: Activations,
+        beside: &[WeightFormat],
+    ) -> Result<WeightRef, DeviceError> {
         self.begin()?;
-        let activations = activations_for(source.name, source.format, activations)?;
-        let packed = pack::pack(source)?;
+        let format = pack::packed_format(source.format, beside);
+        let activations = activations_for(source.name, format, activations)?;
+        let packed = pack::pack(source, format)?;
         let buffer = self.memory.alloc(packed.len(), "weights")?;
         // SAFETY: the buffer was just allocated with so many bytes, and nobody else has its address yet.
         unsafe { self.memory.upload(buffer.addr, &packed)? };
         let (rows, cols) = (source.rows as u32, source.cols as u32);
-        Ok(WeightRef { data: buffer.addr, rows, cols, format: source.format as u32, activations })
+        Ok(WeightRef { data: buffer.addr, rows, cols, format: format as u32, activations })
     }
 
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
@@ -273,15 +280,12 @@ fn captured(graphs: &[Graph], id: GraphId) -> &Graph {
     at.and_then(|at| graphs.get(at)).unwrap_or_else(|| panic!("graph {} was not captured here", id.0))
 }
 
-/// How kernels read the rows that meet a weight: `ACTIVATIONS_*`.
+/// How kernels read the rows that meet a weight of a packed format: `ACTIVATIONS_*`.
 fn activations_for(name: &str, format: WeightFormat, activations: Activations) -> Result<u32, DeviceError> {
-    let refuse = |reason: String| Err(DeviceError::PackFormat { name: name.to_owned(), reason });
+    let reason = "f32 activations are for the CPU: there is no CUDA kernel for them";
     match (format, activations) {
-        (_, Activations::F32) => refuse("f32 activations are for the CPU: there is no CUDA kernel for them".into()),
-        (WeightFormat::F32 | WeightFormat::F16, _) => {
-            refuse(format!("no CUDA kernel reads {}: bf16, q8_0, q4_0 and q4_1 are read", format.as_str()))
-        }
-        (WeightFormat::Bf16, _) => Ok(params::ACTIVATIONS_BF16),
+        (_, Activations::F32) => Err(DeviceError::PackFormat { name: name.to_owned(), reason: reason.into() }),
+        (WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16, _) => Ok(params::ACTIVATIONS_BF16),
         (_, Activations::Reduced) => Ok(params::ACTIVATIONS_INT8),
         (_, Activations::ReducedFine) => Ok(params::ACTIVATIONS_INT8X2),
     }

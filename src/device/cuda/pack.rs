@@ -66,22 +66,21 @@ fn lane_header_bytes(format: WeightFormat) -> usize {
     }
 }
 
-/// The format in which the kernels read a file's format: f32 and f16 are rounded to bf16.
-pub fn packed_format(format: WeightFormat) -> WeightFormat {
-    match format {
-        WeightFormat::F32 | WeightFormat::F16 => WeightFormat::Bf16,
-        other => other,
-    }
+/// The format in which the kernels read a matrix of this format in a node with others `beside` it. Kernels read f32 and
+/// f16 rounded to bf16; and since the rows of a node come in one form, what is quantised beside any of the three is
+/// expanded, and rounded likewise: a weight is off by at most 2⁻⁹ of itself.
+pub fn packed_format(format: WeightFormat, beside: &[WeightFormat]) -> WeightFormat {
+    let is_float = |format: &WeightFormat| format.block_values() == 1;
+    if is_float(&format) || beside.iter().any(is_float) { WeightFormat::Bf16 } else { format }
 }
 
 /// Packs one matrix into the bytes of its [`WeightLayout`], in its [`packed_format`].
-pub fn pack(source: &PackSource<'_>) -> Result<Vec<u8>, DeviceError> {
+pub fn pack(source: &PackSource<'_>, to_format: WeightFormat) -> Result<Vec<u8>, DeviceError> {
     let &PackSource { name, format, rows, cols, data } = source;
     if !cols.is_multiple_of(QUANT) {
         return Err(DeviceError::PackShape { name: name.into(), format, cols, multiple: QUANT });
     }
     assert_eq!(data.len(), rows * format.row_bytes(cols), "{name}: ({rows}, {cols}) {}", format.as_str());
-    let to_format = packed_format(format);
     let layout = WeightLayout::new(rows, cols, to_format);
     let mut packed = vec![0; layout.bytes];
     if layout.blocks == 0 {
@@ -90,7 +89,7 @@ pub fn pack(source: &PackSource<'_>) -> Result<Vec<u8>, DeviceError> {
     let (values, headers) = packed.split_at_mut(layout.headers);
     let mut rounded = Vec::new();
     for (tile, from) in data.chunks(TILE_ROWS * format.row_bytes(cols)).enumerate() {
-        let from = if to_format == format { from } else { rounded_to_bf16(format, from, &mut rounded) };
+        let from = if to_format == format { from } else { rounded_to_bf16(format, cols, from, &mut rounded) };
         let tile_rows = TileRows { format: to_format, row_bytes: to_format.row_bytes(cols), data: from };
         tile_rows.pack_values(&mut values[tile * layout.tile_bytes..][..layout.tile_bytes]);
         tile_rows.pack_headers(&mut headers[tile * layout.header_bytes..][..layout.header_bytes]);
@@ -98,15 +97,14 @@ pub fn pack(source: &PackSource<'_>) -> Result<Vec<u8>, DeviceError> {
     Ok(packed)
 }
 
-/// Rows of f32 or f16 as rows of bf16.
-fn rounded_to_bf16<'a>(format: WeightFormat, from: &[u8], rounded: &'a mut Vec<u8>) -> &'a [u8] {
-    let values = from.chunks_exact(format.block_bytes()).map(|value| match *value {
-        [a, b] => half::f16::from_le_bytes([a, b]).to_f32(),
-        [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
-        _ => unreachable!("f16 or f32"),
-    });
+/// Rows of any format as rows of bf16.
+fn rounded_to_bf16<'a>(format: WeightFormat, cols: usize, from: &[u8], rounded: &'a mut Vec<u8>) -> &'a [u8] {
+    let mut values = vec![0.0; cols];
     rounded.clear();
-    rounded.extend(values.flat_map(|value| half::bf16::from_f32(value).to_le_bytes()));
+    for row in from.chunks_exact(format.row_bytes(cols)) {
+        format.dequantise_row(row, &mut values);
+        rounded.extend(values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()));
+    }
     rounded
 }
 
@@ -228,18 +226,26 @@ mod tests {
     #[test]
     fn lanes_find_the_values_of_the_file() {
         use WeightFormat::*;
-        for format in [F32, F16, Bf16, Q8_0, Q4_0, Q4_1] {
+        let all = [F32, F16, Bf16, Q8_0, Q4_0, Q4_1];
+        for (format, beside) in all.into_iter().flat_map(|format| all.map(|beside| (format, beside))) {
+            let to_format = packed_format(format, &[beside]);
+            let is_float = [format, beside].iter().any(|format| [F32, F16, Bf16].contains(format));
+            assert_eq!(to_format, if is_float { Bf16 } else { format });
             for (rows, cols) in [(1, 32), (16, 64), (23, 96), (33, 160)] {
                 let data = file(format, rows, cols);
-                let packed = pack(&PackSource { name: "test", format, rows, cols, data: &data }).expect("a shape");
+                let source = PackSource { name: "test", format, rows, cols, data: &data };
+                let packed = pack(&source, to_format).expect("a shape");
                 let mut values = vec![0.0; rows * cols];
                 let file_rows = data.chunks_exact(format.row_bytes(cols));
                 file_rows.zip(values.chunks_exact_mut(cols)).for_each(|(row, out)| format.dequantise_row(row, out));
-                if packed_format(format) == Bf16 {
-                    values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+                if to_format == Bf16 {
+                    let rounded = |value: f32| half::bf16::from_f32(value).to_f32();
+                    let off = |value: f32| (value - rounded(value)).abs() <= value.abs() / 512.0;
+                    assert!(values.iter().all(|value| off(*value)), "what is said of rounding");
+                    values.iter_mut().for_each(|value| *value = rounded(*value));
                 }
-                let got = unpacked(&packed, rows, cols, packed_format(format));
-                assert!(got == values, "({rows}, {cols}) {}", format.as_str());
+                let got = unpacked(&packed, rows, cols, to_format);
+                assert!(got == values, "({rows}, {cols}) {} beside {}", format.as_str(), beside.as_str());
             }
         }
     }
@@ -249,7 +255,7 @@ mod tests {
         let (rows, cols) = (1, 32);
         let data = file(WeightFormat::Q4_1, rows, cols);
         let source = PackSource { name: "test", format: WeightFormat::Q4_1, rows, cols, data: &data };
-        let packed = pack(&source).expect("a shape");
+        let packed = pack(&source, source.format).expect("a shape");
         let layout = WeightLayout::new(rows, cols, WeightFormat::Q4_1);
         assert_eq!((layout.row_tiles, packed.len()), (1, 512 + 128));
         // Row 0, block 0 alone: lanes 0 to 3, word 0; and of the headers, the first f16 of scales and of minima.
@@ -261,7 +267,7 @@ mod tests {
     #[test]
     fn a_row_of_no_whole_blocks_is_refused() {
         let source = PackSource { name: "odd", format: WeightFormat::Bf16, rows: 1, cols: 33, data: &[0; 66] };
-        let refused = pack(&source);
+        let refused = pack(&source, source.format);
         assert!(matches!(refused, Err(DeviceError::PackShape { cols: 33, multiple: 32, .. })), "{refused:?}");
     }
 }

@@ -4,16 +4,22 @@ use super::rows::RowsLayout;
 use crate::device::buffers::Buffers;
 use crate::device::params::*;
 use crate::device::validate::{self, Check, Checker, require};
-use crate::device::{DeviceError, GraphKey, KernelParams};
+use crate::device::{DeviceError, GraphKey, KernelLimits, KernelParams};
 
-/// Widths of a head that there is an attention kernel for: csrc/attention.cu.
-pub(super) const HEAD_DIMS: [u32; 6] = [16, 32, 64, 80, 96, 128];
+/// Widths of a head that there is an attention kernel for: csrc/attention.cu. A wider one takes a third
+/// tile of sums for each warp; from 176 on, more shared memory than any GPU has.
+pub(super) const HEAD_DIMS: [usize; 8] = [16, 32, 48, 64, 80, 96, 112, 128];
 
-/// Query heads that may share a KV head: csrc/attention.cu.
-const GROUP_MAX: u32 = 64;
-
-/// The largest vocabulary that tokens are drawn from: csrc/sample.cu.
-const VOCAB_MAX: u32 = 1 << 21;
+/// What a model is held to before its weights are read; what is checked below is the same, node by node.
+pub(in crate::device) const LIMITS: KernelLimits = KernelLimits {
+    head_dims: Some(&HEAD_DIMS),
+    // csrc/attention.cu
+    heads_per_kv_head_max: 64,
+    // Rows are prepared in whole blocks: csrc/common/rows.cuh.
+    inputs_multiple: QUANT_BLOCK as usize,
+    // csrc/sample.cu
+    vocab_max: 1 << 21,
+};
 
 /// Checks the parameters of one node.
 pub(super) fn node(params: &KernelParams, key: GraphKey, ordinal: usize, buffers: &Buffers) -> Result<(), DeviceError> {
@@ -32,11 +38,16 @@ fn also(checker: &Checker<'_>, params: &KernelParams) -> Check {
         }
         KernelParams::Attention(p) => {
             kv_cache(&p.kv)?;
-            let known = HEAD_DIMS.contains(&p.head_dim);
-            require(known, "head_dim", p.head_dim.into(), "16, 32, 64, 80, 96 or 128: others have no CUDA kernel")?;
+            let known = HEAD_DIMS.contains(&(p.head_dim as usize));
+            require(known, "head_dim", p.head_dim.into(), "at most 128: others have no CUDA kernel")?;
             // Not zero: checked for all kernels.
             let group = p.heads / p.kv_heads;
-            require(group <= GROUP_MAX, "heads", p.heads.into(), "at most 64 for each KV head")?;
+            require(
+                group as usize <= LIMITS.heads_per_kv_head_max,
+                "heads",
+                p.heads.into(),
+                "at most 64 for each KV head",
+            )?;
             let whole = p.next.rows == 0 || (group * p.head_dim).is_multiple_of(QUANT_BLOCK);
             require(whole, "heads", p.heads.into(), "so many that those of a KV head are whole blocks of 32 values")?;
             checker.array("arrivals", p.arrivals, checker.rows.saturating_mul(p.kv_heads as usize * 4))?;
@@ -51,7 +62,9 @@ fn also(checker: &Checker<'_>, params: &KernelParams) -> Check {
             next_rows(checker, &p.next, p.ffn)
         }
         KernelParams::NormLmHead(p) => linear(checker, p.rows, &[("weight", p.weight)]),
-        KernelParams::Sample(p) => require(p.vocab <= VOCAB_MAX, "vocab", p.vocab.into(), "at most 2097152"),
+        KernelParams::Sample(p) => {
+            require(p.vocab as usize <= LIMITS.vocab_max, "vocab", p.vocab.into(), "at most 2097152")
+        }
     }
 }
 
@@ -197,7 +210,7 @@ mod tests {
     #[test]
     fn attention_takes_half_precision_and_the_widths_it_is_compiled_for() {
         attention("kv.format", |p| p.kv.format = FORMAT_F32);
-        attention("head_dim", |p| p.head_dim = 48);
+        attention("head_dim", |p| p.head_dim = 144);
         attention("arrivals", |p| p.arrivals = 0);
         attention("heads", |p| (p.heads, p.kv_heads, p.head_dim) = (66, 1, 16));
         attention("heads", |p| (p.heads, p.head_dim) = (2, 16)); // half a block for each KV head

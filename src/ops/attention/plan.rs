@@ -109,11 +109,11 @@ pub fn plan(
 
 /// How many rows an item has at most, and how much work there is, in chunk × row for all KV heads.
 fn shape_of_work(sequences: &[SequenceRows], options: &PlanOptions) -> (u32, u64) {
-    let enough = options.workers * PIECES_PER_WORKER;
+    let enough = u64::from(options.workers * PIECES_PER_WORKER);
     let mut item_rows = MAX_ITEM_ROWS;
     while item_rows > MIN_ITEM_ROWS {
-        let items: u32 = sequences.iter().map(|sequence| sequence.rows.div_ceil(item_rows)).sum();
-        if items * options.kv_heads >= enough {
+        let items: u64 = sequences.iter().map(|sequence| u64::from(sequence.rows.div_ceil(item_rows))).sum();
+        if items * u64::from(options.kv_heads) >= enough {
             break;
         }
         item_rows /= 2;

@@ -1,5 +1,6 @@
 //! The metadata of a GGUF file: keys with typed values.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -59,8 +60,9 @@ impl<'a> Metadata<'a> {
     }
 
     /// The error for a value that is not as expected.
-    pub(super) fn wrong(&self, key: &str, expected: &'static str) -> WeightsError {
-        WeightsError::KeyValue { path: self.path.to_owned(), key: key.to_owned(), value: self.show(key), expected }
+    pub(super) fn wrong(&self, key: &str, expected: impl Into<Cow<'static, str>>) -> WeightsError {
+        let (path, expected) = (self.path.to_owned(), expected.into());
+        WeightsError::KeyValue { path, key: key.to_owned(), value: self.show(key), expected }
     }
 
     /// A value in words, for errors.
@@ -69,7 +71,8 @@ impl<'a> Metadata<'a> {
             None => "missing".to_owned(),
             Some(Value::Unsigned(value)) => value.to_string(),
             Some(Value::Signed(value)) => value.to_string(),
-            Some(Value::Float(value)) => value.to_string(),
+            // Without the hundreds of zeros that a number may have.
+            Some(Value::Float(value)) => format!("{value:?}").trim_end_matches(".0").to_owned(),
             Some(Value::Bool(value)) => value.to_string(),
             Some(Value::Text(range)) => {
                 let bytes = &self.data[range.start..range.end.min(range.start + 64)];

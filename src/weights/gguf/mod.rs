@@ -22,7 +22,8 @@ use memmap2::{Advice, Mmap};
 use self::cursor::Cursor;
 use self::metadata::Metadata;
 use self::tensors::TensorInfo;
-use super::{Malformed, ModelConfig, Tensor, TokenizerSpec, WeightsError};
+use super::{Keys, Malformed, ModelConfig, Tensor, TokenizerSpec, WeightsError};
+use crate::device::WeightFormat;
 
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -33,6 +34,7 @@ pub struct Gguf {
     map: Mmap,
     tensors: HashMap<String, TensorInfo>,
     config: ModelConfig,
+    keys: &'static Keys,
     tokenizer: TokenizerSpec,
 }
 
@@ -47,13 +49,28 @@ impl Gguf {
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         // Only a hint: reading works without.
         let _ = map.advise(Advice::WillNeed);
-        let (tensors, config, tokenizer) = read(path, &map)?;
-        Ok(Gguf { path: path.to_owned(), map, tensors, config, tokenizer })
+        let Header { tensors, config, keys, tokenizer } = read(path, &map)?;
+        Ok(Gguf { path: path.to_owned(), map, tensors, config, keys, tokenizer })
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it calls the model's numbers.
+    pub fn keys(&self) -> &'static Keys {
+        self.keys
+    }
+
+    /// The format of a tensor.
+    pub fn format(&self, name: &str) -> Result<WeightFormat, WeightsError> {
+        model::supported_format(&self.path, self.info(name)?)
     }
 
     /// What the tokenizer is made from.
@@ -68,18 +85,27 @@ impl Gguf {
 
     /// A tensor, by its GGUF name; its data are a slice of the mapping.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
-        let Some(info) = self.tensors.get(name) else {
-            return Err(WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() });
-        };
+        let info = self.info(name)?;
         let format = model::supported_format(&self.path, info)?;
         // `place` found that the data lie within the file.
         let data = &self.map[info.offset as usize..(info.offset + info.bytes) as usize];
         let (rows, cols) = info.shape();
         Ok(Tensor { name: &info.name, format, rows: rows as usize, cols: cols as usize, data: Cow::Borrowed(data) })
     }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
+        let missing = || WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() };
+        self.tensors.get(name).ok_or_else(missing)
+    }
 }
 
-type Header = (HashMap<String, TensorInfo>, ModelConfig, TokenizerSpec);
+/// What a file says before its data.
+struct Header {
+    tensors: HashMap<String, TensorInfo>,
+    config: ModelConfig,
+    keys: &'static Keys,
+    tokenizer: TokenizerSpec,
+}
 
 fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
     let malformed = |cause| WeightsError::Malformed { path: path.to_owned(), cause };
@@ -104,5 +130,5 @@ fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
     model::check_architecture(&metadata)?;
     let tokenizer = vocabulary::read(&metadata)?;
     let config = model::read(&metadata, &placed, &tokenizer)?;
-    Ok((placed, config, tokenizer))
+    Ok(Header { tensors: placed, config, keys: model::keys(&metadata), tokenizer })
 }

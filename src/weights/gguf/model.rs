@@ -6,8 +6,10 @@ use std::path::Path;
 use super::metadata::Metadata;
 use super::tensors::{TensorInfo, type_name};
 use crate::device::WeightFormat;
-use crate::weights::config::{DIMENSION_MAX, LAYERS_MAX};
-use crate::weights::{Architecture, ModelConfig, TokenizerSpec, WeightsError};
+use crate::weights::config::{
+    DIMENSION_MAX, EPSILON_EXPECTED, LAYERS_MAX, ROPE_BASE_EXPECTED, epsilon, rope_base, size_up_to,
+};
+use crate::weights::{Architecture, Keys, ModelConfig, TokenizerSpec, WeightsError};
 
 const SUPPORTED: &str = "llama";
 const PREFIX: &str = "llama.";
@@ -36,6 +38,26 @@ const KNOWN_KEYS: [&str; 20] = [
     "llama.tensor_data_layout",
 ];
 
+const KEYS: Keys = Keys {
+    hidden: "llama.embedding_length",
+    ffn: "llama.feed_forward_length",
+    heads: "llama.attention.head_count",
+    kv_heads: "llama.attention.head_count_kv",
+    head_dim: "llama.attention.key_length",
+    // Whether or not there is a `llama.vocab_size`, which only says it again.
+    vocab: "the number of tokenizer.ggml.tokens",
+    rope_theta: "llama.rope.freq_base",
+};
+
+/// Where the width of a head is not said.
+const KEYS_WITHOUT_KEY_LENGTH: Keys = Keys { head_dim: "llama.embedding_length / llama.attention.head_count", ..KEYS };
+
+/// What the file calls the model's numbers.
+pub(super) fn keys(metadata: &Metadata<'_>) -> &'static Keys {
+    let says_key_length = metadata.keys(KEYS.head_dim).any(|key| key == KEYS.head_dim);
+    if says_key_length { &KEYS } else { &KEYS_WITHOUT_KEY_LENGTH }
+}
+
 /// Refuses families that are not supported, before anything else is read.
 pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<(), WeightsError> {
     const KEY: &str = "general.architecture";
@@ -57,7 +79,7 @@ pub(super) fn read(
 ) -> Result<ModelConfig, WeightsError> {
     refuse_unsupported(metadata)?;
     let config = read_config(metadata, tensors, tokenizer)?;
-    config.check(metadata.path())?;
+    config.check(metadata.path(), keys(metadata))?;
     check_tensors(metadata.path(), &config, tensors)?;
     Ok(config)
 }
@@ -99,19 +121,18 @@ fn read_config(
         match metadata.unsigned(key)? {
             None => Ok(None),
             Some(value) if value >= 1 && value <= limit as u64 => Ok(Some(value as usize)),
-            Some(_) => Err(metadata.wrong(key, "at least 1, and a size that a model can have")),
+            Some(_) => Err(metadata.wrong(key, size_up_to(limit))),
         }
     };
     let size = |key: &str, limit| optional(key, limit)?.ok_or_else(|| metadata.missing(key));
 
-    let hidden = size("llama.embedding_length", DIMENSION_MAX)?;
-    let heads = size("llama.attention.head_count", DIMENSION_MAX)?;
-    let kv_heads = optional("llama.attention.head_count_kv", DIMENSION_MAX)?.unwrap_or(heads);
-    const KEY_LENGTH: &str = "llama.attention.key_length";
-    let head_dim = match optional(KEY_LENGTH, DIMENSION_MAX)? {
+    let hidden = size(KEYS.hidden, DIMENSION_MAX)?;
+    let heads = size(KEYS.heads, DIMENSION_MAX)?;
+    let kv_heads = optional(KEYS.kv_heads, DIMENSION_MAX)?.unwrap_or(heads);
+    let head_dim = match optional(KEYS.head_dim, DIMENSION_MAX)? {
         Some(key_length) => key_length,
         None if hidden.is_multiple_of(heads) => hidden / heads,
-        None => return Err(metadata.missing(KEY_LENGTH)),
+        None => return Err(metadata.missing(KEYS.head_dim)),
     };
     for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
         if optional(key, DIMENSION_MAX)?.is_some_and(|length| length != head_dim) {
@@ -123,19 +144,21 @@ fn read_config(
         return Err(metadata.wrong("llama.vocab_size", "the number of tokenizer.ggml.tokens"));
     }
     const RMS_EPS: &str = "llama.attention.layer_norm_rms_epsilon";
+    let rms_eps = epsilon(metadata.float(RMS_EPS)?.ok_or_else(|| metadata.missing(RMS_EPS))?);
+    let rope_theta = rope_base(metadata.float(KEYS.rope_theta)?.unwrap_or(10_000.0));
     Ok(ModelConfig {
         architecture: Architecture::Llama,
         name: metadata.text_shown("general.name")?.unwrap_or_else(|| "unnamed".into()),
         layers: size("llama.block_count", LAYERS_MAX)?,
         hidden,
-        ffn: size("llama.feed_forward_length", DIMENSION_MAX)?,
+        ffn: size(KEYS.ffn, DIMENSION_MAX)?,
         heads,
         kv_heads,
         head_dim,
         vocab,
         max_position: size("llama.context_length", u32::MAX as usize)?,
-        rms_eps: metadata.float(RMS_EPS)?.ok_or_else(|| metadata.missing(RMS_EPS))? as f32,
-        rope_theta: metadata.float("llama.rope.freq_base")?.unwrap_or(10_000.0),
+        rms_eps: rms_eps.ok_or_else(|| metadata.wrong(RMS_EPS, EPSILON_EXPECTED))?,
+        rope_theta: rope_theta.ok_or_else(|| metadata.wrong(KEYS.rope_theta, ROPE_BASE_EXPECTED))?,
         tied_embeddings: !tensors.contains_key("output.weight"),
         eos_tokens: tokenizer.end_tokens(),
     })

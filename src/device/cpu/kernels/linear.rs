@@ -1,7 +1,8 @@
 //! What the linear kernels share: phases, tiles, and the table that chooses among them.
 //!
 //! A linear kernel prepares its rows (norm, quantisation), multiplies, and finishes each tile of results while it is in
-//! the cache (rotary embedding, SiLU, residual).
+//! the cache (rotary embedding, SiLU, residual). Its weights may be of any formats: rows are prepared in every form that
+//! one of them reads, and each meets its own, so that its results have the bits that they have beside weights like it.
 
 use std::ops::Range;
 
@@ -37,7 +38,7 @@ pub(super) struct Instances {
     pub(super) together: KernelFn,
 }
 
-/// Chooses for a kernel whose tiles multiply with `matrices` weights at once; `weights` all read activations alike.
+/// Chooses for a kernel whose tiles multiply with `matrices` of its weights at once.
 pub(super) fn choose(
     op: &str,
     weights: &[WeightRef],
@@ -50,38 +51,58 @@ pub(super) fn choose(
     let prepare = line.expect("the last line takes every bucket").1;
     let mut formats: Vec<_> = weights.iter().map(|weight| format_of(weight).as_str()).collect();
     formats.dedup();
-    let activations = match weights[0].activations {
-        ACTIVATIONS_INT8 => "int8",
-        ACTIVATIONS_INT8X2 => "int8x2",
-        ACTIVATIONS_BF16 => "bf16",
-        _ => "f32",
-    };
+    let mut forms: Vec<_> = weights.iter().map(|weight| form_of(weight)).collect();
+    forms.dedup();
     let rows = bucket.min(TILE_ROWS_MAX);
     let (run, barriers, phases) = match prepare {
         Prepare::Alone => (instances.alone, 1, "each thread prepares all rows"),
         Prepare::Together => (instances.together, 2, "rows prepared together"),
     };
     Choice {
-        name: format!("{op}.{}.{activations}.{isa}", formats.join("+")),
+        name: format!("{op}.{}.{}.{isa}", formats.join("+"), forms.join("+")),
         variant: format!("{phases}; tiles up to {} x {rows}", TILE_BLOCKS_MAX * LANES),
         barriers,
-        scratch_bytes: scratch_bytes(&weights[0], matrices),
+        scratch_bytes: scratch_bytes(weights, matrices),
         run,
     }
 }
 
+/// The form in which a weight reads activations, as names of kernels have it.
+fn form_of(weight: &WeightRef) -> &'static str {
+    match weight.activations {
+        ACTIVATIONS_INT8 => "int8",
+        ACTIVATIONS_INT8X2 => "int8x2",
+        ACTIVATIONS_BF16 => "bf16",
+        _ => "f32",
+    }
+}
+
 /// A thread's scratch: rows that it prepared alone, then the results of a tile for each of `matrices` weights.
-fn scratch_bytes(weight: &WeightRef, matrices: usize) -> usize {
-    Activations::bytes(weight, ALONE_ROWS_MAX) + matrices * TILE_FLOATS * size_of::<f32>()
+fn scratch_bytes(weights: &[WeightRef], matrices: usize) -> usize {
+    prepared_bytes(weights, ALONE_ROWS_MAX) + matrices * TILE_FLOATS * size_of::<f32>()
+}
+
+/// The first of the weights that reads the form that this one does.
+fn first_alike(weights: &[WeightRef], index: usize) -> usize {
+    let alike = |weight: &WeightRef| weight.activations == weights[index].activations;
+    weights.iter().position(alike).unwrap_or(index)
+}
+
+/// Bytes of `rows` rows in every form that one of the weights reads.
+fn prepared_bytes(weights: &[WeightRef], rows: usize) -> usize {
+    (0..weights.len())
+        .filter(|&index| first_alike(weights, index) == index)
+        .map(|index| Activations::bytes(&weights[index], rows))
+        .sum()
 }
 
 /// Results of a tile: (blocks, rows, 16).
 pub(super) const TILE_FLOATS: usize = TILE_BLOCKS_MAX * TILE_ROWS_MAX * LANES;
 
 /// The input of a linear kernel.
-pub(super) struct Input<'a> {
-    /// The first of the weights: all read activations alike.
-    pub(super) weight: &'a WeightRef,
+pub(super) struct Input<const N: usize> {
+    /// All of them have as many columns.
+    pub(super) weights: [WeightRef; N],
     /// Rows in this step.
     pub(super) rows: usize,
     pub(super) norm: Option<Norm>,
@@ -89,8 +110,9 @@ pub(super) struct Input<'a> {
     pub(super) prepared: u64,
 }
 
-impl Input<'_> {
-    /// Prepares the rows, of which `row(i)` is the i-th; returns them, and this thread's memory for a tile's results.
+impl<const N: usize> Input<N> {
+    /// Prepares the rows, of which `row(i)` is the i-th; returns them as each of the weights reads them, and this
+    /// thread's memory for a tile's results.
     ///
     /// # Safety
     /// The addresses are the node's, and all threads of the pool call it.
@@ -98,16 +120,22 @@ impl Input<'_> {
         &self,
         worker: &Worker,
         row: impl Fn(usize) -> *const f32,
-    ) -> (Activations, *mut f32) {
+    ) -> ([Activations; N], *mut f32) {
         let own = worker.scratch();
-        let tile = own.wrapping_add(Activations::bytes(self.weight, ALONE_ROWS_MAX)).cast();
-        let base = if ALONE { own } else { self.prepared as *mut u8 };
-        let to = Activations::at(base, self.weight);
+        let tile = own.wrapping_add(prepared_bytes(&self.weights, ALONE_ROWS_MAX)).cast();
+        let (base, room) = if ALONE { (own, ALONE_ROWS_MAX) } else { (self.prepared as *mut u8, self.rows) };
+        // One form behind the other.
+        let to: [Activations; N] = std::array::from_fn(|index| {
+            let before = prepared_bytes(&self.weights[..first_alike(&self.weights, index)], room);
+            Activations::at(base.wrapping_add(before), &self.weights[index])
+        });
         let (first, step) = if ALONE { (0, 1) } else { (worker.index(), worker.count()) };
         debug_assert!(!ALONE || self.rows <= ALONE_ROWS_MAX);
-        for i in (first..self.rows).step_by(step) {
-            // SAFETY: the caller's addresses; each row of `to` is written by one thread.
-            unsafe { I::enter(PrepareRow { from: row(i), norm: self.norm, to, row: i }) }
+        for form in (0..N).filter(|&index| first_alike(&self.weights, index) == index) {
+            for i in (first..self.rows).step_by(step) {
+                // SAFETY: the caller's addresses; each row of a form is written by one thread.
+                unsafe { I::enter(PrepareRow { from: row(i), norm: self.norm, to: to[form], row: i }) }
+            }
         }
         if !ALONE {
             worker.barrier();
@@ -184,6 +212,19 @@ pub(super) unsafe fn store_first<I: Isa>(to: *mut f32, value: I::F32, count: usi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forms_lie_one_behind_the_other() {
+        let weight = |activations| WeightRef { cols: 64, activations, ..WeightRef::default() };
+        let [int8, int8x2, bf16, f32] =
+            [ACTIVATIONS_INT8, ACTIVATIONS_INT8X2, ACTIVATIONS_BF16, ACTIVATIONS_F32].map(weight);
+        let bytes = |weight: &WeightRef| Activations::bytes(weight, 3);
+        assert_eq!(prepared_bytes(&[int8x2, int8x2, int8x2], 3), bytes(&int8x2), "alike: once");
+        assert_eq!(prepared_bytes(&[f32, int8, f32], 3), bytes(&f32) + bytes(&int8));
+        assert_eq!(prepared_bytes(&[bf16, int8x2, f32], 3), bytes(&bf16) + bytes(&int8x2) + bytes(&f32));
+        assert_eq!([0, 1, 2].map(|index| first_alike(&[f32, int8, f32], index)), [0, 1, 0]);
+        assert_eq!([0, 1, 2].map(|index| first_alike(&[f32, bf16, bf16], index)), [0, 1, 1]);
+    }
 
     #[test]
     fn tiles_cover_everything_once() {

@@ -22,9 +22,9 @@ unsafe fn linear_residual<I: Isa, const ALONE: bool>(params: &KernelParams, work
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
         let rows = (*(p.shape as *const StepShape)).tokens as usize;
-        let input = Input { weight: &weight, rows, norm: None, prepared: p.rows };
+        let input = Input { weights: [weight], rows, norm: None, prepared: p.rows };
         let from = p.input as *const f32;
-        let (activations, out) = input.prepare::<I, ALONE>(worker, |row| from.add(row * weight.cols as usize));
+        let ([activations], out) = input.prepare::<I, ALONE>(worker, |row| from.add(row * weight.cols as usize));
         let tiling = Tiling::new(row_blocks(&weight), rows, worker.count());
         worker.for_each_tile(tiling.tiles(), |tile| {
             let (blocks, rows) = tiling.tile(tile);

@@ -24,14 +24,14 @@ unsafe fn norm_gate_up<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     unsafe {
         let rows = (*(p.shape as *const StepShape)).tokens as usize;
         let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
-        let input = Input { weight: &p.gate, rows, norm, prepared: p.rows };
+        let input = Input { weights: [p.gate, p.up], rows, norm, prepared: p.rows };
         let x = p.x as *const f32;
-        let (activations, gate) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
+        let ([for_gate, for_up], gate) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
         let up = gate.add(TILE_FLOATS);
         let tiling = Tiling::new(row_blocks(&p.gate), rows, worker.count());
         worker.for_each_tile(tiling.tiles(), |tile| {
             let (blocks, rows) = tiling.tile(tile);
-            for (weight, out) in [(p.gate, gate), (p.up, up)] {
+            for (weight, activations, out) in [(p.gate, for_gate, gate), (p.up, for_up, up)] {
                 I::enter(Product { weight, blocks: blocks.clone(), activations, rows: rows.clone(), out });
             }
             I::enter(Finish { p, blocks, rows, gate, up });

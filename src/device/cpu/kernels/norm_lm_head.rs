@@ -24,10 +24,10 @@ unsafe fn norm_lm_head<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     unsafe {
         let rows = (*(p.shape as *const StepShape)).logit_rows as usize;
         let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
-        let input = Input { weight: &weight, rows, norm, prepared: p.rows };
+        let input = Input { weights: [weight], rows, norm, prepared: p.rows };
         let (x, logit_rows) = (p.x as *const f32, p.logit_rows as *const u32);
         let row = |row| x.add(logit_rows.add(row).read() as usize * p.hidden as usize);
-        let (activations, out) = input.prepare::<I, ALONE>(worker, row);
+        let ([activations], out) = input.prepare::<I, ALONE>(worker, row);
         let tiling = Tiling::new(row_blocks(&weight), rows, worker.count());
         worker.for_each_tile(tiling.tiles(), |tile| {
             let (blocks, rows) = tiling.tile(tile);

@@ -23,14 +23,14 @@ unsafe fn norm_qkv<I: Isa, const ALONE: bool>(params: &KernelParams, worker: &Wo
     unsafe {
         let rows = (*(p.shape as *const StepShape)).tokens as usize;
         let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
-        let input = Input { weight: &p.wq, rows, norm, prepared: p.rows };
+        let input = Input { weights, rows, norm, prepared: p.rows };
         let x = p.x as *const f32;
         let (activations, out) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
         let tiling = Tiling::new(weights.iter().map(row_blocks).sum(), rows, worker.count());
         worker.for_each_tile(tiling.tiles(), |tile| {
             let (blocks, rows) = tiling.tile(tile);
             for (index, blocks) in split_blocks(&weights, blocks) {
-                let weight = weights[index];
+                let (weight, activations) = (weights[index], activations[index]);
                 I::enter(Product { weight, blocks: blocks.clone(), activations, rows: rows.clone(), out });
                 let part = [Part::Query, Part::Key, Part::Value][index];
                 I::enter(Finish { p, part, blocks, rows: rows.clone(), out });
