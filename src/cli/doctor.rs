@@ -43,12 +43,7 @@ enum DeviceArg {
     Cuda,
 }
 
-pub(super) fn run(
-    args: &DoctorArgs,
-    cache_dir: &Path,
-    toolkits: Vec<PathBuf>,
-    program: Option<PathBuf>,
-) -> CommandResult {
+pub(super) fn run(args: &DoctorArgs, cache_dir: &Path, toolkits: Vec<PathBuf>, program: PathBuf) -> CommandResult {
     if args.measure_chains {
         return super::print(&format!("{}\n", serde_json::to_string(&doctor::measure_chains()?)?));
     }

@@ -7,6 +7,7 @@ mod generate;
 mod graph;
 mod profile;
 mod serve;
+mod template_worker;
 mod trace_args;
 
 use std::error::Error;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::text::WORKER_COMMAND;
 
 /// The command line of `vitrum`.
 #[derive(Debug, Parser)]
@@ -42,6 +44,9 @@ enum Command {
     /// Record a running server, and read recordings
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Render chat templates, asked by another process of this program
+    #[command(name = WORKER_COMMAND, hide = true)]
+    TemplateWorker(template_worker::TemplateWorkerArgs),
 }
 
 /// Runs the command. An error is printed with its causes; the exit code is 1. Prints usage and exits if the command
@@ -59,12 +64,13 @@ pub fn run(config: Config) -> ExitCode {
     lines.with_writer(std::io::stderr).init();
     let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
     let result = match Args::parse_from(args).command {
-        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits),
-        Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits),
+        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits, program),
+        Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits, program),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
         Command::Graph(args) => graph::run(&args, &cache_dir),
         Command::Doctor(args) => doctor::run(&args, &cache_dir, toolkits, program),
         Command::Profile(command) => profile::run(&command),
+        Command::TemplateWorker(args) => template_worker::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

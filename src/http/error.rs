@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::engine::ProfileError;
 use crate::request::RequestError;
-use crate::text::TextError;
+use crate::text::{TemplateError, TextError};
 use crate::trace::session::RecordError;
 
 /// Why a request was refused or ended early.
@@ -81,7 +81,6 @@ impl ApiError {
             | ApiError::Needs { .. }
             | ApiError::Contradiction { .. }
             | ApiError::NoChatTemplate
-            | ApiError::Text(_)
             | ApiError::BodyRead(_) => StatusCode::BAD_REQUEST,
             ApiError::ModelNotFound { .. } | ApiError::NoRoute { .. } | ApiError::NoSession { .. } => {
                 StatusCode::NOT_FOUND
@@ -90,6 +89,7 @@ impl ApiError {
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Text(error) => text_status(error),
             ApiError::Request(error) => request_status(error),
             ApiError::NoRecorder => StatusCode::NOT_IMPLEMENTED,
             ApiError::Profile(error) => profile_status(error),
@@ -177,6 +177,14 @@ fn request_status(error: &RequestError) -> StatusCode {
         | RequestError::InvalidParameter { .. } => StatusCode::BAD_REQUEST,
         RequestError::QueueFull { .. } | RequestError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         RequestError::EngineStopped { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn text_status(error: &TextError) -> StatusCode {
+    match error {
+        TextError::ChatTemplate(TemplateError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+        TextError::ChatTemplate(TemplateError::Process { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
     }
 }
 

@@ -37,7 +37,7 @@ use self::connections::Connections;
 pub use self::signals::termination;
 use self::state::State;
 use crate::engine::Engine;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatRenderer, Tokenizer};
 use crate::trace::session::{Granularity, Keep, TraceSource};
 
 /// How to serve.
@@ -141,7 +141,7 @@ impl Server {
         options: ServeOptions,
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
-        template: Option<ChatTemplate>,
+        template: Option<ChatRenderer>,
     ) -> Result<Server, HttpError> {
         if options.served_model_names.is_empty() {
             return Err(HttpError::NoModelName);
@@ -179,7 +179,7 @@ pub fn run(
     options: ServeOptions,
     engine: Engine,
     tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
+    template: Option<ChatRenderer>,
 ) -> Result<(), HttpError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(HttpError::Runtime)?;
@@ -196,7 +196,7 @@ pub async fn serve(
     options: ServeOptions,
     engine: Engine,
     tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
+    template: Option<ChatRenderer>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HttpError> {
     let server = Server::bind(options, engine, tokenizer, template).await?;

@@ -13,7 +13,7 @@ use super::parse::generation::{Generation, MaxTokens};
 use super::sessions::Sessions;
 use crate::engine::Engine;
 use crate::request::{RequestError, TokenId};
-use crate::text::{ChatMessage, ChatTemplate, Tokenizer};
+use crate::text::{ChatMessage, ChatRenderer, Tokenizer};
 
 /// The handlers' shared state.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct State {
     pub(crate) sessions: Sessions,
     /// In seconds of the Unix clock.
     pub(crate) started: u64,
-    template: Option<ChatTemplate>,
+    template: Option<ChatRenderer>,
     draining: AtomicBool,
     in_flight: Arc<AtomicUsize>,
 }
@@ -45,7 +45,7 @@ impl State {
         options: ServeOptions,
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
-        template: Option<ChatTemplate>,
+        template: Option<ChatRenderer>,
     ) -> State {
         State {
             options,
@@ -103,7 +103,7 @@ impl State {
         self.engine.info().model.vocab
     }
 
-    /// A conversation as a prompt.
+    /// A conversation as a prompt. Waits for another process, at most as long as the renderer's deadline.
     pub(crate) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, ApiError> {
         let template = self.template.as_ref().ok_or(ApiError::NoChatTemplate)?;
         Ok(template.render(messages, add_generation_prompt)?)
