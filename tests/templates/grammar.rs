@@ -1,86 +1,91 @@
 //! Templates of a seed: statements in expressions in statements, most of them well formed, many of them greedy.
 
-const FILTERS: &[&str] = &[
-    "abs",
-    "batch(EXPR)",
-    "bool",
+/// Of any value.
+const ANY: &[&str] =
+    &["bool", "default(EXPR)", "escape", "pprint", "safe", "string", "tojson", "tojson(indent=4)", "list"];
+/// Of text.
+const TEXT: &[&str] = &[
     "capitalize",
     "count",
-    "default(EXPR)",
-    "dictsort",
-    "escape",
     "first",
-    "float",
     "format(EXPR)",
-    "groupby('a')",
-    "indent(EXPR)",
-    "int",
-    "items",
-    "join(EXPR)",
+    "indent(NUMBER)",
     "last",
     "length",
     "lines",
     "list",
     "lower",
-    "map('string')",
-    "map('upper')|list",
-    "max",
-    "min",
-    "pprint",
-    "reject",
-    "replace(EXPR, EXPR)",
+    "replace('x', EXPR|string)",
+    "replace('', 'xy')",
     "reverse",
-    "round(EXPR)",
-    "safe",
-    "select|list",
-    "selectattr('a')|list",
-    "slice(EXPR)|list",
-    "sort",
-    "split(EXPR)",
-    "string",
-    "sum",
+    "split",
     "title",
-    "tojson",
-    "tojson(indent=4)",
     "trim",
     "unique|list",
     "upper",
-    "urlencode",
-    "zip(EXPR)|list",
+];
+/// Of a list.
+const LIST: &[&str] = &[
+    "batch(NUMBER)|list",
+    "first",
+    "join",
+    "join(EXPR|string)",
+    "last",
+    "length",
+    "list",
+    "map('string')|list",
+    "map('upper')|list",
+    "max",
+    "min",
+    "reject",
+    "reverse|list",
+    "select|list",
+    "selectattr('a')|list",
+    "slice(NUMBER)|list",
+    "sort",
+    "string",
+    "sum",
+    "unique|list",
+    "zip([EXPR])|list",
+    "groupby('a')",
+    "dictsort",
 ];
 const METHODS: &[&str] = &[
     "capitalize()",
-    "count(EXPR)",
-    "endswith(EXPR)",
-    "find(EXPR)",
+    "count('x')",
+    "endswith('x')",
+    "find('x')",
     "format(EXPR)",
-    "get(EXPR)",
-    "items()",
-    "join(EXPR)",
-    "keys()",
     "lower()",
     "lstrip()",
-    "replace(EXPR, EXPR)",
-    "rstrip(EXPR)",
-    "split(EXPR)",
+    "isdigit()",
+    "replace('x', EXPR|string)",
+    "rstrip('x')",
+    "split('x')",
     "splitlines()",
-    "startswith(EXPR)",
+    "startswith('x')",
     "strip()",
     "title()",
     "upper()",
-    "values()",
-    "isdigit()",
+    "join([EXPR|string])",
+    "items()",
+    "get('a')",
     "nothing()",
 ];
-const BINARY: &[&str] =
-    &["+", "-", "*", "/", "//", "%", "**", "~", "==", "!=", "<", ">=", "and", "or", "in", "not in", "is"];
+const BINARY: &[&str] = &["~", "==", "!=", "and", "or", "~", "in [1] +", "<", ">=", "+"];
+const ARITHMETIC: &[&str] = &["+", "-", "*", "/", "//", "%", "**"];
 const NAMES: &[&str] =
-    &["messages", "messages[0]", "messages[0].content", "ns", "ns.x", "ns.y", "a", "b", "loop", "m0", "m1"];
+    &["messages", "messages[0]", "messages[0].content", "ns", "ns.x", "ns.y", "a", "b", "loop", "m0"];
 const NUMBERS: &[&str] = &[
     "0",
     "1",
     "2",
     "3",
+    "4",
+    "5",
+    "6",
+    "8",
+    "9",
     "-1",
     "7",
     "64",
@@ -90,21 +95,25 @@ const NUMBERS: &[&str] = &[
     "2000000000",
     "9223372036854775807",
     "1.5",
-    "1e308",
 ];
-const STRINGS: &[&str] = &["''", "'x'", "'é\\n'", "'%d'", "'%.9f'", "'%2000000000s'", "'{}'", "'a b c'", "'\\u0000'"];
+const STRINGS: &[&str] = &["''", "'x'", "'é\\n'", "'a b c'", "'{}'", "'\\u0000'"];
+const FORMATS: &[&str] = &["'%d'", "'%.9f'", "'%2000000000d'", "'%s'", "'%.2000000000f'"];
 /// What stands for a hole to be filled.
 const HOLE: &str = "EXPR";
 /// Steps of a template, so that its text stays short; what is repeated is not counted.
-const STEPS: u32 = 60;
+const STEPS: u32 = 12;
 
 /// A template of this seed.
 pub(crate) fn template(seed: u64) -> String {
     let mut grammar = Grammar { random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), steps: STEPS };
     let mut text = String::from("{% set ns = namespace(x='x', y=[1]) %}{% set a = 1 %}{% set b = [a, 'b'] %}");
     for index in 0..2 {
-        text += &format!("{{% macro m{index}(a, b=1) %}}{}{{% endmacro %}}", grammar.statements(2));
+        text += &format!(
+            "{{% macro m{index}(a, b=1) %}}{}{{{{ caller(1) if caller }}}}{{% endmacro %}}",
+            grammar.statements(2)
+        );
     }
+    grammar.steps = STEPS;
     while grammar.steps > 0 {
         text += &grammar.statement(3);
     }
@@ -127,52 +136,67 @@ impl Grammar {
     }
 
     fn filled(&mut self, form: String, depth: u32) -> String {
-        form.split(HOLE)
-            .map(str::to_owned)
-            .reduce(|text, rest| text + &self.expression(depth) + &rest)
-            .unwrap_or_default()
+        let mut text = String::new();
+        for (index, piece) in form.split(HOLE).enumerate() {
+            if index > 0 {
+                text += &self.expression(depth);
+            }
+            for (index, piece) in piece.split("NUMBER").enumerate() {
+                if index > 0 {
+                    text += &self.pick(NUMBERS);
+                }
+                text += piece;
+            }
+        }
+        text
     }
 
     fn expression(&mut self, depth: u32) -> String {
         if depth == 0 || !self.step() {
             return self.atom();
         }
-        let depth = depth - 1;
-        let form = match self.random.below(16) {
-            0 | 1 => self.atom(),
-            2..=4 => format!("(EXPR|{})", self.pick(FILTERS)),
-            5 => format!("EXPR.{}", self.pick(METHODS)),
-            6 | 7 => format!("(EXPR {} EXPR)", self.pick(BINARY)),
-            8 => "[EXPR, EXPR]".to_owned(),
-            9 => "{'a': EXPR, EXPR: EXPR}".to_owned(),
-            10 => "(EXPR if EXPR else EXPR)".to_owned(),
-            11 => "EXPR[EXPR:EXPR:EXPR]".to_owned(),
-            12 => "range(EXPR)|list".to_owned(),
-            13 => format!("m{}(EXPR)", self.random.below(2)),
-            14 => self.pick(&[
+        let form = match self.random.below(20) {
+            0..=2 => self.atom(),
+            3..=5 => format!("(EXPR|string|{})", self.pick(TEXT)),
+            6..=8 => format!("([EXPR, EXPR]|{})", self.pick(LIST)),
+            9 => format!("(EXPR|{})", self.pick(ANY)),
+            10 => {
+                let filters = [TEXT, LIST][self.random.below(2)];
+                format!("(EXPR|{})", self.pick(filters))
+            }
+            11 => format!("(EXPR|string).{}", self.pick(METHODS)),
+            12 => format!("(EXPR {} EXPR)", self.pick(BINARY)),
+            13 => format!("(NUMBER {} NUMBER)", self.pick(ARITHMETIC)),
+            14 => {
+                self.pick(&["[EXPR, EXPR]", "{'a': EXPR, 'b': EXPR}", "(EXPR|string)[NUMBER:NUMBER]", "{EXPR: EXPR}"])
+            }
+            15 => "(EXPR if EXPR else EXPR)".to_owned(),
+            16 => "range(NUMBER)|list".to_owned(),
+            17 => format!("m{}(EXPR)", self.random.below(2)),
+            18 => self.pick(&[
                 "raise_exception(EXPR)",
-                "strftime_now(EXPR)",
+                "strftime_now('%Y' * NUMBER)",
                 "dict(a=EXPR)",
                 "namespace(a=EXPR)",
-                "caller(EXPR)",
             ]),
             _ => return self.repeated(),
         };
-        self.filled(form, depth)
+        self.filled(form, depth - 1)
     }
 
     fn atom(&mut self) -> String {
-        match self.random.below(4) {
-            0 => self.pick(NAMES),
-            1 => self.pick(NUMBERS),
-            2 => self.pick(STRINGS),
-            _ => format!("{} * {}", self.pick(&["'xy'", "[1]", "messages"]), self.pick(NUMBERS)),
+        match self.random.below(8) {
+            0..=2 => self.pick(NAMES),
+            3 => self.pick(NUMBERS),
+            4 | 5 => self.pick(STRINGS),
+            6 => format!("({}|format({}))", self.pick(FORMATS), self.pick(&["1.5", "7"])),
+            _ => format!("({} * {})", self.pick(&["'xy'", "[1]"]), self.pick(&["0", "3", "1000", "99999"])),
         }
     }
 
     /// One thing very often.
     fn repeated(&mut self) -> String {
-        let times = [3, 100, 140, 2000, 30_000][self.random.below(5)];
+        let times = [3, 10, 20, 40, 20_000][self.random.below(5)];
         let (open, close) = [
             ("not ", ""),
             ("-", ""),
@@ -206,7 +230,11 @@ impl Grammar {
             6 => self.pick(&["{% set ns.x = ns %}", "{% set ns.y = [ns.y, ns.y] %}", "{% set ns.x = ns.x ~ ns.x %}"]),
             7 | 8 => self.growing(),
             9..=11 => {
-                format!("{{% for a in EXPR %}}{}{{% else %}}{}{{% endfor %}}", self.statements(inner), self.atom())
+                format!(
+                    "{{% for a in [EXPR, EXPR] %}}{}{{% else %}}{}{{% endfor %}}",
+                    self.statements(inner),
+                    self.atom()
+                )
             }
             12 => {
                 format!("{{% for a in EXPR recursive %}}{}{{{{ loop(EXPR) }}}}{{% endfor %}}", self.statements(inner))
@@ -217,15 +245,15 @@ impl Grammar {
                 self.statements(inner)
             ),
             14 => format!("{{% call(b) m{}(EXPR) %}}{}{{% endcall %}}", self.random.below(2), self.statements(inner)),
-            15 => format!("{{% filter {} %}}{}{{% endfilter %}}", self.pick(FILTERS), self.statements(inner)),
+            15 => format!("{{% filter {} %}}{}{{% endfilter %}}", self.pick(TEXT), self.statements(inner)),
             16 => format!("{{% set b %}}{}{{% endset %}}", self.statements(inner)),
             17 => format!("{{% with a = EXPR %}}{}{{% endwith %}}", self.statements(inner)),
             18 => self.pick(&[
                 "{% include 'chat_template' %}",
-                "{% break %}",
-                "{% continue %}",
-                "{% generation %}",
-                "{% do m0(1) %}",
+                "{% for c in range(NUMBER) %}{% if loop.index > 9 %}{% break %}{% endif %}{{ EXPR }}{% endfor %}",
+                "{% for c in messages %}{{ loop.cycle(EXPR, EXPR) }}{% continue %}{% endfor %}",
+                "{% generation %}{{ EXPR }}{% endgeneration %}",
+                "{% do m0(EXPR) %}",
             ]),
             _ => self.nested(),
         };
@@ -254,7 +282,7 @@ impl Grammar {
     }
 
     fn nested(&mut self) -> String {
-        let times = [3, 100, 140, 5000][self.random.below(4)];
+        let times = [3, 10, 20, 5000][self.random.below(4)];
         let (open, close) = [
             ("{% if 1 %}", "{% endif %}"),
             ("{% for a in [1, 2] %}", "{% endfor %}"),
