@@ -24,10 +24,11 @@ pub struct ChatLimits {
 impl Default for ChatLimits {
     fn default() -> ChatLimits {
         ChatLimits {
-            // A long conversation takes a tenth of it on a slow machine.
+            // A conversation of 8 MiB takes 0.1 s as one message, and 0.9 s as a third of a million empty ones.
             deadline: Duration::from_secs(3),
             // Twice the largest body that the server takes unless it is told otherwise.
             prompt_bytes: 16 << 20,
+            // Those of 8 MiB take 60 to 130 MiB.
             memory_bytes: 512 << 20,
             processes: 4,
         }
@@ -35,8 +36,8 @@ impl Default for ChatLimits {
 }
 
 impl ChatLimits {
-    /// For conversations in bodies of at most so many bytes: a template doubles what it writes at most, and has it in
-    /// memory as parts and whole.
+    /// For conversations in bodies of at most so many bytes, which may be more than what is usual: the output and the
+    /// memory grow with them.
     pub fn of_bodies(bytes: usize) -> ChatLimits {
         let default = ChatLimits::default();
         let prompt_bytes = default.prompt_bytes.max(bytes.saturating_mul(2));
