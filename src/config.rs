@@ -19,8 +19,8 @@ pub struct Config {
     /// CUDA toolkits, in which NVIDIA's profiling library may lie: `CUDA_HOME`, else what `cargo xtask cuda-toolchain`
     /// has put beside this program.
     pub toolkits: Vec<PathBuf>,
-    /// The file of this program.
-    pub program: Option<PathBuf>,
+    /// The file of this program, by a name that is right also when another file takes its place.
+    pub program: PathBuf,
 }
 
 impl Config {
@@ -28,8 +28,7 @@ impl Config {
     pub fn from_process() -> Config {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let user_cache = || hub::cache_dir_below(&std::env::home_dir().unwrap_or_else(|| PathBuf::from(".")));
-        let program = std::env::current_exe().ok();
-        let beside = || program.as_deref().and_then(toolkit_beside);
+        let beside = || toolkit_beside(&std::env::current_exe().ok()?);
         let toolkit = variable("CUDA_HOME").map(PathBuf::from).or_else(beside);
         Config {
             args: std::env::args_os().collect(),
@@ -37,7 +36,7 @@ impl Config {
             log_filter: variable("VITRUM_LOG").map_or("info".into(), |filter| filter.to_string_lossy().into_owned()),
             profile_dir: variable("VITRUM_PROFILE_DIR").map(PathBuf::from),
             toolkits: toolkit.into_iter().collect(),
-            program,
+            program: PathBuf::from("/proc/self/exe"),
         }
     }
 }

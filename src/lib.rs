@@ -31,7 +31,8 @@
 //! # The life of a request
 //!
 //! 1. A route in [`http`] reads the body within its limits, parses it, refuses what it cannot honour, tokenises the
-//!    prompt: on threads beside those of connections (`src/http/lanes.rs`) if it is long.
+//!    prompt: on threads beside those of connections (`src/http/lanes.rs`) if it is long. A conversation is first made
+//!    a prompt by another process of this program (`src/text/chat/worker.rs`), which a chat template may end.
 //! 2. [`engine::Engine::submit`] checks it against the model's limits, takes a place in the waiting queue and sends it
 //!    to the engine's thread. The answer is a stream; dropping it ends the request.
 //! 3. The scheduler (`src/engine/scheduler.rs`) gives it a slot and KV pages, and rows in a step: prompt rows in

@@ -10,7 +10,8 @@ use support::temp::TempDir;
 use support::tiny_model::TinyModel;
 use support::{assert_says, smollm2};
 use vitrum::request::TokenId;
-use vitrum::text::{ChatMessage, ChatTemplate, Detokenizer, TextError, Tokenizer};
+use vitrum::text::{ChatLimits, ChatMessage, ChatRenderer, ChatTemplate, Detokenizer};
+use vitrum::text::{TemplateError, TemplateSource, TextError, Tokenizer};
 use vitrum::weights::{StringTable, TokenKind, TokenizerSpec, Weights};
 
 fn fixture<T: for<'a> Deserialize<'a>>(name: &str) -> T {
@@ -79,8 +80,9 @@ fn golden_prompts_have_their_tokens() {
         assert_eq!(ids(&found), prompt.token_ids, "{}", prompt.name);
     }
     let chat = golden.prompts.iter().find(|prompt| prompt.name == "chat-capital").expect("a chat prompt");
-    let template = ChatTemplate::from_spec(&spec).expect("a template");
-    assert_eq!(template.render(&[user("What is the capital of France?")], true).expect("a prompt"), chat.text);
+    let source = TemplateSource::from_spec(&spec).expect("a template");
+    let renderer = ChatRenderer::new(env!("CARGO_BIN_EXE_vitrum").into(), source, ChatLimits::default());
+    assert_eq!(renderer.render(&[user("What is the capital of France?")], true).expect("a prompt"), chat.text);
 }
 
 #[derive(Deserialize)]
@@ -319,14 +321,15 @@ fn user(content: &str) -> ChatMessage {
     ChatMessage { role: "user".to_owned(), content: content.to_owned() }
 }
 
-fn template_spec(template: &str) -> TokenizerSpec {
-    TokenizerSpec {
-        tokens: ["<unk>", "<s>", "</s>"].into_iter().collect(),
-        bos: Some(1),
-        eos: Some(2),
-        chat_template: Some(template.to_owned()),
-        ..TokenizerSpec::default()
-    }
+const PROMPT_BYTES_MAX: usize = 64 << 20;
+
+fn template(text: &str) -> TemplateSource {
+    let [bos_token, eos_token] = ["<s>", "</s>"].map(|token| Some(token.to_owned()));
+    TemplateSource { template: text.to_owned(), bos_token, eos_token }
+}
+
+fn compiled(text: &str) -> ChatTemplate {
+    ChatTemplate::compile(&template(text)).expect("a template")
 }
 
 #[derive(Deserialize)]
@@ -342,18 +345,31 @@ fn templates_render_as_transformers_renders_them() {
     let cases: Vec<ChatCase> = fixture("text/chat.json");
     assert!(cases.len() >= 18, "the fixture has {} cases", cases.len());
     for case in &cases {
-        let template = ChatTemplate::from_spec(&template_spec(&case.template)).expect("a template");
-        let found = template.render(&case.messages, case.add_generation_prompt).expect("a prompt");
-        assert_eq!(found, case.text, "{:?} of {:.40}", case.messages, case.template);
+        let (messages, begins) = (&case.messages, case.add_generation_prompt);
+        let found = compiled(&case.template).render(messages, begins, PROMPT_BYTES_MAX).expect("a prompt");
+        assert_eq!(found, case.text, "{messages:?} of {:.40}", case.template);
+        // And so in a process of its own.
+        let program = env!("CARGO_BIN_EXE_vitrum").into();
+        let renderer = ChatRenderer::new(program, template(&case.template), ChatLimits::default());
+        assert_eq!(renderer.render(messages, begins).expect("a prompt"), case.text);
     }
 }
 
 #[test]
+fn a_template_comes_with_the_tokens_that_it_may_write() {
+    let tokens = ["<unk>", "<s>", "</s>"].into_iter().collect();
+    let spec = TokenizerSpec { tokens, bos: Some(1), eos: Some(3), ..TokenizerSpec::default() };
+    assert!(matches!(TemplateSource::from_spec(&spec), Err(TextError::NoChatTemplate)));
+    let spec = TokenizerSpec { chat_template: Some("x".to_owned()), ..spec };
+    let source = TemplateSource::from_spec(&spec).expect("a template");
+    let found = (source.template.as_str(), source.bos_token.as_deref(), source.eos_token.as_deref());
+    assert_eq!(found, ("x", Some("<s>"), None));
+}
+
+#[test]
 fn template_errors_say_what_is_wrong() {
-    let none = TokenizerSpec { chat_template: None, ..template_spec("") };
-    assert!(matches!(ChatTemplate::from_spec(&none), Err(TextError::NoChatTemplate)));
-    let invalid = ChatTemplate::from_spec(&template_spec("{% for %}")).expect_err("no template");
-    assert!(invalid.to_string().starts_with("the model's chat template: syntax error"), "{invalid}");
+    let invalid = ChatTemplate::compile(&template("{% for %}")).expect_err("no template");
+    assert_says(invalid, "the model's chat template does not compile: syntax error");
     let cases = [
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ messages[0].content.nothing() }}", "unknown method"),
@@ -362,14 +378,16 @@ fn template_errors_say_what_is_wrong() {
         ("{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}", "out of fuel"),
     ];
     for (template, expected) in cases {
-        let template = ChatTemplate::from_spec(&template_spec(template)).expect("a template");
-        assert_says(template.render(&[user("hi")], true).expect_err(expected), expected);
+        let error = compiled(template).render(&[user("hi")], true, PROMPT_BYTES_MAX).expect_err(expected);
+        assert_says(error, expected);
     }
+    let exact = compiled("{{ messages[0].content }}é");
+    assert_eq!(exact.render(&[user("hi")], true, 4).expect("it fits"), "hié");
+    assert_eq!(exact.render(&[user("hi")], true, 3), Err(TemplateError::Output { bytes: 3 }));
 }
 
 #[test]
 fn templates_know_the_date() {
-    let template = ChatTemplate::from_spec(&template_spec("{{ strftime_now('%Y-%m-%d') }}")).expect("a template");
-    let date = template.render(&[], false).expect("a date");
+    let date = compiled("{{ strftime_now('%Y-%m-%d') }}").render(&[], false, PROMPT_BYTES_MAX).expect("a date");
     assert!(date.len() == 10 && date.as_str() > "2024-01-01", "{date}");
 }

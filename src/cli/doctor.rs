@@ -44,12 +44,7 @@ enum DeviceArg {
     Cuda,
 }
 
-pub(super) fn run(
-    args: &DoctorArgs,
-    cache_dir: &Path,
-    toolkits: Vec<PathBuf>,
-    program: Option<PathBuf>,
-) -> CommandResult {
+pub(super) fn run(args: &DoctorArgs, cache_dir: &Path, toolkits: Vec<PathBuf>, program: PathBuf) -> CommandResult {
     if args.measure_chains {
         console::print(&format!("{}\n", serde_json::to_string(&doctor::measure_chains()?)?));
         return Ok(());

@@ -14,7 +14,7 @@ use crate::console;
 use crate::engine::{self, Engine, Profile};
 use crate::report;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
-use crate::text::{ChatMessage, ChatTemplate, Detokenizer};
+use crate::text::{ChatLimits, ChatMessage, ChatRenderer, Detokenizer, TemplateSource};
 use crate::trace::session::{RecordError, SessionOptions, TraceSource};
 
 const MAX_TOKENS_DEFAULT: u32 = 128;
@@ -66,6 +66,7 @@ pub(super) fn run(
     cache_dir: &Path,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
+    program: PathBuf,
 ) -> CommandResult {
     let start = Instant::now();
     if args.profile && !engine::CAN_RECORD {
@@ -79,7 +80,9 @@ pub(super) fn run(
     let prompt = match (args.chat, model.weights.tokenizer()) {
         (true, Some(spec)) => {
             let message = ChatMessage { role: "user".into(), content: args.prompt.clone() };
-            model.tokenizer.encode(&ChatTemplate::from_spec(spec)?.render(&[message], true)?, false)?
+            let limits = ChatLimits::of_bodies(args.prompt.len());
+            let renderer = ChatRenderer::new(program, TemplateSource::from_spec(spec)?, limits);
+            model.tokenizer.encode(&renderer.render(&[message], true)?, false)?
         }
         (true, None) => return Err("--chat: this model has no tokenizer, and so no chat template".into()),
         (false, _) => model.tokenizer.encode(&args.prompt, true)?,

@@ -7,6 +7,7 @@ mod generate;
 mod graph;
 mod profile;
 mod serve;
+mod template_worker;
 mod trace_args;
 
 use std::error::Error;
@@ -18,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::console;
+use crate::text::WORKER_COMMAND;
 
 /// The command line of `vitrum`.
 #[derive(Debug, Parser)]
@@ -43,6 +45,9 @@ enum Command {
     /// Record a running server, and read recordings
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Render chat templates, asked by another process of this program
+    #[command(name = WORKER_COMMAND, hide = true)]
+    TemplateWorker(template_worker::TemplateWorkerArgs),
 }
 
 /// Runs the command. An error is printed with its causes, and so is an output that could not be written; the exit code
@@ -65,12 +70,13 @@ fn execute(config: Config) -> CommandResult {
     lines.log_internal_errors(false).with_writer(console::Log).init();
     let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
     match Args::parse_from(args).command {
-        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits),
-        Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits),
+        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits, program),
+        Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits, program),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
         Command::Graph(args) => graph::run(&args, &cache_dir),
         Command::Doctor(args) => doctor::run(&args, &cache_dir, toolkits, program),
         Command::Profile(command) => profile::run(&command),
+        Command::TemplateWorker(args) => template_worker::run(&args),
     }
 }
 

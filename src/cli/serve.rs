@@ -12,7 +12,7 @@ use super::trace_args::TraceArgs;
 use crate::engine;
 use crate::http::{self, FolderQuota, ProfileOptions, ServeOptions};
 use crate::report;
-use crate::text::ChatTemplate;
+use crate::text::{ChatLimits, ChatRenderer, TemplateSource};
 use crate::trace::session::{Keep, RecordError, TraceSource};
 
 /// Serves a model over the OpenAI API.
@@ -85,6 +85,7 @@ pub(super) fn run(
     cache_dir: &Path,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
+    program: PathBuf,
 ) -> CommandResult {
     let start = Instant::now();
     let sample_every = args.sample_every()?;
@@ -95,7 +96,7 @@ pub(super) fn run(
         names => names.to_vec(),
     };
     let template = match model.weights.tokenizer() {
-        Some(spec) if spec.chat_template.is_some() => Some(ChatTemplate::from_spec(spec)?),
+        Some(spec) if spec.chat_template.is_some() => Some(args.renderer(program, TemplateSource::from_spec(spec)?)),
         _ => None,
     };
     let profile = args.profile_options(profile_dir, source.on(model.device)?)?;
@@ -184,5 +185,14 @@ impl ServeArgs {
             return Err(format!("--profile-sample: {}", RecordError::NotCompiledIn));
         }
         Ok(every)
+    }
+
+    /// Renders the model's chat template. One that is faulty does not keep prompts that are text from being completed.
+    fn renderer(&self, program: PathBuf, source: TemplateSource) -> ChatRenderer {
+        let renderer = ChatRenderer::new(program, source, ChatLimits::of_bodies(self.max_body_bytes));
+        if let Err(error) = renderer.prepare() {
+            tracing::warn!("conversations will be refused: {error}");
+        }
+        renderer
     }
 }

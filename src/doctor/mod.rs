@@ -38,7 +38,7 @@ pub struct DoctorOptions {
     /// CUDA toolkits, in which the driver's profiling library may lie.
     pub toolkits: Vec<PathBuf>,
     /// This program, which measures without that library in a process of its own.
-    pub program: Option<PathBuf>,
+    pub program: PathBuf,
 }
 
 /// The model with real weights.
@@ -165,7 +165,7 @@ pub fn examine(options: &DoctorOptions) -> Report {
     }
     if gpu.is_some() {
         overheads::ask(&mut doctor);
-        library.iter().for_each(|library| activity::ask(&mut doctor, library, options.program.as_deref()));
+        library.iter().for_each(|library| activity::ask(&mut doctor, library, &options.program));
     }
     let Doctor { checks, questions, software } = doctor;
     let profiling = crate::trace::record::ENABLED;

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::places::Throttle;
 use crate::engine::ProfileError;
 use crate::request::RequestError;
-use crate::text::TextError;
+use crate::text::{TemplateError, TextError};
 use crate::trace::session::RecordError;
 
 /// Why a request was refused or ended early.
@@ -114,7 +114,6 @@ impl ApiError {
             | ApiError::PromptTooLong { .. }
             | ApiError::AnswerTooLarge { .. }
             | ApiError::Path { .. }
-            | ApiError::Text(_)
             | ApiError::BodyRead(_) => StatusCode::BAD_REQUEST,
             ApiError::ModelNotFound { .. } | ApiError::NoRoute { .. } | ApiError::NoSession { .. } => {
                 StatusCode::NOT_FOUND
@@ -130,6 +129,7 @@ impl ApiError {
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::Text(error) => text_status(error),
             ApiError::Request(error) => request_status(error),
             ApiError::NoRecorder => StatusCode::NOT_IMPLEMENTED,
             ApiError::Profile(error) => profile_status(error),
@@ -225,6 +225,14 @@ fn request_status(error: &RequestError) -> StatusCode {
         | RequestError::InvalidParameter { .. } => StatusCode::BAD_REQUEST,
         RequestError::QueueFull { .. } | RequestError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         RequestError::EngineStopped { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn text_status(error: &TextError) -> StatusCode {
+    match error {
+        TextError::ChatTemplate(TemplateError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+        TextError::ChatTemplate(TemplateError::Process { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
     }
 }
 

@@ -49,7 +49,7 @@ pub use self::signals::termination;
 use self::state::State;
 use crate::console;
 use crate::engine::Engine;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatRenderer, Tokenizer};
 use crate::trace::session::{Granularity, Keep, TraceSource};
 
 /// Threads that look up the name to listen on. What takes long while serving has [`lanes`].
@@ -171,7 +171,7 @@ impl Server {
         mut options: ServeOptions,
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
-        template: Option<ChatTemplate>,
+        template: Option<ChatRenderer>,
     ) -> Result<Server, HttpError> {
         options.connections_max = descriptors::make_room(options.connections_max);
         if options.served_model_names.is_empty() {
@@ -214,7 +214,7 @@ pub fn run(
     options: ServeOptions,
     engine: Engine,
     tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
+    template: Option<ChatRenderer>,
 ) -> Result<(), HttpError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime
@@ -236,7 +236,7 @@ pub async fn serve(
     options: ServeOptions,
     engine: Engine,
     tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
+    template: Option<ChatRenderer>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HttpError> {
     let server = Server::bind(options, engine, tokenizer, template).await?;

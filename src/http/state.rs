@@ -20,7 +20,7 @@ use super::sessions::Sessions;
 use super::{ProfileOptions, ServeOptions};
 use crate::engine::Engine;
 use crate::request::{RequestError, TokenId};
-use crate::text::{ChatMessage, ChatTemplate, TextError, Tokenizer};
+use crate::text::{ChatMessage, ChatRenderer, TextError, Tokenizer};
 
 /// Bodies up to this length take milliseconds to parse and to tokenise.
 const QUICK_BYTES_MAX: usize = 128 << 10;
@@ -39,7 +39,7 @@ pub(crate) struct State {
     /// For bodies and long answers.
     budget: Arc<Budget>,
     pub(crate) known_hosts: KnownHosts,
-    template: Option<ChatTemplate>,
+    template: Option<ChatRenderer>,
     draining: AtomicBool,
     in_flight: Arc<AtomicUsize>,
 }
@@ -59,7 +59,7 @@ impl State {
         options: ServeOptions,
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
-        template: Option<ChatTemplate>,
+        template: Option<ChatRenderer>,
     ) -> std::io::Result<State> {
         Ok(State {
             lanes: Lanes::start()?,
@@ -159,7 +159,7 @@ impl State {
         self.engine.info().model.vocab
     }
 
-    /// A conversation as a prompt.
+    /// A conversation as a prompt. Waits for another process, at most as long as the renderer's deadline.
     pub(crate) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, ApiError> {
         let template = self.template.as_ref().ok_or(ApiError::NoChatTemplate)?;
         Ok(template.render(messages, add_generation_prompt)?)

@@ -1,5 +1,15 @@
 //! Chat templates: a model's Jinja template turns messages into a prompt, as Hugging Face's libraries render it.
+//!
+//! A template comes with a model, from anywhere, and is a program: it may run for ever, ask for all memory, or nest
+//! values until the stack is full, which ends the process that runs it. [`ChatTemplate`] is what a rendering is;
+//! [`ChatRenderer`] is how one is had: from a process of its own, which may die.
 
+mod frame;
+mod process;
+mod renderer;
+mod worker;
+
+use std::io;
 use std::sync::LazyLock;
 
 use minijinja::value::{Kwargs, Value};
@@ -7,12 +17,15 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::{TextError, clock};
+pub use self::renderer::{ChatLimits, ChatRenderer};
+pub use self::worker::{WORKER_COMMAND, WorkerLimits, run_worker};
+use super::{TemplateError, TextError, clock};
 use crate::weights::TokenizerSpec;
 
 const NAME: &str = "chat_template";
 
-/// Instructions that one rendering may take: some hundred times what long conversations need.
+/// Instructions that one rendering may take: some hundred times what long conversations need. What filters do and
+/// what is printed is not counted.
 const FUEL: u64 = 50_000_000;
 
 /// One message of a conversation.
@@ -24,7 +37,28 @@ pub struct ChatMessage {
     pub content: String,
 }
 
-/// A model's chat template.
+/// A model's chat template as text, with the tokens that it may write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateSource {
+    /// The template.
+    pub template: String,
+    /// The text of the token that begins a sequence, if the model has one.
+    pub bos_token: Option<String>,
+    /// The text of the token that ends a sequence, if the model has one.
+    pub eos_token: Option<String>,
+}
+
+impl TemplateSource {
+    /// What a model file holds.
+    pub fn from_spec(spec: &TokenizerSpec) -> Result<TemplateSource, TextError> {
+        let template = spec.chat_template.clone().ok_or(TextError::NoChatTemplate)?;
+        let token = |id: Option<u32>| id.and_then(|id| spec.tokens.get(id as usize)).map(str::to_owned);
+        Ok(TemplateSource { template, bos_token: token(spec.bos), eos_token: token(spec.eos) })
+    }
+}
+
+/// A model's chat template, compiled into this process: for templates that are trusted, and for the process that may
+/// die of one.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -33,9 +67,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles the template that a model file holds.
-    pub fn from_spec(spec: &TokenizerSpec) -> Result<ChatTemplate, TextError> {
-        let source = spec.chat_template.as_deref().ok_or(TextError::NoChatTemplate)?;
+    /// Compiles a template.
+    pub fn compile(source: &TemplateSource) -> Result<ChatTemplate, TemplateError> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -46,19 +79,21 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|source| TextError::ChatTemplate { source })?;
-        let token = |id: Option<u32>| match id.and_then(|id| spec.tokens.get(id as usize)) {
-            Some(text) => Value::from(text),
-            None => Value::UNDEFINED,
-        };
-        Ok(ChatTemplate { environment, bos_token: token(spec.bos), eos_token: token(spec.eos) })
+            .add_template_owned(NAME, without_generation_tags(&source.template))
+            .map_err(|error| TemplateError::Compile { message: message(&error) })?;
+        let token = |text: &Option<String>| text.as_deref().map_or(Value::UNDEFINED, Value::from);
+        Ok(ChatTemplate { environment, bos_token: token(&source.bos_token), eos_token: token(&source.eos_token) })
     }
 
-    /// Writes messages as a prompt. `add_generation_prompt` begins the assistant's answer.
-    pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, TextError> {
-        let failed = |source| TextError::ChatTemplate { source };
-        let template = self.environment.get_template(NAME).map_err(failed)?;
+    /// Writes messages as a prompt of at most so many bytes. `add_generation_prompt` begins the assistant's answer.
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+        bytes_max: usize,
+    ) -> Result<String, TemplateError> {
+        let refused = |error: Error| TemplateError::Refused { message: message(&error) };
+        let template = self.environment.get_template(NAME).map_err(refused)?;
         let variables = context! {
             messages,
             add_generation_prompt,
@@ -67,8 +102,46 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        template.render(variables).map_err(failed)
+        let mut prompt = Prompt { bytes: Vec::new(), bytes_max, is_refused: false };
+        match template.render_captured_to(variables, &mut prompt) {
+            _ if prompt.is_refused => Err(TemplateError::Output { bytes: bytes_max }),
+            Err(error) => Err(refused(error)),
+            Ok(_) => Ok(String::from_utf8(prompt.bytes).expect("pieces of text are text")),
+        }
     }
+}
+
+/// What a template has written.
+struct Prompt {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    /// There was more than that.
+    is_refused: bool,
+}
+
+impl io::Write for Prompt {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if piece.len() > self.bytes_max - self.bytes.len() {
+            self.is_refused = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error of the template engine with its causes, which its own sentence may leave out.
+fn message(error: &Error) -> String {
+    const CAUSES_MAX: usize = 8; // a template that includes itself has as many as it got deep
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.take(CAUSES_MAX).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// `{% generation %}` marks the assistant's words for training; to a rendering it is a block like any other.

@@ -1,5 +1,7 @@
 //! Why text could not be turned into tokens, or messages into text.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// Why text could not be turned into tokens, or messages into text.
@@ -79,10 +81,60 @@ pub enum TextError {
     /// The model file has no chat template.
     #[error("the model has no chat template: send the prompt as text")]
     NoChatTemplate,
-    /// The chat template is not valid, or refuses these messages.
-    #[error("the model's chat template: {source}")]
-    ChatTemplate {
-        /// The template engine's word.
-        source: minijinja::Error,
+    /// The chat template made no prompt of these messages.
+    #[error("{0}")]
+    ChatTemplate(#[from] TemplateError),
+}
+
+/// Why a chat template made no prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TemplateError {
+    /// It is no template.
+    #[error("the model's chat template does not compile: {message}")]
+    Compile {
+        /// The template engine's words.
+        message: String,
+    },
+    /// It refuses these messages, or fails on them.
+    #[error("the model's chat template: {message}")]
+    Refused {
+        /// The template's words, or the template engine's.
+        message: String,
+    },
+    /// A fault of the template engine that this template meets.
+    #[error("the model's chat template makes the template engine fail: {message}")]
+    Engine {
+        /// The template engine's words.
+        message: String,
+    },
+    /// It did not end.
+    #[error("the model's chat template took longer than {} s", limit.as_secs_f64())]
+    Deadline {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The prompt is too long.
+    #[error("the model's chat template wrote more than {bytes} bytes")]
+    Output {
+        /// The limit.
+        bytes: usize,
+    },
+    /// The process that rendered it died of it.
+    #[error("the model's chat template needed more than {} MiB of memory, or nested too deeply", bytes >> 20)]
+    Memory {
+        /// The limit.
+        bytes: u64,
+    },
+    /// Others went first.
+    #[error("other conversations were rendered for {} s, and this one had no turn", limit.as_secs_f64())]
+    Busy {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Nothing was rendered, and the template is not to blame.
+    #[error("the process that renders chat templates: {reason}")]
+    Process {
+        /// What happened to it.
+        reason: String,
     },
 }

@@ -14,7 +14,9 @@ mod stop;
 mod tokenizer;
 mod vocabulary;
 
-pub use self::chat::{ChatMessage, ChatTemplate};
+pub use self::chat::{
+    ChatLimits, ChatMessage, ChatRenderer, ChatTemplate, TemplateSource, WORKER_COMMAND, WorkerLimits, run_worker,
+};
 pub use self::detokenizer::{Detokenizer, Piece};
-pub use self::error::TextError;
+pub use self::error::{TemplateError, TextError};
 pub use self::tokenizer::Tokenizer;

@@ -15,7 +15,7 @@ use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionSt
 use vitrum::http::{FolderQuota, ProfileOptions, ServeOptions, Server};
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
-use vitrum::text::{ChatTemplate, Tokenizer};
+use vitrum::text::{ChatLimits, ChatRenderer, TemplateSource, Tokenizer};
 use vitrum::trace::session::{Counts, Granularity, Keep, RecordError, SessionSources, SpoolSummary, TraceSource};
 use vitrum::weights::{Architecture, ModelConfig, TokenKind, TokenizerSpec};
 
@@ -148,11 +148,11 @@ fn render(spool: &Path) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {
 }
 
 /// The contents of the messages; the answer begins after a 1.
-fn template() -> ChatTemplate {
-    let source =
+fn template() -> ChatRenderer {
+    let template =
         "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}1{% endif %}";
-    let spec = TokenizerSpec { model: "gpt2".into(), chat_template: Some(source.into()), ..TokenizerSpec::default() };
-    ChatTemplate::from_spec(&spec).unwrap()
+    let source = TemplateSource { template: template.into(), ..TemplateSource::default() };
+    ChatRenderer::new(env!("CARGO_BIN_EXE_vitrum").into(), source, ChatLimits::default())
 }
 
 pub(crate) type Gate = Arc<Mutex<mpsc::Receiver<()>>>;

@@ -9,7 +9,7 @@ use crate::{emulate, tools, tree};
 
 /// Cases of each random test under `--full`; proptest's own number is 256.
 const RANDOM_CASES: &str = "4096";
-/// How long recordings are changed at random.
+/// How long recordings are changed, and templates made, at random.
 const FUZZ_SECONDS: &str = "60";
 /// Where there are random tests.
 const RANDOM_TESTS: [&str; 9] =
@@ -55,7 +55,8 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("merge-hta", merged::hta),
             ("aarch64", aarch64),
             ("emulate", emulate),
-            ("spool-fuzz", spool_fuzz),
+            ("spool-fuzz", |part| fuzz(part, "spool_fuzz", " files, ")),
+            ("template-fuzz", |part| fuzz(part, "template_fuzz", " templates: ")),
             ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
         ]);
     }
@@ -117,13 +118,13 @@ fn cargo_tests(part: &Part, runs: &[Vec<&str>], random_cases: Option<&str>) -> R
     Ok(Outcome::Passed { count: passed, note: format!("{passed} tests{ignored_note}") })
 }
 
-/// Recordings that were changed at random, for longer than among the other tests.
-fn spool_fuzz(part: &Part) -> Result<Outcome, String> {
+/// A test of random input, for longer than among the other tests. It says what it tried in a line with these words.
+fn fuzz(part: &Part, test: &str, words: &str) -> Result<Outcome, String> {
     let mut command =
-        tree::cargo(&["test", "-p", "vitrum", "--features", "profiling", "--test", "spool_fuzz", "--", "--nocapture"]);
+        tree::cargo(&["test", "-p", "vitrum", "--features", "profiling", "--test", test, "--", "--nocapture"]);
     command.env("VITRUM_FUZZ_SECONDS", FUZZ_SECONDS);
     let text = part.run("cargo test", command)?;
-    let said = text.lines().find(|line| line.contains(" files, ")).ok_or("the test did not say what it read")?;
+    let said = text.lines().find(|line| line.contains(words)).ok_or("the test did not say what it read")?;
     Ok(Outcome::passed(said.trim()))
 }
 

@@ -1,0 +1,187 @@
+//! One process that renders, from the outside: it answers in time, or it is killed.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::Serialize;
+
+use super::frame::{self, Kind};
+use super::renderer::ChatLimits;
+use super::worker::{MESSAGE_BYTES_MAX, Rendering, WORKER_COMMAND};
+use super::{ChatMessage, TemplateSource};
+use crate::text::TemplateError;
+
+/// A process that was asked or has answered more is not kept: most of the memory that it had would stay with it.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// A process with a compiled template. It is killed when it is dropped.
+#[derive(Debug)]
+pub(super) struct TemplateProcess {
+    child: Child,
+    stream: UnixStream,
+    limits: ChatLimits,
+    /// It answered all that it was asked, and is not large.
+    is_usable: bool,
+}
+
+impl TemplateProcess {
+    /// Starts one of this program, and has it compile the template.
+    pub(super) fn start(
+        program: &Path,
+        source: &TemplateSource,
+        limits: ChatLimits,
+        deadline: Instant,
+    ) -> Result<TemplateProcess, TemplateError> {
+        let (child, stream) = spawn(program, limits).map_err(|error| TemplateError::Process {
+            reason: format!("{} could not be run: {error}", program.display()),
+        })?;
+        let mut process = TemplateProcess { child, stream, limits, is_usable: true };
+        match process.ask(Kind::Compile, source, deadline)? {
+            (Kind::Ready, _) => Ok(process),
+            (kind, text) => Err(process.refusal(kind, text)),
+        }
+    }
+
+    /// Has it render a conversation.
+    pub(super) fn render(
+        &mut self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+        deadline: Instant,
+    ) -> Result<String, TemplateError> {
+        let rendering = Rendering { messages, add_generation_prompt, bytes_max: self.limits.prompt_bytes };
+        match self.ask(Kind::Render, &rendering, deadline)? {
+            (Kind::Text, text) => Ok(text),
+            (kind, text) => Err(self.refusal(kind, text)),
+        }
+    }
+
+    /// Whether it can be asked again.
+    pub(super) fn is_usable(&mut self) -> bool {
+        self.is_usable && matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// A request and its answer. Nothing is believed of an answer but its text, which has a bounded length.
+    fn ask(
+        &mut self,
+        kind: Kind,
+        request: &impl Serialize,
+        deadline: Instant,
+    ) -> Result<(Kind, String), TemplateError> {
+        self.is_usable = false;
+        let bytes_max = self.limits.prompt_bytes.max(MESSAGE_BYTES_MAX);
+        let mut stream = Timed { stream: &self.stream, deadline };
+        let answer = frame::write_json(&mut stream, kind, request)
+            .and_then(|sent_bytes| Ok((sent_bytes, frame::read(&mut stream, bytes_max)?)));
+        let (sent_bytes, (kind, text)) = match answer {
+            Ok((sent_bytes, Some(answer))) => (sent_bytes, answer),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(self.late()),
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(nonsense(&error)),
+            Ok((_, None)) | Err(_) => return Err(self.death()), // it has closed its end
+        };
+        let text = String::from_utf8(text).map_err(|error| nonsense(&error))?;
+        self.is_usable = sent_bytes + text.len() <= KEPT_BYTES_MAX;
+        Ok((kind, text))
+    }
+
+    /// What an answer means that is not what was asked for.
+    fn refusal(&mut self, kind: Kind, message: String) -> TemplateError {
+        match kind {
+            Kind::Invalid => TemplateError::Compile { message },
+            Kind::Refused => TemplateError::Refused { message },
+            Kind::TooLong => TemplateError::Output { bytes: self.limits.prompt_bytes },
+            Kind::Panicked => {
+                self.is_usable = false;
+                TemplateError::Engine { message }
+            }
+            Kind::Compile | Kind::Render | Kind::Ready | Kind::Text => {
+                self.is_usable = false;
+                nonsense(&format!("{kind:?} where it was not asked for"))
+            }
+        }
+    }
+
+    fn late(&self) -> TemplateError {
+        TemplateError::Deadline { limit: self.limits.deadline }
+    }
+
+    /// What it died of. Rust aborts a process whose stack or memory is full, and says so on standard error alone.
+    fn death(&mut self) -> TemplateError {
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) if status.signal() == Some(Signal::XCPU.as_raw()) => self.late(),
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                TemplateError::Process { reason: "somebody killed it, or the machine ran out of memory".to_owned() }
+            }
+            Ok(status) if status.signal().is_some() => TemplateError::Memory { bytes: self.limits.memory_bytes },
+            Ok(status) => TemplateError::Process { reason: format!("it ended by itself: {status}") },
+            Err(error) => TemplateError::Process { reason: error.to_string() },
+        }
+    }
+}
+
+impl Drop for TemplateProcess {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &Path, limits: ChatLimits) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = Command::new(program);
+    command.arg0("vitrum").arg(WORKER_COMMAND);
+    command.args([limits.memory_bytes, limits.cpu_seconds()].map(|limit| limit.to_string()));
+    command.env("RUST_BACKTRACE", "0"); // a panic is an answer: there is no time, and no memory, for more
+    command.process_group(0); // Ctrl-C is for the server, which drains
+    command.stdin(OwnedFd::from(theirs.try_clone()?)).stdout(OwnedFd::from(theirs)).stderr(Stdio::null());
+    let child = command.spawn()?;
+    Ok((child, ours)) // the command's end is closed with it: only the process holds it, whose death is seen
+}
+
+fn nonsense(what: &impl ToString) -> TemplateError {
+    TemplateError::Process { reason: format!("it does not speak as it should: {}", what.to_string()) }
+}
+
+/// A stream whose reads and writes end at a point in time.
+struct Timed<'a> {
+    stream: &'a UnixStream,
+    deadline: Instant,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+/// The operating system says of a time-out that nothing was there.
+fn timed<T>(result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error })
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        timed(self.stream.read(buffer))
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        timed(self.stream.write(buffer))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
