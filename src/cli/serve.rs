@@ -82,7 +82,7 @@ pub(super) fn run(
         keep: args.profile_keep,
         source: source.on(model.device)?,
         granularity: args.trace.granularity(),
-        render: |spool| Ok(report::render(spool)?.files),
+        render: |spool, cancel| Ok(report::render_unless(spool, cancel)?.files),
     };
     if !profile.dir.is_dir() {
         tracing::warn!("there is no folder {}: /start_profile will fail until there is", profile.dir.display());
