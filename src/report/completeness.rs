@@ -217,15 +217,18 @@ impl Completeness {
     pub fn of(recording: &Recording) -> Completeness {
         let mut found = Found::default();
         found.add(recording);
-        Completeness::new(&found, &Whole {
-            header: &recording.header,
-            graphs: &recording.graphs,
-            closing: recording.closing.as_ref(),
-            lost: recording.lost.as_ref(),
-            orphans: 0,
-            unresolved: recording.seen.unresolved,
-            unlaunched_copies: recording.seen.unlaunched_copies,
-        })
+        Completeness::new(
+            &found,
+            &Whole {
+                header: &recording.header,
+                graphs: &recording.graphs,
+                closing: recording.closing.as_ref(),
+                lost: recording.lost.as_ref(),
+                orphans: 0,
+                unresolved: recording.seen.unresolved,
+                unlaunched_copies: recording.seen.unlaunched_copies,
+            },
+        )
     }
 
     /// Compares what was found in all windows.

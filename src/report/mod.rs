@@ -41,9 +41,7 @@ pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompletene
 pub use self::error::ReportError;
 pub use self::layout::{Pids, Placement};
 pub use self::merge::Alignment;
-pub use self::model::{
-    Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode, WINDOW_RECORDS, Windows,
-};
+pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode, WINDOW_RECORDS, Windows};
 pub use self::perturbation::Perturbation;
 pub use self::ranges::DeviceRange;
 pub use self::requests::{Doing, End, Life, Stretch};

@@ -48,7 +48,8 @@ fn check_lanes(trace: &Value, what: &str) {
     assert_eq!(events[0]["ph"], "M", "{what}");
     let mut lanes: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     for event in events.iter().filter(|event| event["ph"] == "X") {
-        let (start_ns, open) = (ns(&event["ts"]), lanes.entry(format!("{} {}", event["pid"], event["tid"])).or_default());
+        let (start_ns, open) =
+            (ns(&event["ts"]), lanes.entry(format!("{} {}", event["pid"], event["tid"])).or_default());
         let end_ns = start_ns + ns(&event["dur"]);
         let before_ns = open.last().map_or(0, |(start_ns, _)| *start_ns);
         assert!(start_ns >= before_ns || event["cat"] == "request", "{what}: {event} behind {before_ns}");
@@ -165,7 +166,11 @@ impl Pipeline {
             let nodes = self.nodes[graph as usize - 1];
             let stamps: Vec<NodeStamp> = (0..nodes as u64)
                 // Each begins a little before the one ahead of it has ended.
-                .map(|node| NodeStamp { start_ns: at_ns + node * node_ns, end_ns: at_ns + (node + 1) * node_ns + 9, wait_ns: 1 })
+                .map(|node| NodeStamp {
+                    start_ns: at_ns + node * node_ns,
+                    end_ns: at_ns + (node + 1) * node_ns + 9,
+                    wait_ns: 1,
+                })
                 .collect();
             at_ns += nodes as u64 * node_ns;
             let expected = &mut self.expected.graphs[graph as usize - 1];
@@ -181,7 +186,7 @@ impl Pipeline {
     }
 }
 
-/// Recordings of every kind, with whether they come apart.
+/// Recordings of every kind, with whether they come apart. Those with activity have all steps in front of all else.
 fn recordings() -> Vec<(String, PathBuf, bool)> {
     let plan = Plan { layers: 2, steps: 60, ..Plan::default() };
     let whole = record("windows-whole", &Plan { steps: 300, ..Plan::default() }).path;
@@ -190,7 +195,7 @@ fn recordings() -> Vec<(String, PathBuf, bool)> {
     let with = |name: &str, edit: &dyn Fn(&mut SessionOptions)| {
         let mut options = options(&folder(name));
         edit(&mut options);
-        let plan = Plan { steps: 2000, rest: Duration::from_millis(2), ..plan.clone() };
+        let plan = Plan { steps: 900, rest: Duration::from_millis(2), ..plan.clone() };
         record_with(&plan, &options).path
     };
     let seen = |name: &str, library: Library, overlap_ns| {
@@ -210,11 +215,11 @@ fn recordings() -> Vec<(String, PathBuf, bool)> {
         ("a ring", with("windows-ring", &ring), true),
         ("toggled", with("windows-toggled", &toggled), true),
         ("pipelined", Pipeline::record("windows-pipelined", 400), true),
-        ("both sources", seen("windows-both", BOTH, 500), true),
-        ("the library alone", seen("windows-alone", ALONE, 500), true),
-        ("overlap shown", seen("windows-shown", Library { hides_overlap: false, ..BOTH }, 500), true),
-        ("activity backwards", late, true),
-        ("activity in another order", rotated, true),
+        ("seen: both sources", seen("windows-both", BOTH, 500), true),
+        ("seen: the library alone", seen("windows-alone", ALONE, 500), true),
+        ("seen: overlap shown", seen("windows-shown", Library { hides_overlap: false, ..BOTH }, 500), true),
+        ("seen: activity backwards", late, true),
+        ("seen: activity in another order", rotated, true),
         ("empty", record("windows-empty", &Plan { steps: 0, ..plan.clone() }).path, false),
         ("one step", record("windows-one", &Plan { steps: 1, ..plan }).path, false),
     ];
@@ -227,7 +232,7 @@ fn windows_make_the_same_events_as_the_whole() {
         let (mut whole, summary) = trace(&spool, u64::MAX);
         assert_eq!((summary.windows, summary.late), (1, 0), "{name}");
         check_lanes(&whole, &name);
-        for records in [1, 200] {
+        for records in if name.starts_with("seen") { [1, 10] } else { [20, 400] } {
             let (mut parts, summary) = trace(&spool, records);
             assert!(!is_apart || summary.windows >= 4, "{name}: {} windows", summary.windows);
             assert_eq!(summary.late, 0, "{name}");
@@ -251,7 +256,7 @@ fn the_pipelined_recording_has_what_it_is_for() {
         let next = event["args"]["step"].as_u64().expect("a step") + 1;
         ns(&event["ts"]) >= ITERATION_NS * next
     });
-    assert!(behind.count() > 100, "work that is carried over");
+    assert!(behind.count() > 30, "work that is carried over");
     let named = |name: &str| events.iter().filter(|event| event["name"] == name).count();
     assert!(named("preempted") > 2 && named("running") >= 1, "lives of every kind");
     assert!(events.iter().any(|event| event["args"]["request id"] == "odd \"name\""));

@@ -7,9 +7,9 @@ use super::engine::{HostSlice, write_slice};
 use super::events::Events;
 use super::host::{name_lane, name_process};
 use super::lanes::{CALL_LANES_TID, ENGINE_OVERLAP_TID, Lanes, Nesting};
+use crate::report::Recording;
 use crate::report::json::Json;
 use crate::report::layout::Layout;
-use crate::report::Recording;
 
 /// For each call, whether a copy in the file is its.
 pub(super) fn has_copies(recording: &Recording) -> Vec<bool> {

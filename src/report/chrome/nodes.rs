@@ -105,9 +105,9 @@ struct Carried {
 
 impl DeviceLanes {
     pub(super) fn new(graphs: &[GraphTable], layout: &Layout) -> DeviceLanes {
-        let texts = graphs.iter().map(|graph| {
-            graph.nodes.iter().enumerate().map(|(at, info)| node_text(layout, graph, at, info)).collect()
-        });
+        let texts = graphs
+            .iter()
+            .map(|graph| graph.nodes.iter().enumerate().map(|(at, info)| node_text(layout, graph, at, info)).collect());
         DeviceLanes {
             texts: texts.collect(),
             lanes: Lanes::new(Nesting::Disjoint),
@@ -143,7 +143,9 @@ impl DeviceLanes {
                 copies::write(&copy, layout, &mut self.lanes, events)?;
             }
             if carried_ns == Some(next_ns) {
-                carried.next().map_or(Ok(()), |it| self.node(&it.node, &it.replay, it.seen.as_ref(), layout, events))?;
+                carried
+                    .next()
+                    .map_or(Ok(()), |it| self.node(&it.node, &it.replay, it.seen.as_ref(), layout, events))?;
             } else if let Some(node) = own.next() {
                 let text = text_of(&mut current, node, recording, layout);
                 let seen = recording.seen.node(&recording.replays[node.replay as usize], node.ordinal);

@@ -20,7 +20,9 @@ pub(super) struct Cut {
 /// What lies between two cuts that may be clean.
 #[derive(Clone, Copy, Debug)]
 struct Stretch {
-    begin: Cut,
+    /// Its first step, and when that began, once its own record has come.
+    step: u64,
+    at_ns: Option<u64>,
     /// Of its steps, their launches and their replays' numbers: the lowest, and the highest.
     steps_ns: (u64, u64),
     launches_ns: (u64, u64),
@@ -32,15 +34,16 @@ struct Stretch {
 impl Stretch {
     const NOTHING: (u64, u64) = (u64::MAX, 0);
 
-    fn from(begin: Cut) -> Stretch {
+    fn from(step: u64) -> Stretch {
         let none = Stretch::NOTHING;
-        Stretch { begin, steps_ns: none, launches_ns: none, replays: none, device_ns: u64::MAX }
+        Stretch { step, at_ns: None, steps_ns: none, launches_ns: none, replays: none, device_ns: u64::MAX }
     }
 
     fn with(self, other: &Stretch) -> Stretch {
         let both = |a: (u64, u64), b: (u64, u64)| (a.0.min(b.0), a.1.max(b.1));
         Stretch {
-            begin: self.begin,
+            step: self.step,
+            at_ns: self.at_ns,
             steps_ns: both(self.steps_ns, other.steps_ns),
             launches_ns: both(self.launches_ns, other.launches_ns),
             replays: both(self.replays, other.replays),
@@ -62,8 +65,7 @@ pub(super) struct Cuts {
 
 impl Cuts {
     pub(super) fn new(records_min: u64) -> Cuts {
-        let first = Stretch::from(Cut { step: 0, at_ns: 0 });
-        Cuts { records_min, records: 0, stretches: vec![first], latest_step: None }
+        Cuts { records_min, records: 0, stretches: vec![Stretch::from(0)], latest_step: None }
     }
 
     /// So many records came by.
@@ -72,12 +74,11 @@ impl Cuts {
     }
 
     pub(super) fn step(&mut self, record: &StepRecord) {
-        if self.records >= self.records_min && self.latest_step.is_some_and(|latest| record.step > latest) {
-            self.records = 0;
-            self.stretches.push(Stretch::from(Cut { step: record.step, at_ns: record.start_ns }));
-        }
-        self.latest_step = self.latest_step.max(Some(record.step));
+        self.reach(record.step);
         let stretch = self.stretch(record.step);
+        if stretch.step == record.step {
+            stretch.at_ns.get_or_insert(record.start_ns);
+        }
         widen(&mut stretch.steps_ns, (record.start_ns, record.start_ns));
         for copy in [record.copies.upload, record.copies.download].iter().filter(|copy| CopyStamp::is_valid(copy)) {
             stretch.device_ns = stretch.device_ns.min(copy.start_ns);
@@ -85,7 +86,7 @@ impl Cuts {
     }
 
     pub(super) fn replay(&mut self, record: &ReplayRecord) {
-        self.latest_step = self.latest_step.max(Some(record.step));
+        self.reach(record.step);
         let stretch = self.stretch(record.step);
         widen(&mut stretch.launches_ns, (record.launch_start_ns, record.launch_end_ns));
         widen(&mut stretch.replays, (record.replay, record.replay));
@@ -98,8 +99,17 @@ impl Cuts {
         stretch.device_ns = stretch.device_ns.min(first.unwrap_or(u64::MAX));
     }
 
+    /// A step is named, maybe for the first time, and by its replays sooner than by its own record.
+    fn reach(&mut self, step: u64) {
+        if self.records >= self.records_min && self.latest_step.is_some_and(|latest| step > latest) {
+            self.records = 0;
+            self.stretches.push(Stretch::from(step));
+        }
+        self.latest_step = self.latest_step.max(Some(step));
+    }
+
     fn stretch(&mut self, step: u64) -> &mut Stretch {
-        let behind = self.stretches.partition_point(|stretch| stretch.begin.step <= step);
+        let behind = self.stretches.partition_point(|stretch| stretch.step <= step);
         &mut self.stretches[behind.max(1) - 1]
     }
 
@@ -112,14 +122,14 @@ impl Cuts {
         let mut cuts = vec![Cut { step: 0, at_ns: 0 }];
         let mut earlier = self.stretches[0];
         for (own, later) in self.stretches.iter().zip(&later).skip(1) {
-            let at_ns = own.begin.at_ns;
-            let is_before = earlier.steps_ns.1 < at_ns && earlier.launches_ns.1 < at_ns;
-            let is_behind = [later.steps_ns.0, later.launches_ns.0, later.device_ns].iter().all(|ns| *ns >= at_ns);
-            // Without replays on one side there is nothing to compare.
-            let is_numbered = earlier.replays == Stretch::NOTHING || earlier.replays.1 < later.replays.0;
-            if is_before && is_behind && is_numbered {
-                cuts.push(own.begin);
-            }
+            let is_clean = |at_ns: u64| {
+                let is_before = earlier.steps_ns.1 < at_ns && earlier.launches_ns.1 < at_ns;
+                let begins_ns = [later.steps_ns.0, later.launches_ns.0, later.device_ns];
+                // Without replays on one side there is nothing to compare.
+                let is_numbered = earlier.replays == Stretch::NOTHING || earlier.replays.1 < later.replays.0;
+                is_before && begins_ns.iter().all(|ns| *ns >= at_ns) && is_numbered
+            };
+            cuts.extend(own.at_ns.filter(|at_ns| is_clean(*at_ns)).map(|at_ns| Cut { step: own.step, at_ns }));
             earlier = earlier.with(own);
         }
         cuts

@@ -154,7 +154,10 @@ impl Surveyor {
                 cuts.step(&step);
                 survey.moment(step.start_ns, step.end_ns.max(step.done_ns));
                 let copies = [step.copies.upload, step.copies.download];
-                copies.iter().filter(|copy| CopyStamp::is_valid(copy)).for_each(|c| survey.moment(c.start_ns, c.end_ns));
+                copies
+                    .iter()
+                    .filter(|copy| CopyStamp::is_valid(copy))
+                    .for_each(|c| survey.moment(c.start_ns, c.end_ns));
             }
             Record::Member(member) => known.member(member.request, &mut survey.elders),
             Record::Span(span) => survey.moment(span.start_ns, span.end_ns),
