@@ -1,10 +1,10 @@
 //! Where a recording comes apart: steps before which everything has begun, and from which on everything begins later.
 //!
-//! A recording is read in windows of consecutive steps, cut at the begin of a step's iteration. Steps, batches, replays
-//! and their nodes belong to a window by their step; phases, calls and moments of requests by their time. A cut is clean
-//! if the two agree: every earlier step's iteration and launches lie before it, every later one's behind, and so does
-//! what the device did for later steps. What it still did for earlier ones may lie behind: it is carried over. Where a
-//! cut is not clean there is none, and the window is as much larger.
+//! A recording is read in windows of consecutive steps, cut at the begin of a step's iteration. Steps, batches,
+//! replays and their nodes belong to a window by their step; phases, calls and moments of requests by their time. A
+//! cut is clean if the two agree: every earlier step's iteration and launches lie before it, every later one's behind,
+//! and so does what the device did for later steps. What it still did for earlier ones may lie behind: it is carried
+//! over. Where a cut is not clean there is none, and the window is as much larger.
 
 use crate::trace::schema::{CopyStamp, NodeStamp, ReplayRecord, StepRecord};
 

@@ -244,7 +244,8 @@ impl<'c, R: Read + Seek> Windows<'c, R> {
         Ok(nodes)
     }
 
-    /// What clients call the requests that begin in the window, where that stands in blocks that have nothing else of it.
+    /// What clients call the requests that begin in the window, where that stands in blocks that have nothing else of
+    /// it.
     fn read_names(&mut self, steps: &Bounds, times: &Bounds) -> Result<(), ReportError> {
         let Windows { survey, reader, recording, .. } = self;
         let begins = recording.requests.iter().filter(|request| request.moment == RequestMoment::Queued);
