@@ -29,8 +29,8 @@ use crate::trace::schema::{
 use crate::trace::session::Closing;
 use crate::trace::spool::{Reader, Record, SpoolError, SpoolHeader};
 
-/// The most node times of a report, stamps and activity together: their numbers are u32, and each takes about 80 bytes
-/// while a spool is read.
+/// The most node times of a report, and of a window that does not come apart, stamps and activity together: their
+/// numbers are u32, and each takes about 80 bytes while a spool is read.
 const NODES_MAX: usize = 100_000_000;
 
 /// A recording in memory.
