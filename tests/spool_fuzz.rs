@@ -11,15 +11,20 @@ mod synthetic;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use vitrum::report::{Format, Recording, Report, Table, chrome, dominates, html, speedscope, stats};
+use vitrum::report::{
+    Format, Recording, Report, Table, WINDOW_RECORDS, Windows, chrome, dominates, html, speedscope, stats,
+};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::session::{Keep, SessionOptions};
 use vitrum::trace::spool::{BLOCK_BYTES, Reader};
 
 use self::synthetic::{Plan, header, options, play};
 
+/// Nothing is cancelled here.
+static NEVER: AtomicBool = AtomicBool::new(false);
 const SECONDS_DEFAULT: u64 = 2;
 /// However slow the machine is.
 const FILES_LEAST: u64 = 100;
@@ -103,12 +108,15 @@ fn read(file: &[u8]) -> bool {
         }
     }
     assert!(dominates(&report).ends_with('.') && !report.completeness.to_string().is_empty());
-    let json = [
-        chrome::write_json(&report, "any", Vec::new()).expect("a trace"),
-        speedscope::write_json(&report, Vec::new()).expect("flame graphs"),
-    ];
-    for json in json {
+    let flames = speedscope::write_json(&report, Vec::new()).expect("flame graphs");
+    serde_json::from_slice::<serde::de::IgnoredAny>(&flames).expect("JSON");
+    // In one window, and in as many as there may be.
+    for records in [WINDOW_RECORDS, 1] {
+        let reader = Reader::new(Cursor::new(file)).expect("a spool");
+        let windows = Windows::new(Path::new("any"), reader, records, &NEVER).expect("records");
+        let (json, summary) = chrome::write_json(windows, "any", Vec::new()).expect("a trace");
         serde_json::from_slice::<serde::de::IgnoredAny>(&json).expect("JSON");
+        assert_eq!(summary.nodes, report.recording.nodes.len() as u64, "every node is in a window");
     }
     assert!(html::page(&report, &html::Limits::default()).expect("a page").ends_with("</html>\n"));
     true

@@ -174,7 +174,7 @@ impl ServeArgs {
             keep: self.profile_keep,
             source,
             granularity: self.trace.granularity(),
-            render: |spool| Ok(report::render(spool)?.files),
+            render: |spool, cancel| Ok(report::render_unless(spool, cancel)?.files),
         }))
     }
 

@@ -84,10 +84,12 @@ pub(crate) enum ApiError {
     #[error("{0}")]
     Profile(ProfileError),
     #[error(
-        "the recording {} holds {received} of {expected} node times, and could not be rendered: {source}; \
-         `vitrum profile export` renders it", spool.display()
+        "the recording {} holds {received} of {expected} node times, and could not be rendered: {source}; {advice}",
+        spool.display()
     )]
-    Render { spool: PathBuf, received: u64, expected: u64, source: super::RenderError },
+    Render { spool: PathBuf, received: u64, expected: u64, source: super::RenderError, advice: String },
+    #[error("the server ends before the recording {} is rendered; {advice}", spool.display())]
+    RenderCancelled { spool: PathBuf, advice: String },
     #[error("there is no profile {id} here: GET /profile/sessions lists those that there are")]
     NoSession { id: String },
     #[error("{0}")]
@@ -136,6 +138,7 @@ impl ApiError {
             ApiError::Render { .. } | ApiError::RenderPanicked { .. } | ApiError::Metrics(_) | ApiError::AnswerLost => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+            ApiError::RenderCancelled { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

@@ -37,7 +37,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -108,8 +109,9 @@ pub struct ProfileOptions {
     pub render: Render,
 }
 
-/// Makes a spool's files, on the calling thread, and returns their paths.
-pub type Render = fn(&Path) -> Result<Vec<PathBuf>, RenderError>;
+/// Makes a spool's files, on the calling thread, and returns their paths. Once the flag is set it ends with an error,
+/// soon, and leaves no file that it has not finished.
+pub type Render = fn(&Path, &AtomicBool) -> Result<Vec<PathBuf>, RenderError>;
 
 /// Whatever went wrong while a spool was rendered.
 pub type RenderError = Box<dyn Error + Send + Sync>;
@@ -200,12 +202,13 @@ impl Server {
         connections.accept_until(listener, shutdown).await;
         state.drain();
         tracing::info!(in_flight = state.load(), "draining");
+        let deadline = Instant::now() + state.options.drain_timeout;
         let left = connections.drain(state.options.drain_timeout).await;
         if left > 0 {
             tracing::warn!(connections = left, "not finished within {:?}", state.options.drain_timeout);
         }
         drop(connections); // ends those that are left
-        profile::finish_at_exit(&state).await;
+        profile::finish_at_exit(&state, deadline).await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
@@ -104,14 +105,15 @@ pub(super) async fn session(Shared(state): Shared<Arc<State>>, id: InPath) -> Re
     Ok(json(to_json(&session.status())))
 }
 
-/// Ends a recording that still runs when the server ends, so that it is whole, and waits for the files of all.
-pub(super) async fn finish_at_exit(state: &State) {
+/// Ends a recording that still runs when the server ends, so that it is whole, and waits for the files of all: up to
+/// the deadline, and for a moment at least.
+pub(super) async fn finish_at_exit(state: &State, deadline: Instant) {
     match ask_to_end(state, None).await {
         Ok(_)
         | Err(ApiError::Profile(ProfileError::NotRunning | ProfileError::EngineStopped) | ApiError::NoRecorder) => {}
         Err(error) => tracing::error!(%error, "the recording that was running"),
     }
-    state.sessions.settle().await;
+    state.sessions.settle(deadline).await;
 }
 
 /// The recording that ends now, or that has ended by itself: of this id, or the one that runs, or else the last one if

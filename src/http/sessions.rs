@@ -4,10 +4,10 @@
 //! files, behind everything else that the machine does.
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -19,12 +19,17 @@ use crate::device::{monotonic_ns, yield_to_others};
 use crate::engine::{Profile, ProfileError, SessionStarted};
 use crate::trace::progress::{Snapshot, State as Activity};
 use crate::trace::session::{Keep, Overwritten, RecordError, SessionOptions, SessionSources, SpoolSummary};
+use crate::trace::spool::{Reader, SpoolError};
 use crate::trace::window::Window;
 
-static RENDERING: Mutex<()> = Mutex::new(());
+static RENDERS: Renders = Renders::new();
 
 /// So many recordings are remembered.
 const REMEMBERED_MAX: usize = 64;
+/// When the server ends, a render has so much time at least; and so much to clear up once it was cancelled, in which a
+/// recording that is being closed is written to its end, too.
+const RENDER_LEAST: Duration = Duration::from_millis(500);
+const CLEAR_UP: Duration = Duration::from_secs(5);
 
 /// Every recording that is remembered, in order of their start.
 #[derive(Debug, Default)]
@@ -46,6 +51,8 @@ pub(crate) struct Session {
     stopped: OnceLock<Instant>,
     /// Somebody was told what it came to.
     is_claimed: AtomicBool,
+    /// Its files are not to be made any more.
+    is_cancelled: AtomicBool,
     phase: watch::Sender<Phase>,
 }
 
@@ -118,6 +125,7 @@ impl Sessions {
             start: unix_seconds(),
             stopped: OnceLock::new(),
             is_claimed: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),
         });
         let own = session.clone();
@@ -153,11 +161,22 @@ impl Sessions {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) // a list is whole after every change
     }
 
-    /// Waits until the files of all are made.
-    pub(crate) async fn settle(&self) {
+    /// Waits until the files of all are made, up to the deadline. What is not made then is not made at all.
+    pub(crate) async fn settle(&self, deadline: Instant) {
         let all: Vec<_> = self.list().clone();
-        for session in all {
-            let _ = session.settled().await; // what went wrong was logged
+        let settled = async || {
+            for session in &all {
+                let _ = session.settled().await; // what went wrong was logged
+            }
+        };
+        let left = deadline.saturating_duration_since(Instant::now()).max(RENDER_LEAST);
+        if tokio::time::timeout(left, settled()).await.is_ok() {
+            return;
+        }
+        all.iter().for_each(|session| session.is_cancelled.store(true, Ordering::Relaxed));
+        RENDERS.wake();
+        if tokio::time::timeout(CLEAR_UP, settled()).await.is_err() {
+            tracing::error!("a recording could not be closed, or its render not be ended, within {CLEAR_UP:?}");
         }
     }
 }
@@ -266,19 +285,80 @@ impl Session {
             tracing::error!(id = self.id(), "the recording ends early: {error}");
         }
         self.phase.send_replace(Phase::Rendering);
-        // One at a time: each has a whole recording in memory.
-        let _rendering = RENDERING.lock().unwrap_or_else(PoisonError::into_inner);
+        let spool = summary.path.clone();
+        let cancelled = || ApiError::RenderCancelled { spool: spool.clone(), advice: advice(&spool, false) };
+        let _place = RENDERS.enter(&self.is_cancelled).ok_or_else(cancelled)?;
         yield_to_others();
         let render_start = Instant::now();
         let SpoolSummary { received, expected, .. } = summary;
-        let spool = summary.path.clone();
-        let rendered =
-            render(&spool).map_err(|source| ApiError::Render { spool: spool.clone(), received, expected, source })?;
+        let rendered = render(&spool, &self.is_cancelled).map_err(|source| {
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                return cancelled();
+            }
+            let advice = advice(&spool, true);
+            ApiError::Render { spool: spool.clone(), received, expected, source, advice }
+        })?;
         let render_ms = render_start.elapsed().as_secs_f64() * 1e3;
         let files = [vec![spool], rendered].concat();
         let stopped = Stopped { complete: summary.is_complete(), files, stop_ms, render_ms, summary };
         stopped.log();
         Ok(stopped)
+    }
+}
+
+/// What can still be made of a recording: a whole look at it tells more than one at its begin.
+fn advice(spool: &Path, is_whole: bool) -> String {
+    let read = || {
+        let mut reader = Reader::open(spool)?;
+        while is_whole && reader.read()?.is_some() {}
+        Ok::<_, SpoolError>(())
+    };
+    match read() {
+        Ok(()) => format!("the recording is readable: `vitrum profile export {}` renders it", spool.display()),
+        Err(error) => format!("the recording cannot be read any more: {error}"),
+    }
+}
+
+/// Bounds how many renders run at a time.
+struct Renders {
+    running: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// One of them.
+struct Place<'a>(&'a Renders);
+
+impl Renders {
+    /// Each takes a few ten megabytes, and all share the time that nothing else wants.
+    const MAX: usize = 4;
+
+    const fn new() -> Renders {
+        Renders { running: Mutex::new(0), changed: Condvar::new() }
+    }
+
+    /// Waits for a place; `None` once the flag is set.
+    fn enter(&self, is_cancelled: &AtomicBool) -> Option<Place<'_>> {
+        let is_full = |running: &mut usize| *running >= Renders::MAX && !is_cancelled.load(Ordering::Relaxed);
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner); // a number is always whole
+        let mut running = self.changed.wait_while(running, is_full).unwrap_or_else(PoisonError::into_inner);
+        if is_cancelled.load(Ordering::Relaxed) {
+            return None;
+        }
+        *running += 1;
+        Some(Place(self))
+    }
+
+    /// Has those that wait look at their flags.
+    fn wake(&self) {
+        let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.wake();
     }
 }
 

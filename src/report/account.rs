@@ -177,40 +177,67 @@ pub struct Account {
 impl Account {
     /// Accounts for every step of a recording.
     pub fn of(recording: &Recording) -> Account {
-        let mut account = Account::default();
+        let mut accounting = Accounting::default();
+        let mut steps = Vec::new();
+        accounting.add(recording, |step| steps.push(step));
+        Account { steps, ..accounting.account }
+    }
+}
+
+/// An account of one window after the other.
+#[derive(Debug, Default)]
+pub(super) struct Accounting {
+    /// So far, without its steps.
+    pub(super) account: Account,
+    /// The step before, and when the device was done with it.
+    before: Option<(StepRecord, Option<u64>)>,
+    /// Phases of earlier windows that the next step's time may reach back to.
+    spans: Vec<HostSpan>,
+}
+
+impl Accounting {
+    /// Accounts for the steps of a window, or of a whole recording, and gives each one's account.
+    pub(super) fn add(&mut self, recording: &Recording, mut each: impl FnMut(StepAccount)) {
         let replays_by_step = by_step(recording);
         // Else a step that was left out may have been under way when the first one of the recording began.
         let is_unbroken = recording.header.window.is_unbroken();
-        // The step before, and when the device was done with it.
-        let mut before: Option<(&StepRecord, Option<u64>)> = None;
+        let mut carried = std::mem::take(&mut self.spans);
+        carried.extend_from_slice(if carried.is_empty() { &[] } else { &recording.spans });
+        let spans = if carried.is_empty() { &recording.spans } else { &carried };
         for step in &recording.steps {
             let from = replays_by_step.partition_point(|replay| replay.record.step < step.step);
             let to = replays_by_step.partition_point(|replay| replay.record.step <= step.step);
             let replays = &replays_by_step[from..to];
             let complete = !replays.is_empty() && replays.iter().all(|replay| is_complete(recording, replay));
             let is_next = |last: &StepRecord| last.step.checked_add(1) == Some(step.step);
-            let window_start_ns = match before {
-                Some((last, end_ns)) if follows(last, step) => end_ns,
-                Some((last, Some(end_ns))) if is_next(last) => Some(end_ns.max(step.start_ns)),
+            let window_start_ns = match self.before {
+                Some((last, end_ns)) if follows(&last, step) => end_ns,
+                Some((last, Some(end_ns))) if is_next(&last) => Some(end_ns.max(step.start_ns)),
                 None if is_unbroken => Some(step.start_ns),
                 _ => None,
             };
-            let is_behind_left_out = before.map_or(!is_unbroken, |(last, _)| !is_next(last));
+            let is_behind_left_out = self.before.map_or(!is_unbroken, |(last, _)| !is_next(&last));
+            let unaccounted = &mut self.account.unaccounted;
             match (step.traced, complete, window_start_ns) {
-                (false, _, _) => account.unaccounted.untraced += 1,
-                (true, false, _) => account.unaccounted.incomplete += 1,
-                (true, true, None) if is_behind_left_out => account.unaccounted.after_left_out += 1,
-                (true, true, None) => account.unaccounted.after_untraced += 1,
-                (true, true, Some(start_ns)) => account.push(account_step(recording, step, replays, start_ns)),
+                (false, _, _) => unaccounted.untraced += 1,
+                (true, false, _) => unaccounted.incomplete += 1,
+                (true, true, None) if is_behind_left_out => unaccounted.after_left_out += 1,
+                (true, true, None) => unaccounted.after_untraced += 1,
+                (true, true, Some(start_ns)) => {
+                    let step = account_step(recording, spans, step, replays, start_ns);
+                    self.account.total += &step.parts;
+                    each(step);
+                }
             }
-            before = Some((step, device_end(recording, step, replays).filter(|_| step.traced && complete)));
+            self.before = Some((*step, device_end(recording, step, replays).filter(|_| step.traced && complete)));
         }
-        account
-    }
-
-    fn push(&mut self, step: StepAccount) {
-        self.total += &step.parts;
-        self.steps.push(step);
+        let from = match self.before {
+            // No later step's time begins before the device was done with this one.
+            Some((_, Some(end_ns))) => spans.partition_point(|span| span.start_ns < end_ns).saturating_sub(1),
+            Some((_, None)) => spans.len(),
+            None => 0,
+        };
+        self.spans = spans[from..].to_vec();
     }
 }
 
@@ -252,7 +279,13 @@ fn device_work(recording: &Recording, step: &StepRecord, replays: &[&Replay]) ->
     work
 }
 
-fn account_step(recording: &Recording, step: &StepRecord, replays: &[&Replay], start_ns: u64) -> StepAccount {
+fn account_step(
+    recording: &Recording,
+    spans: &[HostSpan],
+    step: &StepRecord,
+    replays: &[&Replay],
+    start_ns: u64,
+) -> StepAccount {
     let mut parts = Parts::default();
     let (mut at_ns, mut last) = (start_ns, None);
     for (work, work_start_ns, work_end_ns) in device_work(recording, step, replays) {
@@ -260,7 +293,7 @@ fn account_step(recording: &Recording, step: &StepRecord, replays: &[&Replay], s
         match (last, work) {
             (None, _) => {
                 let launched_ns = replays.first().map_or(at_ns, |replay| replay.record.launch_end_ns);
-                before_device(&recording.spans, (at_ns, launched_ns, at_ns + gap_ns), &mut parts);
+                before_device(spans, (at_ns, launched_ns, at_ns + gap_ns), &mut parts);
             }
             (Some(Work::Node(before)), Work::Node(replay)) if before == replay => parts.node_gaps_ns += gap_ns,
             (Some(Work::Node(_)), Work::Node(_)) => parts.graph_gap_ns += gap_ns,

@@ -13,10 +13,11 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::model::{Recording, Replay};
+use super::model::{Lost, Recording};
 use super::stats::sum;
-use crate::trace::schema::GraphKey;
+use crate::trace::schema::{GraphKey, GraphTable};
 use crate::trace::session::{Closing, Counts, Keep};
+use crate::trace::spool::SpoolHeader;
 
 /// Node times expected and found.
 #[derive(Clone, Debug, Serialize)]
@@ -146,11 +147,94 @@ impl fmt::Display for Completeness {
     }
 }
 
+/// What is in a recording, counted window by window.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// By the graph's place among the recording's.
+    graphs: Vec<FoundOfGraph>,
+    /// Replays of which the driver's profiling library was to see the nodes, and whether it alone was to see some.
+    has_seen: bool,
+    has_alone: bool,
+    seen: u64,
+    seen_invalid: u64,
+    /// Nodes with times and without that the library saw, by the graph's number.
+    seen_of: BTreeMap<u32, u64>,
+    surplus: [u64; 2],
+    orphans: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct FoundOfGraph {
+    replays: u64,
+    nodes: u64,
+    invalid: u64,
+    /// Those among the invalid that are of the activity.
+    invalid_activity: u64,
+}
+
+impl Found {
+    /// Adds a window, or a whole recording.
+    pub(super) fn add(&mut self, recording: &Recording) {
+        self.graphs.resize(recording.graphs.len(), FoundOfGraph::default());
+        for replay in &recording.replays {
+            let graph = &mut self.graphs[replay.graph];
+            graph.replays += 1;
+            graph.nodes += replay.nodes.len() as u64;
+            graph.invalid += replay.invalid;
+            graph.invalid_activity += if replay.is_activity_alone() { replay.invalid } else { 0 };
+            if replay.record.sources.activity {
+                self.has_seen = true;
+                self.has_alone |= replay.is_activity_alone();
+                self.seen = self.seen.saturating_add(replay.seen_nodes());
+                self.seen_invalid = self.seen_invalid.saturating_add(replay.seen_invalid);
+                let of_graph = self.seen_of.entry(replay.record.graph).or_default();
+                *of_graph = sum([*of_graph, replay.seen_nodes(), replay.seen_invalid]);
+            }
+        }
+        self.orphans = self.orphans.saturating_add(recording.orphans);
+        for (own, more) in self.surplus.iter_mut().zip(recording.seen.surplus) {
+            *own = own.saturating_add(more);
+        }
+    }
+}
+
+/// What is known of a whole recording beside that.
+#[derive(Debug)]
+pub(super) struct Whole<'a> {
+    pub(super) header: &'a SpoolHeader,
+    pub(super) graphs: &'a [GraphTable],
+    pub(super) closing: Option<&'a Closing>,
+    pub(super) lost: Option<&'a Lost>,
+    /// Node times without a replay that are in no window.
+    pub(super) orphans: u64,
+    /// Nodes of the profiling library that are of no replay, and copies of no call.
+    pub(super) unresolved: u64,
+    pub(super) unlaunched_copies: u64,
+}
+
 impl Completeness {
     /// Counts a recording's nodes and compares.
     pub fn of(recording: &Recording) -> Completeness {
-        let closing = recording.closing.as_ref();
-        let mut graphs = count_received(recording);
+        let mut found = Found::default();
+        found.add(recording);
+        Completeness::new(
+            &found,
+            &Whole {
+                header: &recording.header,
+                graphs: &recording.graphs,
+                closing: recording.closing.as_ref(),
+                lost: recording.lost.as_ref(),
+                orphans: 0,
+                unresolved: recording.seen.unresolved,
+                unlaunched_copies: recording.seen.unlaunched_copies,
+            },
+        )
+    }
+
+    /// Compares what was found in all windows.
+    pub(super) fn new(found: &Found, whole: &Whole<'_>) -> Completeness {
+        let closing = whole.closing;
+        let mut graphs = count_received(found, whole);
         if let Some(closing) = closing {
             merge_counts(&mut graphs, closing);
         }
@@ -161,8 +245,7 @@ impl Completeness {
         let dropped_records = closing.map(|closing| closing.dropped).unwrap_or_default();
         // Of graphs that the recording does not describe, the recorder's sum is all that is known.
         let dropped_elsewhere = dropped_records.nodes.saturating_sub(sum(|graph| graph.dropped));
-        let surplus_activity = recording.seen.surplus[1];
-        let lost = recording.lost.clone().unwrap_or_default();
+        let lost = whole.lost.cloned().unwrap_or_default();
         let overwritten = lost.overwritten.records;
         // What the recorder says of its graphs is what the oldest block in the file says of all of them.
         let by_graph = sum(|graph| graph.overwritten).saturating_sub(lost.trimmed.nodes);
@@ -176,15 +259,15 @@ impl Completeness {
             overwritten: overwritten.nodes,
             trimmed: lost.trimmed.nodes,
             missing: sum(GraphCompleteness::missing).saturating_sub(dropped_elsewhere).saturating_add(unclear),
-            surplus: sum(GraphCompleteness::surplus).saturating_add(surplus_activity),
+            surplus: sum(GraphCompleteness::surplus).saturating_add(found.surplus[1]),
             truncated: closing.is_none(),
-            limit_reached: closing.is_some_and(|closing| closing.limit_reached) || recording.lost.is_some(),
-            keep: if recording.header.ring.is_some() { Keep::Last } else { Keep::First },
+            limit_reached: closing.is_some_and(|closing| closing.limit_reached) || whole.lost.is_some(),
+            keep: if whole.header.ring.is_some() { Keep::Last } else { Keep::First },
             overwritten_records: overwritten,
-            whole_from_step: recording.lost.as_ref().map(|lost| lost.overwritten.whole_from_step),
+            whole_from_step: whole.lost.map(|lost| lost.overwritten.whole_from_step),
             dropped_records,
-            orphans: recording.orphans,
-            activity: ActivityCompleteness::of(recording),
+            orphans: found.orphans.saturating_add(whole.orphans),
+            activity: ActivityCompleteness::of(found, whole),
             graphs,
         };
         completeness.complete = completeness.holds();
@@ -220,28 +303,25 @@ impl GraphCompleteness {
 
 impl ActivityCompleteness {
     /// `None` if the library was no source.
-    fn of(recording: &Recording) -> Option<ActivityCompleteness> {
-        let (sources, seen) = (&recording.header.session.sources, &recording.seen);
-        let closing = recording.closing.as_ref();
+    fn of(found: &Found, whole: &Whole<'_>) -> Option<ActivityCompleteness> {
+        let (sources, closing) = (&whole.header.session.sources, whole.closing);
         let counts = closing.and_then(|closing| closing.activity.clone());
-        let replays = || recording.replays.iter().filter(|replay| replay.record.sources.activity);
         let expected_alone = closing.is_some_and(|closing| closing.expected.graphs.iter().any(|g| g.activity_only > 0));
-        let alone = expected_alone || replays().any(Replay::is_activity_alone);
-        let is_source = sources.used.has_activity() || counts.is_some() || replays().next().is_some();
-        if !is_source && seen.unresolved == 0 {
+        let is_source = sources.used.has_activity() || counts.is_some() || found.has_seen;
+        if !is_source && whole.unresolved == 0 {
             return None;
         }
         let counts = counts.unwrap_or_default();
         let mut activity = ActivityCompleteness {
             library: sources.library.clone(),
-            alone,
+            alone: expected_alone || found.has_alone,
             expected: closing.map(|closing| sum(closing.expected.graphs.iter().map(|graph| graph.activity))),
-            received: sum(replays().map(Replay::seen_nodes)),
-            invalid: sum(replays().map(|replay| replay.seen_invalid)),
-            surplus: sum(seen.surplus),
-            unresolved: seen.unresolved,
+            received: found.seen,
+            invalid: found.seen_invalid,
+            surplus: sum(found.surplus),
+            unresolved: whole.unresolved,
             unknown: counts.unknown,
-            unlaunched_copies: seen.unlaunched_copies,
+            unlaunched_copies: whole.unlaunched_copies,
             dropped: counts.dropped,
             lost: counts.lost,
             given_up: counts.given_up,
@@ -249,20 +329,14 @@ impl ActivityCompleteness {
             ..ActivityCompleteness::default()
         };
         if let Some(closing) = closing {
-            activity.compare(recording, closing);
+            activity.compare(&found.seen_of, closing);
         }
         Some(activity)
     }
 
     /// What the engine counted, with what is there, graph by graph: one graph's surplus makes up for no other's
     /// shortfall.
-    fn compare(&mut self, recording: &Recording, closing: &Closing) {
-        let mut found: BTreeMap<u32, u64> = BTreeMap::new();
-        for replay in recording.replays.iter().filter(|replay| replay.record.sources.activity) {
-            let nodes = replay.seen_nodes().saturating_add(replay.seen_invalid);
-            let sum = found.entry(replay.record.graph).or_default();
-            *sum = sum.saturating_add(nodes);
-        }
+    fn compare(&mut self, found: &BTreeMap<u32, u64>, closing: &Closing) {
         let mut expected: BTreeMap<u32, u64> = found.keys().map(|graph| (*graph, 0)).collect();
         for graph in &closing.expected.graphs {
             let sum = expected.entry(graph.graph).or_default();
@@ -278,28 +352,25 @@ impl ActivityCompleteness {
     }
 }
 
-fn count_received(recording: &Recording) -> Vec<GraphCompleteness> {
-    let trimmed = |graph: u32| recording.lost.as_ref().and_then(|lost| lost.trimmed_of.get(&graph));
-    let counted = |table: &crate::trace::schema::GraphTable| {
+fn count_received(found: &Found, whole: &Whole<'_>) -> Vec<GraphCompleteness> {
+    let trimmed = |graph: u32| whole.lost.and_then(|lost| lost.trimmed_of.get(&graph));
+    let counted = |(at, table): (usize, &GraphTable)| {
         let [replays_overwritten, overwritten] = trimmed(table.id).copied().unwrap_or_default();
+        let found = found.graphs.get(at).copied().unwrap_or_default();
         GraphCompleteness {
             graph: table.id,
             key: Some(table.key),
             nodes_per_replay: table.nodes.len() as u64,
+            replays_received: found.replays,
+            received: found.nodes,
+            invalid: found.invalid,
             overwritten,
             replays_overwritten,
+            invalid_activity: found.invalid_activity,
             ..GraphCompleteness::default()
         }
     };
-    let mut graphs: Vec<GraphCompleteness> = recording.graphs.iter().map(counted).collect();
-    for replay in &recording.replays {
-        let graph = &mut graphs[replay.graph];
-        graph.replays_received += 1;
-        graph.received += replay.nodes.len() as u64;
-        graph.invalid += replay.invalid;
-        graph.invalid_activity += if replay.is_activity_alone() { replay.invalid } else { 0 };
-    }
-    graphs
+    whole.graphs.iter().enumerate().map(counted).collect()
 }
 
 fn merge_counts(graphs: &mut Vec<GraphCompleteness>, closing: &Closing) {

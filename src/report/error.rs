@@ -17,6 +17,12 @@ pub enum ReportError {
         /// What is wrong with it.
         source: SpoolError,
     },
+    /// Somebody did not want it any more.
+    #[error("{}: rendering was ended before it was done", path.display())]
+    Cancelled {
+        /// The spool.
+        path: PathBuf,
+    },
     /// The spool holds more than a report does.
     #[error("{}: more than {limit} {what}", path.display())]
     TooLarge {
@@ -49,4 +55,35 @@ pub enum ReportError {
         /// SQLite's word.
         source: rusqlite::Error,
     },
+}
+
+/// Why a file was not written to its end.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It could not be written.
+    Write(std::io::Error),
+    /// What it is made of could not be read.
+    Read(ReportError),
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Fault {
+        Fault::Write(error)
+    }
+}
+
+impl From<ReportError> for Fault {
+    fn from(error: ReportError) -> Fault {
+        Fault::Read(error)
+    }
+}
+
+impl Fault {
+    /// Of the file at `path`.
+    pub(super) fn at(self, path: &std::path::Path) -> ReportError {
+        match self {
+            Fault::Write(source) => ReportError::Write { path: path.into(), source },
+            Fault::Read(error) => error,
+        }
+    }
 }

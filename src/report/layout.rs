@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::model::Survey;
 use super::{Alignment, Call, Recording};
 use crate::trace::schema::GraphTable;
 
@@ -120,17 +121,18 @@ impl Layout {
         }
     }
 
-    /// Of each recording in a file of several, with how their clocks are put on the first one's.
-    pub(super) fn merged(recordings: &[(&Recording, Alignment)]) -> Vec<Layout> {
+    /// Of each recording in a file of several: what there is in each window of it, what there is in all, and how its
+    /// clock is put on the first one's.
+    pub(super) fn merged(recordings: &[(&Recording, &Survey, Alignment)]) -> Vec<Layout> {
         let start_ns = |recording: &Recording| i128::from(recording.span().0);
-        let with_records = recordings.iter().filter(|(recording, _)| !recording.is_empty());
-        let starts_ns = with_records.map(|(recording, alignment)| start_ns(recording) + alignment.offset_ns);
-        let fallback_ns = || recordings.first().map_or(0, |(recording, _)| start_ns(recording));
+        let with_records = recordings.iter().filter(|(_, survey, _)| survey.moments.is_some());
+        let starts_ns = with_records.map(|(recording, _, alignment)| start_ns(recording) + alignment.offset_ns);
+        let fallback_ns = || recordings.first().map_or(0, |(recording, ..)| start_ns(recording));
         let zero_ns = starts_ns.min().unwrap_or_else(fallback_ns);
         let (mut correlation, mut graph_offset) = (1_u64, 0_u64);
         let mut layouts = Vec::new();
-        for (index, (recording, alignment)) in (0_u64..).zip(recordings) {
-            let (first, last) = replays(recording);
+        for (index, (recording, survey, alignment)) in (0_u64..).zip(recordings) {
+            let (first, last) = survey.replays.unwrap_or((0, 0));
             let pid = MERGED_PIDS + MERGED_PIDS_STEP * index;
             layouts.push(Layout {
                 zero_ns: zero_ns - alignment.offset_ns,
@@ -206,12 +208,6 @@ impl Layout {
             clock: among.alignment.clone(),
         })
     }
-}
-
-/// The numbers of the first and of the last replay.
-fn replays(recording: &Recording) -> (u64, u64) {
-    let number = |replay: Option<&super::Replay>| replay.map_or(0, |replay| replay.record.replay);
-    (number(recording.replays.first()), number(recording.replays.last()))
 }
 
 fn owner(recording: &Recording) -> String {

@@ -1,9 +1,11 @@
 //! What a recording says: tables, an account of every step's time, a trace for Perfetto and HTA. Always compiled.
 //!
 //! A [`Report`] is made from a spool in one pass ([`Recording`]) and three computations on it: [`Completeness`] (is
-//! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). Renders
-//! read it: [`chrome`] writes the trace, [`html`] a page, [`speedscope`] flame graphs, [`sqlite`] a file to query,
-//! [`stats`] the tables. [`merge`] puts several on one timeline, [`diff`] compares two.
+//! every node there), [`Account`] (where did each step's time go), [`Perturbation`] (what did recording cost). It is in
+//! memory as a whole, and renders read it: [`html`] writes a page, [`speedscope`] flame graphs, [`sqlite`] a file to
+//! query, [`stats`] the tables; [`diff`] compares two. The trace, which a server writes while it serves, is made of a
+//! few steps at a time instead ([`Windows`]): [`chrome`] carries lanes and sums from one window to the next, and
+//! [`merge`] puts several recordings on one timeline.
 
 mod account;
 pub mod chrome;
@@ -14,6 +16,7 @@ mod error;
 pub mod html;
 mod json;
 mod layout;
+mod lives;
 pub mod merge;
 mod model;
 mod output;
@@ -28,6 +31,7 @@ pub mod stats;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -37,7 +41,7 @@ pub use self::completeness::{ActivityCompleteness, Completeness, GraphCompletene
 pub use self::error::ReportError;
 pub use self::layout::{Pids, Placement};
 pub use self::merge::Alignment;
-pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode};
+pub use self::model::{Call, DeviceCopy, Lost, NodeTime, Recording, Replay, Seen, SeenNode, WINDOW_RECORDS, Windows};
 pub use self::perturbation::Perturbation;
 pub use self::ranges::DeviceRange;
 pub use self::requests::{Doing, End, Life, Stretch};
@@ -110,29 +114,49 @@ impl Export {
     }
 }
 
+/// What nobody sets, for what nobody cancels.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 /// Writes `DIR/PREFIX.ID.pt.trace.json.gz` beside `DIR/PREFIX.ID.vtr`.
 pub fn render(spool: &Path) -> Result<Rendered, ReportError> {
-    export(spool, Export::Chrome, None)
+    render_unless(spool, &NEVER)
+}
+
+/// The same, until `cancel` is set: then no file is left of it, and the error is [`ReportError::Cancelled`].
+pub fn render_unless(spool: &Path, cancel: &AtomicBool) -> Result<Rendered, ReportError> {
+    export_unless(spool, Export::Chrome, None, cancel)
 }
 
 /// Renders a recording to a file, beside the recording if no other is named.
 pub fn export(spool: &Path, format: Export, file: Option<&Path>) -> Result<Rendered, ReportError> {
+    export_unless(spool, format, file, &NEVER)
+}
+
+fn export_unless(
+    spool: &Path,
+    format: Export,
+    file: Option<&Path>,
+    cancel: &AtomicBool,
+) -> Result<Rendered, ReportError> {
     let begin = Instant::now();
     let file = file.map_or_else(|| spool.with_extension(format.extension()), Path::to_owned);
     output::check_apart(spool, &file)?;
-    let report = Report::load(spool)?;
-    match format {
-        Export::Chrome => chrome::write(&report, &file)?,
-        Export::Speedscope => speedscope::write(&report, &file)?,
-        Export::Sqlite => sqlite::write(&report, &file)?,
-        Export::Page => html::write(&report, &file)?,
-    }
-    Ok(Rendered {
-        files: vec![file],
-        nodes: report.recording.nodes.len() as u64,
-        render_ms: begin.elapsed().as_millis() as u64,
-        completeness: report.completeness,
-    })
+    let (nodes, completeness) = match format {
+        Export::Chrome => {
+            let summary = chrome::write(Windows::open(spool, cancel)?, &file)?;
+            (summary.nodes, summary.completeness)
+        }
+        Export::Speedscope | Export::Sqlite | Export::Page => {
+            let report = Report::load(spool)?;
+            match format {
+                Export::Speedscope => speedscope::write(&report, &file)?,
+                Export::Sqlite => sqlite::write(&report, &file)?,
+                Export::Chrome | Export::Page => html::write(&report, &file)?,
+            }
+            (report.recording.nodes.len() as u64, report.completeness)
+        }
+    };
+    Ok(Rendered { files: vec![file], nodes, render_ms: begin.elapsed().as_millis() as u64, completeness })
 }
 
 /// One table of a recording, or all that are usual, as text, CSV or JSON.
@@ -155,7 +179,7 @@ pub fn write_stats(
     };
     for (file, tables) in &parts {
         output::check_apart(spool, file)?;
-        output::whole(file, |out| stats::write(report, tables, format, out))?;
+        output::whole(file, |out| Ok(stats::write(report, tables, format, out)?))?;
     }
     Ok(parts.into_iter().map(|(file, _)| file).collect())
 }

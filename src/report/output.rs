@@ -1,4 +1,4 @@
-//! Files that are there whole, or not at all.
+//! Files that are there whole, and on the disk, or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -8,16 +8,18 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::ReportError;
+use super::error::Fault;
 
 const BUFFER_BYTES: usize = 1 << 20;
+const FOLDER_UNSYNCED: [io::ErrorKind; 3] =
+    [io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported, io::ErrorKind::PermissionDenied];
 
-/// Has a file written beside `path` and renames it when it is whole: what was at `path` stays until then. What is no
-/// regular file (a pipe, /dev/null) is written as it is.
+/// Has a file written beside `path` and renames it when it is whole and on the disk: what was at `path` stays until
+/// then. What is no regular file (a pipe, /dev/null) is written as it is.
 pub(super) fn whole<T>(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<T, Fault>,
 ) -> Result<T, ReportError> {
-    let no_file = |source| ReportError::Write { path: path.into(), source };
     let buffered = |file| {
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
         let made = write(&mut out)?;
@@ -25,15 +27,19 @@ pub(super) fn whole<T>(
         Ok(made)
     };
     match fs::metadata(path) {
-        Ok(found) if !found.is_file() => File::options().write(true).open(path).and_then(buffered).map_err(no_file),
-        _ => whole_at(path, |temporary| File::create(temporary).and_then(buffered).map_err(no_file)),
+        Ok(found) if !found.is_file() => {
+            File::options().write(true).open(path).map_err(Fault::Write).and_then(buffered).map_err(|f| f.at(path))
+        }
+        _ => whole_at(path, |temporary| {
+            File::create(temporary).map_err(Fault::Write).and_then(buffered).map_err(|fault| fault.at(path))
+        }),
     }
 }
 
 /// The same of a file that is gzipped if `path` ends in `.gz`.
 pub(super) fn maybe_gzipped<T>(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, Fault>,
 ) -> Result<T, ReportError> {
     let is_zipped = path.extension().is_some_and(|extension| extension == "gz");
     whole(path, |out| {
@@ -50,12 +56,27 @@ pub(super) fn maybe_gzipped<T>(
 /// The same of a regular file that `write` makes by itself, under the name that it is given.
 pub(super) fn whole_at<T>(path: &Path, write: impl FnOnce(&Path) -> Result<T, ReportError>) -> Result<T, ReportError> {
     let temporary = temporary(path);
-    let renamed = |made| match fs::rename(&temporary, path) {
+    let moved = |made| match sync(&temporary).and_then(|()| fs::rename(&temporary, path)).and_then(|()| settle(path)) {
         Ok(()) => Ok(made),
         Err(source) => Err(ReportError::Write { path: path.into(), source }),
     };
     // The error that is returned matters more than one from clearing up.
-    write(&temporary).and_then(renamed).inspect_err(|_| _ = fs::remove_file(&temporary))
+    write(&temporary).and_then(moved).inspect_err(|_| _ = fs::remove_file(&temporary))
+}
+
+/// Waits until a file is on the disk.
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Waits until a file's name is on the disk. Some file systems do not know of that for folders, and some folders may be
+/// written and not read.
+fn settle(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match sync(folder) {
+        Err(error) if FOLDER_UNSYNCED.contains(&error.kind()) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Where a file is written before it is whole.

@@ -5,6 +5,8 @@
 //! recorded step behind a recorded one is compared with an unrecorded step behind an unrecorded one: their ratio is
 //! what recording everything costs. Both of a pair have the same sizes and are near each other in time.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::account::follows;
@@ -41,22 +43,9 @@ pub struct Perturbation {
 impl Perturbation {
     /// Compares a recording's steps. `None` if there are too few to compare.
     pub fn of(recording: &Recording) -> Option<Perturbation> {
-        let pairs = pair(&timed_steps(&recording.steps));
-        if pairs.len() < PAIRS_MIN {
-            return None;
-        }
-        let log_ratios: Vec<f64> =
-            pairs.iter().map(|(traced, other)| (traced.ns as f64 / other.ns as f64).ln()).collect();
-        let (low, high) = bootstrap_interval(&log_ratios);
-        let median_ns = |times: Vec<u64>| median(&mut times.iter().map(|ns| *ns as f64).collect::<Vec<_>>()) as u64;
-        Some(Perturbation {
-            ratio: median(&mut log_ratios.clone()).exp(),
-            ratio_low: low.exp(),
-            ratio_high: high.exp(),
-            pairs: pairs.len() as u64,
-            traced_ns_median: median_ns(pairs.iter().map(|(traced, _)| traced.ns).collect()),
-            untraced_ns_median: median_ns(pairs.iter().map(|(_, other)| other.ns).collect()),
-        })
+        let mut pairs = Pairs::default();
+        pairs.add(recording);
+        pairs.compare()
     }
 }
 
@@ -71,35 +60,63 @@ struct TimedStep {
     ns: u64,
 }
 
-fn timed_steps(steps: &[StepRecord]) -> Vec<TimedStep> {
-    let timed = |last: &StepRecord, step: &StepRecord| {
-        let ns = step.done_ns.checked_sub(last.done_ns)?;
-        (follows(last, step) && ns > 0 && step.traced == last.traced).then_some(TimedStep {
-            step: step.step,
-            class: [step.sizes.tokens, step.sizes.seqs, step.sizes.logit_rows, step.prefill_tokens],
-            traced: step.traced,
-            ns,
-        })
-    };
-    steps.windows(2).filter_map(|pair| timed(&pair[0], &pair[1])).collect()
+/// Pairs of one window after the other: 16 bytes for each.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    last: Option<StepRecord>,
+    /// By class, the steps that have no partner yet.
+    waiting: HashMap<[u64; 4], Vec<TimedStep>>,
+    /// The time of the recorded one of a pair, and of the other.
+    found: Vec<[u64; 2]>,
 }
 
-/// Pairs each step with the nearest unpaired step before it of the same class and of the other kind.
-fn pair(steps: &[TimedStep]) -> Vec<(TimedStep, TimedStep)> {
-    let mut waiting: std::collections::HashMap<[u64; 4], Vec<TimedStep>> = std::collections::HashMap::new();
-    let mut pairs = Vec::new();
-    for step in steps {
-        let waiting = waiting.entry(step.class).or_default();
-        waiting.retain(|other| step.step - other.step <= PAIR_STEPS_MAX);
-        match waiting.last() {
-            Some(other) if other.traced != step.traced => {
-                pairs.push(if step.traced { (*step, *other) } else { (*other, *step) });
-                waiting.pop();
+impl Pairs {
+    /// Pairs each step with the nearest unpaired step before it of the same class and of the other kind.
+    pub(super) fn add(&mut self, recording: &Recording) {
+        for step in &recording.steps {
+            let timed = self.last.and_then(|last| timed(&last, step));
+            self.last = Some(*step);
+            let Some(step) = timed else { continue };
+            let waiting = self.waiting.entry(step.class).or_default();
+            waiting.retain(|other| step.step - other.step <= PAIR_STEPS_MAX);
+            match waiting.last() {
+                Some(other) if other.traced != step.traced => {
+                    self.found.push(if step.traced { [step.ns, other.ns] } else { [other.ns, step.ns] });
+                    waiting.pop();
+                }
+                _ => waiting.push(step),
             }
-            _ => waiting.push(*step),
         }
     }
-    pairs
+
+    /// `None` if there are too few to compare.
+    pub(super) fn compare(self) -> Option<Perturbation> {
+        if self.found.len() < PAIRS_MIN {
+            return None;
+        }
+        let log_ratios: Vec<f64> =
+            self.found.iter().map(|[traced, other]| (*traced as f64 / *other as f64).ln()).collect();
+        let (low, high) = bootstrap_interval(&log_ratios);
+        let median_ns = |at: usize| median(&mut self.found.iter().map(|ns| ns[at] as f64).collect::<Vec<_>>()) as u64;
+        Some(Perturbation {
+            ratio: median(&mut log_ratios.clone()).exp(),
+            ratio_low: low.exp(),
+            ratio_high: high.exp(),
+            pairs: self.found.len() as u64,
+            traced_ns_median: median_ns(0),
+            untraced_ns_median: median_ns(1),
+        })
+    }
+}
+
+fn timed(last: &StepRecord, step: &StepRecord) -> Option<TimedStep> {
+    let ns = step.done_ns.checked_sub(last.done_ns)?;
+    (follows(last, step) && ns > 0 && step.traced == last.traced).then_some(TimedStep {
+        step: step.step,
+        class: [step.sizes.tokens, step.sizes.seqs, step.sizes.logit_rows, step.prefill_tokens],
+        traced: step.traced,
+        ns,
+    })
 }
 
 /// The 95 % interval of the median, with a generator that is always seeded alike: a recording has one answer.

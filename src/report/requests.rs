@@ -106,6 +106,10 @@ pub struct Life {
     pub ended: Option<RequestMoment>,
     /// The steps that it had rows in, ascending.
     pub steps: Vec<u64>,
+    /// What it does until its next moment, and since when; and when it went on, if it was preempted.
+    doing: Option<Doing>,
+    since_ns: u64,
+    resumed_ns: Option<u64>,
 }
 
 impl Life {
@@ -129,48 +133,94 @@ impl Life {
         let (window_start_ns, window_end_ns) = recording.span();
         steps.dedup();
         let arrival = moments.first().filter(|record| record.moment == RequestMoment::Queued);
-        let start_ns = arrival.map_or(window_start_ns, |record| record.at_ns);
-        let mut life = Life {
+        let mut life = Life::begin(request, recording.names.get(&request).cloned(), arrival.copied(), window_start_ns);
+        let is_preempted = moments.iter().any(|record| record.moment == RequestMoment::Preempted);
+        let resumed = steps.iter().filter(|_| is_preempted).filter_map(|step| recording.step(*step));
+        let mut resumed = resumed.map(|step| step.start_ns).peekable();
+        for record in moments {
+            while let Some(at_ns) = resumed.next_if(|at_ns| *at_ns < record.at_ns) {
+                life.step(at_ns);
+            }
+            life.moment(record);
+        }
+        resumed.for_each(|at_ns| life.step(at_ns));
+        life.end(window_end_ns);
+        life.steps = steps;
+        life
+    }
+
+    /// A request that arrived, or that was there when the recording began.
+    pub(super) fn begin(
+        request: u64,
+        name: Option<String>,
+        arrival: Option<&RequestRecord>,
+        recording_start_ns: u64,
+    ) -> Life {
+        let start_ns = arrival.map_or(recording_start_ns, |record| record.at_ns);
+        Life {
             request,
-            name: recording.names.get(&request).cloned(),
+            name,
             start_ns,
-            end_ns: window_end_ns,
+            end_ns: start_ns,
             stretches: Vec::new(),
             queued_ns: arrival.map(|record| record.at_ns),
             first_token_ns: None,
             prompt_tokens: arrival.map(|record| record.tokens),
-            tokens: moments.last().map_or(0, |record| record.tokens),
+            tokens: 0,
             ended: None,
-            steps,
-        };
-        // What it does until the next moment; before the first one it was running, if it was there.
-        let mut doing = arrival.is_none().then_some(Doing::Running);
-        let mut since_ns = start_ns;
-        for record in moments {
-            life.push(recording, doing, (since_ns, record.at_ns));
-            since_ns = record.at_ns;
-            doing = match record.moment {
-                RequestMoment::Queued => Some(Doing::Queued),
-                RequestMoment::Scheduled => Some(Doing::Prefill),
-                RequestMoment::FirstToken => Some(Doing::Decode),
-                RequestMoment::Preempted => Some(Doing::Preempted),
-                RequestMoment::Finished | RequestMoment::Aborted => None,
-            };
-            if record.moment == RequestMoment::FirstToken {
-                life.first_token_ns.get_or_insert(record.at_ns);
-            }
-            life.ended = doing.is_none().then_some(record.moment);
+            steps: Vec::new(),
+            // Before its first moment it was running, if it was there.
+            doing: arrival.is_none().then_some(Doing::Running),
+            since_ns: start_ns,
+            resumed_ns: None,
         }
-        life.push(recording, doing, (since_ns, window_end_ns));
-        life.end_ns = if doing.is_some() { window_end_ns } else { since_ns };
-        life
     }
 
-    /// Adds a stretch. No moment says when a preempted request goes on: the begin of its next step does.
-    fn push(&mut self, recording: &Recording, doing: Option<Doing>, (start_ns, end_ns): (u64, u64)) {
-        let Some(doing) = doing else { return };
-        let steps = self.steps.iter().filter(|_| doing == Doing::Preempted).filter_map(|step| recording.step(*step));
-        let resumed_ns = steps.map(|step| step.start_ns).find(|at_ns| (start_ns..end_ns).contains(at_ns));
+    /// Its next moment.
+    pub(super) fn moment(&mut self, record: &RequestRecord) {
+        self.push(record.at_ns);
+        self.since_ns = record.at_ns;
+        self.tokens = record.tokens;
+        self.doing = match record.moment {
+            RequestMoment::Queued => Some(Doing::Queued),
+            RequestMoment::Scheduled => Some(Doing::Prefill),
+            RequestMoment::FirstToken => Some(Doing::Decode),
+            RequestMoment::Preempted => Some(Doing::Preempted),
+            RequestMoment::Finished | RequestMoment::Aborted => None,
+        };
+        if record.moment == RequestMoment::FirstToken {
+            self.first_token_ns.get_or_insert(record.at_ns);
+        }
+        self.ended = self.doing.is_none().then_some(record.moment);
+    }
+
+    /// A step with it began. No moment says when a preempted request goes on: its next step's begin does.
+    pub(super) fn step(&mut self, start_ns: u64) {
+        if self.is_preempted() && start_ns >= self.since_ns {
+            self.resumed_ns.get_or_insert(start_ns);
+        }
+    }
+
+    /// Whether its pages were taken away, and nothing says yet that it goes on.
+    pub(super) fn is_preempted(&self) -> bool {
+        self.doing == Some(Doing::Preempted) && self.resumed_ns.is_none()
+    }
+
+    /// Whether it goes on.
+    pub(super) fn is_running(&self) -> bool {
+        self.doing.is_some()
+    }
+
+    /// The recording ends.
+    pub(super) fn end(&mut self, recording_end_ns: u64) {
+        self.push(recording_end_ns);
+        self.end_ns = if self.is_running() { recording_end_ns } else { self.since_ns };
+    }
+
+    /// Adds the stretch that ends now.
+    fn push(&mut self, end_ns: u64) {
+        let (start_ns, resumed_ns) = (self.since_ns, self.resumed_ns.take().filter(|at_ns| *at_ns < end_ns));
+        let Some(doing) = self.doing else { return };
         self.stretches.push(Stretch { doing, start_ns, end_ns: resumed_ns.unwrap_or(end_ns) });
         if let Some(start_ns) = resumed_ns {
             let doing = match (self.first_token_ns, self.queued_ns) {

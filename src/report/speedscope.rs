@@ -21,7 +21,7 @@ const FLUSH_BYTES: usize = 256 << 10;
 
 /// Writes the file, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one only.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    output::maybe_gzipped(path, |out| write_json(report, out).map(drop))
+    output::maybe_gzipped(path, |out| Ok(write_json(report, out).map(drop)?))
 }
 
 /// Writes the file as plain JSON, and returns what it wrote to.

@@ -256,6 +256,7 @@ proptest! {
         }
         prop_assert!(!diff.print(None, Format::Csv).is_empty());
         prop_assert!(dominates(&report).ends_with('.'));
+        check_traces(&bytes, &report);
         check_renders(&report);
     }
 }
@@ -283,20 +284,37 @@ fn check_seen(report: &Report) {
     }
 }
 
-/// Every render is whole.
-fn check_renders(report: &Report) {
-    let json = chrome::write_json(report, "any", Vec::new()).expect("a trace");
-    serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
-    let few = html::Limits { nodes: 3, steps: 2, spans: 2, members: 2, requests: 1 };
-    for limits in [html::Limits::default(), few] {
-        assert!(html::page(report, &limits).expect("a page").ends_with("</html>\n"));
+/// The trace in windows as small as can be, and in one, alone and among others.
+fn check_traces(bytes: &[u8], report: &Report) {
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    let windows = |records| {
+        let reader = Reader::new(std::io::Cursor::new(bytes)).expect("a spool");
+        Windows::new(Path::new("any"), reader, records, &NEVER).expect("records")
+    };
+    for records in [1, WINDOW_RECORDS] {
+        let (json, summary) = chrome::write_json(windows(records), "any", Vec::new()).expect("a trace");
+        serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+        if summary.windows == 1 {
+            assert_eq!(summary.nodes, report.recording.nodes.len() as u64);
+            let [own, whole] = [&summary.completeness, &report.completeness];
+            assert_eq!(serde_json::to_string(own).expect("JSON"), serde_json::to_string(whole).expect("JSON"));
+            assert_eq!(summary.account.total, report.account.total);
+        }
     }
     let clock =
         |offset_ns| Alignment { by: AlignedBy::WallClock, offset_ns, error_ns: None, wall_clock_differs_ns: offset_ns };
     let far_ns = 2 * i128::from(u64::MAX);
-    let three = [(report, clock(0)), (report, clock(far_ns)), (report, clock(-far_ns))];
-    let (json, _) = chrome::write_merged_json(&three, "any", Vec::new()).expect("a trace");
+    let mut three = [0, far_ns, -far_ns].map(|offset_ns| (windows(1), clock(offset_ns)));
+    let json = chrome::write_merged_json(&mut three, "any", Vec::new()).expect("a trace");
     serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
+}
+
+/// Every render is whole.
+fn check_renders(report: &Report) {
+    let few = html::Limits { nodes: 3, steps: 2, spans: 2, members: 2, requests: 1 };
+    for limits in [html::Limits::default(), few] {
+        assert!(html::page(report, &limits).expect("a page").ends_with("</html>\n"));
+    }
     let json = speedscope::write_json(report, Vec::new()).expect("flame graphs");
     let flames = serde_json::from_slice::<serde_json::Value>(&json).expect("JSON");
     for profile in flames["profiles"].as_array().expect("profiles") {

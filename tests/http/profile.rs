@@ -1,9 +1,14 @@
 //! Starting and stopping a recording.
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use serde_json::json;
+use vitrum::http::{ProfileOptions, RenderError, ServeOptions};
 
 use crate::client::{get, post};
-use crate::scripted::{Harness, ProfileScript, Script};
+use crate::scripted::{Harness, ProfileScript, Script, options};
 
 async fn with(profile: ProfileScript) -> Harness {
     Harness::script(Script { profile, ..Script::default() }).await
@@ -49,6 +54,50 @@ async fn a_recording_starts_once_and_stops_once() {
         })
     );
     assert_eq!(post(server.address, "/stop_profile", "").await.status, 409);
+}
+
+/// Renders that ended because they were told to.
+static CANCELLED: AtomicUsize = AtomicUsize::new(0);
+
+/// A render that goes on until it is told to end.
+fn endless(_: &Path, cancel: &AtomicBool) -> Result<Vec<PathBuf>, RenderError> {
+    while !cancel.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    CANCELLED.fetch_add(1, Ordering::Relaxed);
+    Err("it was told to end".into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_waits_for_renders_no_longer_than_it_may() {
+    let profile = ProfileOptions { render: endless, ..options().profile.expect("they record") };
+    let drain_timeout = Duration::from_millis(100);
+    let script = Script { profile: ProfileScript::Works, ..Script::default() };
+    let mut server = Harness::with(script, ServeOptions { profile: Some(profile), drain_timeout, ..options() }).await;
+    assert_eq!(post(server.address, "/start_profile", "").await.status, 200);
+    assert_eq!(post(server.address, "/stop_profile", r#"{"no_wait": true}"#).await.status, 202);
+    let begin = Instant::now();
+    server.ask_to_end();
+    server.wait().await;
+    assert!((drain_timeout..Duration::from_secs(4)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!(CANCELLED.load(Ordering::Relaxed), 1);
+}
+
+fn failing(_: &Path, _: &AtomicBool) -> Result<Vec<PathBuf>, RenderError> {
+    Err("no room".into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_any_more_is_not_said_to_be_renderable() {
+    let profile = ProfileOptions { render: failing, ..options().profile.expect("they record") };
+    let script = Script { profile: ProfileScript::Works, ..Script::default() };
+    let server = Harness::with(script, ServeOptions { profile: Some(profile), ..options() }).await;
+    assert_eq!(post(server.address, "/start_profile", "").await.status, 200);
+    let reply = post(server.address, "/stop_profile", "").await;
+    assert_eq!(reply.status, 500);
+    // The scripted recorder writes no file.
+    assert!(reply.text().contains("could not be rendered: no room; the recording cannot be read"), "{}", reply.text());
+    assert!(!reply.text().contains("profile export"), "{}", reply.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

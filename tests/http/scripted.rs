@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -143,7 +144,7 @@ pub(crate) fn options() -> ServeOptions {
     ServeOptions { port: 0, ..ServeOptions::new(names, "/models/counting.gguf".into(), Some(profile)) }
 }
 
-fn render(spool: &Path) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {
+fn render(spool: &Path, _cancel: &AtomicBool) -> Result<Vec<PathBuf>, vitrum::http::RenderError> {
     Ok(vec![spool.with_extension("pt.trace.json.gz"), spool.with_extension("html")])
 }
 

@@ -16,6 +16,7 @@ mod sources_json;
 mod synthetic;
 mod tables;
 mod trace_json;
+mod windows;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@ use vitrum::trace::session::{Expected, ExpectedGraph, Keep, RecordError, Session
 
 use super::acceptance::{assert_passes, server_says};
 use super::synthetic::{Plan, header, options, play};
+use super::trace_json::parse;
 use super::{folder, record_with};
 
 fn last(name: &str, max_bytes: u64) -> SessionOptions {
@@ -93,8 +94,7 @@ fn a_ring_says_what_it_kept_in_tables_and_in_the_trace() {
         let rendered = report::export(&summary.path, format, None).expect("an export");
         assert_eq!(rendered.nodes, report.recording.nodes.len() as u64);
     }
-    let json = report::chrome::write_json(&report, "ring", Vec::new()).expect("a trace");
-    let trace: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let trace = parse(trace);
     let counted = &trace["vitrum"]["completeness"];
     assert_eq!((&counted["keep"], counted["whole_from_step"].as_u64()), (&"last".into(), Some(from)));
     assert_eq!(counted["overwritten"].as_u64(), Some(report.completeness.overwritten));

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 
 use super::events::Events;
 use super::host::name_lane;
-use super::lanes::{ENGINE_OVERLAP_TID, Lanes, Nesting};
+use super::lanes::{ENGINE_OVERLAP_TID, Lanes};
 use super::nodes::step_args;
 use crate::report::json::Json;
 use crate::report::layout::Layout;
-use crate::report::{Call, Recording, Replay, Report};
+use crate::report::{Call, Recording, Replay};
 use crate::trace::schema::{HostSpan, StepRecord};
 
 /// What a thread does. Of slices with the same begin the outer comes first: iteration, phase, launch, call.
@@ -47,12 +47,12 @@ impl HostSlice<'_> {
 /// Loop iterations, phases inside them, launches and other calls inside these. What does not nest goes to a lane of its
 /// own.
 pub(super) fn engine_thread<W: Write>(
-    report: &Report,
+    recording: &Recording,
     has_copies: &[bool],
     layout: &Layout,
+    lanes: &mut Lanes,
     events: &mut Events<W>,
 ) -> io::Result<()> {
-    let recording = &report.recording;
     let steps = recording.steps.iter().map(HostSlice::Step);
     let phases = recording.spans.iter().map(HostSlice::Phase);
     let launches = launches(recording, has_copies).into_iter().map(HostSlice::Launch);
@@ -65,13 +65,17 @@ pub(super) fn engine_thread<W: Write>(
         let (start_ns, end_ns) = slice.times_ns();
         (start_ns, Reverse(end_ns))
     });
-    let mut lanes = Lanes::new(Nesting::Nested);
     for slice in &slices {
         let (start_ns, end_ns) = slice.times_ns();
         let lane = lanes.place(start_ns, end_ns);
         let tid = if lane == 0 { layout.engine_tid } else { ENGINE_OVERLAP_TID + lane as u64 - 1 };
         write_slice(slice, recording, layout, tid, events)?;
     }
+    Ok(())
+}
+
+/// The names of its further lanes.
+pub(super) fn end_engine_thread<W: Write>(layout: &Layout, lanes: &Lanes, events: &mut Events<W>) -> io::Result<()> {
     for lane in 1..lanes.count() as u64 {
         let name = format!("thread {} (engine, overlap {lane})", layout.engine_tid);
         name_lane(layout.pids.host, ENGINE_OVERLAP_TID + lane - 1, &name, lane, events)?;

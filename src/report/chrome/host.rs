@@ -4,13 +4,15 @@ use std::io::{self, Write};
 
 use super::events::Events;
 use super::lanes::{LAYERS_TID, STEPS_TID};
+use crate::report::Recording;
 use crate::report::json::Json;
 use crate::report::layout::{Layout, STREAM};
-use crate::report::{Recording, Report};
+use crate::report::model::Survey;
+use crate::trace::schema::GraphTable;
 
 /// Names of processes and lanes: the file's first events.
-pub(super) fn name_lanes<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let session = &report.recording.header.session;
+pub(super) fn name_lanes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let session = &recording.header.session;
     let device = format!("{} ({})", session.device.name, session.device.isa);
     let (pids, order) = (&layout.pids, |alone, within| layout.process_order(alone, within));
     name_process(pids.host, &layout.process_name("vitrum"), "CPU", order(pids.host, 0), events)?;
@@ -63,10 +65,14 @@ fn metadata<W: Write>(
 }
 
 /// Each graph's node table, when its first replay was launched.
-pub(super) fn node_tables<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    for (index, graph) in recording.graphs.iter().enumerate() {
-        let first = recording.replays.iter().find(|replay| replay.graph == index);
-        let at_ns = first.map_or(0, |replay| layout.at(replay.record.launch_start_ns));
+pub(super) fn node_tables<W: Write>(
+    graphs: &[GraphTable],
+    survey: &Survey,
+    layout: &Layout,
+    events: &mut Events<W>,
+) -> io::Result<()> {
+    for graph in graphs {
+        let at_ns = survey.first_of.get(&graph.id).map_or(0, |(_, launch_start_ns)| layout.at(*launch_start_ns));
         let out = events.event()?;
         out.raw(r#"{"ph":"i","s":"t","cat":"graph","name":"#).string(&format!("graph {}", graph.key));
         out.raw(r#","pid":"#).int(layout.pids.host).raw(r#","tid":"#).int(layout.engine_tid);

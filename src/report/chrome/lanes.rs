@@ -25,38 +25,67 @@ pub(super) enum Nesting {
 #[derive(Debug)]
 pub(super) struct Lanes {
     nesting: Nesting,
-    /// For each lane, the ends of the slices that are open, the innermost last.
-    open_ends: Vec<Vec<u64>>,
+    lanes: Vec<Lane>,
+    /// Begin of the latest slice.
+    latest_ns: u64,
+    late: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// The ends of the slices that are open, the innermost last.
+    open_ends: Vec<u64>,
+    /// When the last slice of all ends.
+    end_ns: u64,
+}
+
+impl Lane {
+    fn has_room(&mut self, (start_ns, end_ns): (u64, u64), nesting: Nesting) -> bool {
+        while self.open_ends.last().is_some_and(|end| *end <= start_ns) {
+            self.open_ends.pop();
+        }
+        match (self.open_ends.last(), nesting) {
+            (None, _) => true,
+            (Some(_), Nesting::Disjoint) => false,
+            (Some(enclosing), Nesting::Nested) => end_ns <= *enclosing,
+        }
+    }
 }
 
 impl Lanes {
     pub(super) fn new(nesting: Nesting) -> Lanes {
-        Lanes { nesting, open_ends: Vec::new() }
+        Lanes { nesting, lanes: Vec::new(), latest_ns: 0, late: 0 }
     }
 
-    /// The first lane that takes the slice.
+    /// The first lane that takes the slice. One that begins before those that were placed has one that they are not in,
+    /// or that had ended by then.
     pub(super) fn place(&mut self, start_ns: u64, end_ns: u64) -> usize {
-        let fits = self.open_ends.iter_mut().position(|open| {
-            while open.last().is_some_and(|end| *end <= start_ns) {
-                open.pop();
-            }
-            match (open.last(), self.nesting) {
-                (None, _) => true,
-                (Some(_), Nesting::Disjoint) => false,
-                (Some(enclosing), Nesting::Nested) => end_ns <= *enclosing,
-            }
+        let is_late = start_ns < self.latest_ns;
+        self.latest_ns = self.latest_ns.max(start_ns);
+        self.late += u64::from(is_late);
+        let nesting = self.nesting;
+        let fits = self.lanes.iter_mut().position(|lane| match is_late {
+            true => lane.end_ns <= start_ns,
+            false => lane.has_room((start_ns, end_ns), nesting),
         });
-        let lane = fits.unwrap_or_else(|| {
-            self.open_ends.push(Vec::new());
-            self.open_ends.len() - 1
+        let at = fits.unwrap_or_else(|| {
+            self.lanes.push(Lane::default());
+            self.lanes.len() - 1
         });
-        self.open_ends[lane].push(end_ns);
-        lane
+        let lane = &mut self.lanes[at];
+        lane.open_ends.push(end_ns);
+        lane.end_ns = lane.end_ns.max(end_ns);
+        at
+    }
+
+    /// How many slices came out of order.
+    pub(super) fn late(&self) -> u64 {
+        self.late
     }
 
     /// How many lanes there are.
     pub(super) fn count(&self) -> usize {
-        self.open_ends.len()
+        self.lanes.len()
     }
 }
 
@@ -73,6 +102,16 @@ mod tests {
     fn one_nanosecond_of_overlap_needs_a_lane() {
         assert_eq!(place_all(Nesting::Disjoint, &[(0, 10), (9, 20), (20, 30), (25, 26)]), [0, 1, 0, 1]);
         assert_eq!(place_all(Nesting::Nested, &[(0, 10), (9, 20), (20, 30), (25, 26)]), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_late_slice_has_a_lane_where_nothing_has_been_since() {
+        for nesting in [Nesting::Disjoint, Nesting::Nested] {
+            let mut lanes = Lanes::new(nesting);
+            let placed = [(0, 10), (20, 30), (12, 14), (30, 31), (13, 19)].map(|(start, end)| lanes.place(start, end));
+            assert_eq!((placed, lanes.late()), ([0, 0, 1, 0, 2], 2), "{nesting:?}");
+            assert_eq!(lanes.place(31, 40), 0, "{nesting:?}");
+        }
     }
 
     #[test]

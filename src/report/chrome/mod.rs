@@ -6,6 +6,10 @@
 //! (Perfetto drops the slice); `"rank": 0` with its space and on a line before the events (HTA looks for it by line);
 //! stream numbers above 0, and none on slices that are no node (HTA counts every slice with a stream as a kernel).
 //!
+//! A recording comes window by window, so lanes, and what is not ordered yet, are carried from one to the next. A slice
+//! is written once everything that begins before it was: work of the device that begins behind the next window's begin
+//! waits for it. Slices of one lane stand in the order of time; those of different lanes follow the windows.
+//!
 //! Of several recordings, pids, streams, correlations and graph ids are moved apart, always: HTA takes nodes of one
 //! stream for one device's, and joins what has one correlation.
 
@@ -16,46 +20,83 @@ mod events;
 mod host;
 mod lanes;
 mod nodes;
+mod ranges;
 mod requests;
 mod tail;
+mod track;
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use self::events::Events;
+pub use self::track::Summary;
+use self::track::Track;
+use super::error::Fault;
 use super::json::Json;
 use super::layout::{Layout, Placement};
-use super::{Alignment, Report, ReportError, output};
+use super::model::Windows;
+use super::{Alignment, Recording, ReportError, output};
 
 /// Writes the trace of a recording, gzipped if `path` ends in `.gz`; a file that is there is replaced by a whole one
-/// only.
-pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    output::maybe_gzipped(path, |out| write_json(report, &name_of(path), out).map(drop))
+/// only. Of a recording that was cancelled nothing is left.
+pub fn write<R: Read + Seek>(mut windows: Windows<'_, R>, path: &Path) -> Result<Summary, ReportError> {
+    output::maybe_gzipped(path, |out| {
+        let layout = Layout::alone(windows.recording());
+        let parts = &mut [Part { windows: &mut windows, layout }];
+        write_parts(parts, &name_of(path), out).map(|(_, summaries)| summaries)
+    })
+    .map(only)
 }
 
 /// Writes the trace of several recordings in the same way, each with how its clock is put on the first one's. Says
-/// where each stands in the file.
-pub fn write_merged(reports: &[(&Report, Alignment)], path: &Path) -> Result<Vec<Placement>, ReportError> {
-    output::maybe_gzipped(path, |out| write_merged_json(reports, &name_of(path), out).map(|(_, placements)| placements))
+/// where each stands in the file, and what it came to.
+pub fn write_merged<R: Read + Seek>(
+    recordings: &mut [(Windows<'_, R>, Alignment)],
+    path: &Path,
+) -> Result<Vec<(Placement, Summary)>, ReportError> {
+    output::maybe_gzipped(path, |out| write_merged_parts(recordings, &name_of(path), out).map(|(_, merged)| merged))
 }
 
 /// Writes the trace of a recording as plain JSON, and returns what it wrote to.
-pub fn write_json<W: Write>(report: &Report, trace_name: &str, out: W) -> io::Result<W> {
-    write_parts(&[Part { report, layout: Layout::alone(&report.recording) }], trace_name, out)
-}
-
-/// Writes the trace of several recordings as plain JSON, and returns what it wrote to, and where each stands in it.
-pub(super) fn write_merged_json<W: Write>(
-    reports: &[(&Report, Alignment)],
+pub fn write_json<R: Read + Seek, W: Write>(
+    mut windows: Windows<'_, R>,
     trace_name: &str,
     out: W,
-) -> io::Result<(W, Vec<Placement>)> {
-    let recordings: Vec<_> = reports.iter().map(|(report, alignment)| (&report.recording, alignment.clone())).collect();
-    let layouts = Layout::merged(&recordings).into_iter();
-    let parts: Vec<_> = reports.iter().zip(layouts).map(|((report, _), layout)| Part { report, layout }).collect();
-    let out = write_parts(&parts, trace_name, out)?;
-    Ok((out, parts.iter().filter_map(|part| part.layout.placement(&part.report.recording)).collect()))
+) -> Result<(W, Summary), ReportError> {
+    let layout = Layout::alone(windows.recording());
+    let parts = &mut [Part { windows: &mut windows, layout }];
+    let written = write_parts(parts, trace_name, out).map_err(|fault| fault.at(Path::new(trace_name)));
+    written.map(|(out, summaries)| (out, only(summaries)))
+}
+
+/// Writes the trace of several recordings as plain JSON, and returns what it wrote to.
+#[cfg(test)]
+pub(super) fn write_merged_json<R: Read + Seek, W: Write>(
+    recordings: &mut [(Windows<'_, R>, Alignment)],
+    trace_name: &str,
+    out: W,
+) -> Result<W, ReportError> {
+    let written = write_merged_parts(recordings, trace_name, out).map_err(|fault| fault.at(Path::new(trace_name)));
+    written.map(|(out, _)| out)
+}
+
+fn write_merged_parts<R: Read + Seek, W: Write>(
+    recordings: &mut [(Windows<'_, R>, Alignment)],
+    trace_name: &str,
+    out: W,
+) -> Result<(W, Vec<(Placement, Summary)>), Fault> {
+    let all = recordings.iter().map(|(windows, alignment)| (windows.recording(), windows.survey(), alignment.clone()));
+    let layouts = Layout::merged(&all.collect::<Vec<_>>());
+    let parts = recordings.iter_mut().zip(layouts).map(|((windows, _), layout)| Part { windows, layout });
+    let mut parts: Vec<_> = parts.collect();
+    let (out, summaries) = write_parts(&mut parts, trace_name, out)?;
+    let placed = parts.iter().map(|part| part.layout.placement(part.recording()));
+    Ok((out, placed.zip(summaries).filter_map(|(placed, summary)| Some((placed?, summary))).collect()))
+}
+
+fn only(mut summaries: Vec<Summary>) -> Summary {
+    summaries.remove(0)
 }
 
 fn name_of(path: &Path) -> Cow<'_, str> {
@@ -63,36 +104,49 @@ fn name_of(path: &Path) -> Cow<'_, str> {
 }
 
 /// A recording with its place in the file.
-struct Part<'a> {
-    report: &'a Report,
+struct Part<'a, 'c, R> {
+    windows: &'a mut Windows<'c, R>,
     layout: Layout,
 }
 
-fn write_parts<W: Write>(parts: &[Part<'_>], trace_name: &str, out: W) -> io::Result<W> {
-    let mut events = Events::new(out);
-    head(parts, &mut events);
-    for Part { report, layout } in parts {
-        host::name_lanes(report, layout, &mut events)?;
+impl<R: Read + Seek> Part<'_, '_, R> {
+    fn recording(&self) -> &Recording {
+        self.windows.recording()
     }
-    for Part { report, layout } in parts {
-        host::node_tables(&report.recording, layout, &mut events)?;
-        let has_copies = calls::has_copies(&report.recording);
-        engine::engine_thread(report, &has_copies, layout, &mut events)?;
-        calls::other_threads(&report.recording, &has_copies, layout, &mut events)?;
-        nodes::write(report, layout, &mut events)?;
-        calls::overheads(&report.recording, layout, &mut events)?;
-        requests::write(&report.recording, layout, &mut events)?;
+
+    fn write<W: Write>(&mut self, events: &mut Events<W>) -> Result<Summary, Fault> {
+        let Part { windows, layout } = self;
+        host::node_tables(&windows.recording().graphs, windows.survey(), layout, events)?;
+        let mut track = Track::new(windows, layout);
+        while let Some(window) = windows.next()? {
+            track.write(&window, layout, events)?;
+        }
+        Ok(track.end(windows, layout, events)?)
     }
-    tail::write(parts, trace_name, &mut events)?;
-    events.finish()
 }
 
-fn head<W: Write>(parts: &[Part<'_>], events: &mut Events<W>) {
+fn write_parts<R: Read + Seek, W: Write>(
+    parts: &mut [Part<'_, '_, R>],
+    trace_name: &str,
+    out: W,
+) -> Result<(W, Vec<Summary>), Fault> {
+    let mut events = Events::new(out);
+    head(parts, &mut events);
+    for part in &*parts {
+        host::name_lanes(part.recording(), &part.layout, &mut events)?;
+    }
+    let summaries: Vec<Summary> = parts.iter_mut().map(|part| part.write(&mut events)).collect::<Result<_, _>>()?;
+    let whole = parts.iter().zip(&summaries).map(|(part, summary)| (part.recording(), &part.layout, summary));
+    tail::write(&whole.collect::<Vec<_>>(), trace_name, &mut events)?;
+    Ok((events.finish()?, summaries))
+}
+
+fn head<R: Read + Seek, W: Write>(parts: &[Part<'_, '_, R>], events: &mut Events<W>) {
     let mut text = Vec::new();
     text.raw("{\n\"schemaVersion\": 1,\n\"deviceProperties\": [");
-    for (at, Part { report, layout }) in parts.iter().enumerate() {
-        let device = &report.recording.header.session.device;
-        text.raw(if at == 0 { "" } else { ", " }).raw("{\"id\": ").int(layout.device);
+    for (at, part) in parts.iter().enumerate() {
+        let device = &part.recording().header.session.device;
+        text.raw(if at == 0 { "" } else { ", " }).raw("{\"id\": ").int(part.layout.device);
         text.raw(", \"name\": ").string(&device.name).raw(", \"kind\": ").string(&device.kind);
         text.raw(", \"isa\": ").string(&device.isa).raw(", \"workers\": ").int(device.workers.into()).raw("}");
     }
@@ -103,7 +157,7 @@ fn head<W: Write>(parts: &[Part<'_>], events: &mut Events<W>) {
 }
 
 /// The wall clock's time where the file's is 0: by the first recording's clocks.
-fn base_unix_ns(parts: &[Part<'_>]) -> i128 {
-    let Some(Part { report, layout }) = parts.first() else { return 0 };
-    report.recording.header.session.clock.unix_ns_at(layout.zero_ns).max(0)
+fn base_unix_ns<R: Read + Seek>(parts: &[Part<'_, '_, R>]) -> i128 {
+    let Some(part) = parts.first() else { return 0 };
+    part.recording().header.session.clock.unix_ns_at(part.layout.zero_ns).max(0)
 }

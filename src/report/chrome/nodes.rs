@@ -1,32 +1,29 @@
-//! The device's lanes: nodes, and above them layers and steps.
+//! The device's lanes: nodes and copies.
 
 use std::io::{self, Write};
+use std::rc::Rc;
 
 use super::copies;
 use super::events::Events;
-use super::lanes::{LAYERS_TID, Lanes, Nesting, OVERLAP_TID, STEPS_TID};
-use crate::report::copies::by_start;
+use super::lanes::{Lanes, Nesting, OVERLAP_TID};
+use crate::report::copies::{CopySlice, by_start};
 use crate::report::json::Json;
 use crate::report::layout::{CONTEXT, Layout, STREAM};
-use crate::report::{DeviceRange, NodeTime, Recording, Replay, Report, SeenNode};
+use crate::report::model::Window;
+use crate::report::stats::Comparison;
+use crate::report::{NodeTime, Recording, Replay, SeenNode};
 use crate::trace::schema::{Cost, GraphTable, LaunchFacts, NodeInfo, StepSizes};
 
-pub(super) fn write<W: Write>(report: &Report, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let recording = &report.recording;
-    write_nodes(recording, layout, events)?;
-    write_ranges(recording, layout, events)
-}
-
 /// The parts of a node's event that are the same in every replay.
-struct NodeText<'a> {
+struct NodeText {
     /// Up to the lane.
     head: Vec<u8>,
     /// Between the correlation and the replay.
     place: Vec<u8>,
-    cost: &'a Cost,
+    cost: Cost,
 }
 
-fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a NodeInfo) -> NodeText<'a> {
+fn node_text(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &NodeInfo) -> NodeText {
     let mut head = Vec::new();
     head.raw(r#"{"ph":"X","cat":"kernel","name":"#).string(&info.kernel);
     head.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#);
@@ -38,7 +35,7 @@ fn node_text<'a>(layout: &Layout, graph: &GraphTable, ordinal: usize, info: &'a 
     place.raw(r#","graph node id":"#).int(layout.graph_node_id(graph, ordinal));
     place.raw(r#","layer":"#).raw(&info.place.layer.to_string());
     place.raw(r#","op":"#).string(info.place.op.as_str());
-    NodeText { head, place, cost: &info.cost }
+    NodeText { head, place, cost: info.cost }
 }
 
 /// How a GPU's driver launches the node, by Kineto's names and in its order.
@@ -66,6 +63,11 @@ struct ReplayText {
     /// Behind the place, up to the exclusive time.
     replay: Vec<u8>,
     sizes: Option<StepSizes>,
+    /// The graph's place among the recording's.
+    graph: usize,
+    correlation: u64,
+    /// Two sources timed its nodes.
+    has_both: bool,
 }
 
 fn replay_text(recording: &Recording, replay: &Replay, layout: &Layout) -> ReplayText {
@@ -73,50 +75,153 @@ fn replay_text(recording: &Recording, replay: &Replay, layout: &Layout) -> Repla
     let mut stream = Vec::new();
     stream.raw(r#","args":{"device":"#).int(layout.device).raw(r#","context":"#).int(CONTEXT);
     stream.raw(r#","stream":"#).int(layout.stream);
-    stream.raw(r#","correlation":"#).int(layout.correlation(record.replay));
+    let correlation = layout.correlation(record.replay);
+    stream.raw(r#","correlation":"#).int(correlation);
     let mut text = Vec::new();
     text.raw(r#","step":"#).int(record.step).raw(r#","replay":"#).int(record.replay).raw(r#","excl_us":"#);
-    ReplayText { stream, replay: text, sizes: recording.step(record.step).map(|step| step.sizes) }
+    let sizes = recording.step(record.step).map(|step| step.sizes);
+    ReplayText { stream, replay: text, sizes, graph: replay.graph, correlation, has_both: replay.has_both() }
 }
 
-fn write_nodes<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let texts: Vec<Vec<NodeText<'_>>> = recording
-        .graphs
-        .iter()
-        .map(|graph| graph.nodes.iter().enumerate().map(|(at, info)| node_text(layout, graph, at, info)).collect())
-        .collect();
-    let mut lanes = Lanes::new(Nesting::Disjoint);
-    let mut current: Option<(u32, ReplayText)> = None;
-    let mut copies = by_start(recording, layout).into_iter().peekable();
-    for at in &recording.nodes_by_start {
-        let node = &recording.nodes[*at as usize];
-        while let Some(copy) = copies.next_if(|copy| copy.start_ns <= node.start_ns) {
-            copies::write(&copy, layout, &mut lanes, events)?;
+/// The lanes of nodes and copies, filled window by window.
+pub(super) struct DeviceLanes {
+    /// By graph and ordinal.
+    texts: Vec<Vec<NodeText>>,
+    lanes: Lanes,
+    latest_end_ns: u64,
+    /// What the device did for steps before the next window after that had begun, by begin.
+    nodes: Vec<Carried>,
+    copies: Vec<CopySlice>,
+    /// Of the nodes that two sources timed.
+    pub(super) comparison: Comparison<()>,
+}
+
+/// A node with what its event says of its replay.
+struct Carried {
+    node: NodeTime,
+    replay: Rc<ReplayText>,
+    seen: Option<SeenNode>,
+}
+
+impl DeviceLanes {
+    pub(super) fn new(graphs: &[GraphTable], layout: &Layout) -> DeviceLanes {
+        let texts = graphs
+            .iter()
+            .map(|graph| graph.nodes.iter().enumerate().map(|(at, info)| node_text(layout, graph, at, info)).collect());
+        DeviceLanes {
+            texts: texts.collect(),
+            lanes: Lanes::new(Nesting::Disjoint),
+            latest_end_ns: 0,
+            nodes: Vec::new(),
+            copies: Vec::new(),
+            comparison: Comparison::default(),
         }
-        let replay = &recording.replays[node.replay as usize];
-        if current.as_ref().is_none_or(|(of, _)| *of != node.replay) {
-            current = Some((node.replay, replay_text(recording, replay, layout)));
+    }
+
+    /// Nodes and copies that begin before the next window does.
+    pub(super) fn write<W: Write>(
+        &mut self,
+        window: &Window<'_>,
+        layout: &Layout,
+        events: &mut Events<W>,
+    ) -> io::Result<()> {
+        let recording = window.recording;
+        let is_due = |at_ns: u64| window.until_ns.is_none_or(|until_ns| at_ns < until_ns);
+        let mut copies = std::mem::take(&mut self.copies);
+        copies.append(&mut by_start(recording, layout));
+        copies.sort_by_key(|copy| copy.start_ns);
+        let mut copies = copies.into_iter().peekable();
+        let mut carried = std::mem::take(&mut self.nodes).into_iter().peekable();
+        let mut own = recording.nodes_by_start.iter().map(|at| &recording.nodes[*at as usize]).peekable();
+        let mut current: Option<(u32, Rc<ReplayText>)> = None;
+        loop {
+            let [carried_ns, own_ns] = [carried.peek().map(|it| &it.node), own.peek().copied()].map(start_ns);
+            let Some(next_ns) = [carried_ns, own_ns].into_iter().flatten().min().filter(|at_ns| is_due(*at_ns)) else {
+                break;
+            };
+            while let Some(copy) = copies.next_if(|copy| copy.start_ns <= next_ns) {
+                copies::write(&copy, layout, &mut self.lanes, events)?;
+            }
+            if carried_ns == Some(next_ns) {
+                carried
+                    .next()
+                    .map_or(Ok(()), |it| self.node(&it.node, &it.replay, it.seen.as_ref(), layout, events))?;
+            } else if let Some(node) = own.next() {
+                let text = text_of(&mut current, node, recording, layout);
+                let seen = recording.seen.node(&recording.replays[node.replay as usize], node.ordinal);
+                self.node(node, text, seen, layout, events)?;
+            }
         }
-        let Some((_, replay_text)) = &current else { continue };
-        let tid = node_tid(&mut lanes, node.start_ns, node.end_ns);
+        while let Some(copy) = copies.next_if(|copy| is_due(copy.start_ns)) {
+            copies::write(&copy, layout, &mut self.lanes, events)?;
+        }
+        self.copies.extend(copies);
+        self.nodes.extend(carried);
+        for node in own {
+            let replay = Rc::clone(text_of(&mut current, node, recording, layout));
+            let seen = recording.seen.node(&recording.replays[node.replay as usize], node.ordinal).copied();
+            self.nodes.push(Carried { node: *node, replay, seen });
+        }
+        self.nodes.sort_by_key(|it| it.node.start_ns);
+        self.comparison.seen(recording, window.until_ns, |_| ());
+        Ok(())
+    }
+
+    fn node<W: Write>(
+        &mut self,
+        node: &NodeTime,
+        replay: &ReplayText,
+        seen: Option<&SeenNode>,
+        layout: &Layout,
+        events: &mut Events<W>,
+    ) -> io::Result<()> {
+        let excl_ns = node.end_ns.saturating_sub(node.start_ns.max(self.latest_end_ns));
+        self.latest_end_ns = self.latest_end_ns.max(node.end_ns);
+        if replay.has_both {
+            self.comparison.stamped((), node, excl_ns, seen);
+        }
+        let tid = node_tid(&mut self.lanes, node.start_ns, node.end_ns);
         let start_ns = layout.at(node.start_ns);
         let out = events.event()?;
-        write_node(node, &texts[replay.graph][node.ordinal as usize], replay_text, (tid, start_ns), out);
-        if let Some(seen) = recording.seen.node(replay, node.ordinal) {
+        write_node(node, excl_ns, &self.texts[replay.graph][node.ordinal as usize], replay, (tid, start_ns), out);
+        if let Some(seen) = seen {
             write_seen(seen, layout, out);
         }
         out.raw("}}");
-        let correlation = layout.correlation(replay.record.replay);
-        write_flow_end(correlation, (layout.pids.device, tid), start_ns, events.event()?);
+        write_flow_end(replay.correlation, (layout.pids.device, tid), start_ns, events.event()?);
+        Ok(())
     }
-    for copy in copies {
-        copies::write(&copy, layout, &mut lanes, events)?;
+
+    /// The names of its further lanes.
+    pub(super) fn end<W: Write>(&self, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+        for lane in 1..self.lanes.count() as u64 {
+            let name = format!("stream {} (overlap {lane})", layout.stream);
+            super::host::name_lane(layout.pids.device, OVERLAP_TID + lane - 1, &name, 3 + lane, events)?;
+        }
+        Ok(())
     }
-    for lane in 1..lanes.count() as u64 {
-        let name = format!("stream {} (overlap {lane})", layout.stream);
-        super::host::name_lane(layout.pids.device, OVERLAP_TID + lane - 1, &name, 3 + lane, events)?;
+
+    pub(super) fn late(&self) -> u64 {
+        self.lanes.late()
     }
-    Ok(())
+}
+
+fn start_ns(node: Option<&NodeTime>) -> Option<u64> {
+    node.map(|node| node.start_ns)
+}
+
+/// Nodes of one replay mostly stand together.
+fn text_of<'a>(
+    current: &'a mut Option<(u32, Rc<ReplayText>)>,
+    node: &NodeTime,
+    recording: &Recording,
+    layout: &Layout,
+) -> &'a Rc<ReplayText> {
+    if current.as_ref().is_some_and(|(of, _)| *of != node.replay) {
+        *current = None;
+    }
+    let replay = &recording.replays[node.replay as usize];
+    &current.get_or_insert_with(|| (node.replay, Rc::new(replay_text(recording, replay, layout)))).1
 }
 
 /// The lane of the next node or copy by begin.
@@ -133,7 +238,8 @@ pub(super) fn write_flow_end(correlation: u64, (pid, tid): (u64, u64), at_ns: u6
 
 fn write_node(
     node: &NodeTime,
-    text: &NodeText<'_>,
+    excl_ns: u64,
+    text: &NodeText,
     replay: &ReplayText,
     (tid, start_ns): (u64, u64),
     out: &mut Vec<u8>,
@@ -143,7 +249,7 @@ fn write_node(
     out.extend_from_slice(&replay.stream);
     out.extend_from_slice(&text.place);
     out.extend_from_slice(&replay.replay);
-    out.us(node.excl_ns);
+    out.us(excl_ns);
     if let Some(sizes) = &replay.sizes {
         out.raw(r#","bytes":"#).int(text.cost.bytes.at(sizes).round() as u64);
         out.raw(r#","flops":"#).int(text.cost.flops.at(sizes).round() as u64);
@@ -155,31 +261,6 @@ fn write_node(
 fn write_seen(seen: &SeenNode, layout: &Layout, out: &mut Vec<u8>) {
     out.raw(r#","lib_start_us":"#).us(layout.at(seen.start_ns));
     out.raw(r#","lib_dur_us":"#).us(seen.end_ns - seen.start_ns);
-}
-
-/// Layers and steps, on lanes that carry no stream, device or correlation.
-fn write_ranges<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let replays = &recording.replays;
-    let (layers, steps) = (DeviceRange::layers(recording, replays), DeviceRange::steps(recording, replays));
-    for (ranges, tid) in [(layers, LAYERS_TID), (steps, STEPS_TID)] {
-        for range in ranges {
-            let out = events.event()?;
-            out.raw(r#"{"ph":"X","cat":"gpu_user_annotation","name":"#);
-            match range.layer {
-                Some(layer) => out.string(&format!("layer {layer}")),
-                None => out.string(&format!("step {}", range.step)),
-            };
-            out.raw(r#","pid":"#).int(layout.pids.device).raw(r#","tid":"#).int(tid);
-            out.raw(r#","ts":"#).us(layout.at(range.start_ns)).raw(r#","dur":"#).us(range.end_ns - range.start_ns);
-            out.raw(r#","args":{"#);
-            match range.layer {
-                Some(layer) => _ = out.raw(r#""layer":"#).int(layer).raw(r#","step":"#).int(range.step),
-                None => out.extend_from_slice(&step_args(recording, range.step)),
-            }
-            out.raw("}}");
-        }
-    }
-    Ok(())
 }
 
 /// A step's sizes, as arguments.

@@ -3,32 +3,34 @@
 use std::io::{self, Write};
 
 use super::events::Events;
-use super::lanes::{Lanes, Nesting};
+use crate::report::Life;
 use crate::report::json::Json;
 use crate::report::layout::Layout;
-use crate::report::{Life, Recording};
 
-pub(super) fn write<W: Write>(recording: &Recording, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
-    let mut lanes = Lanes::new(Nesting::Disjoint);
-    for life in &Life::all(recording) {
-        let tid = 1 + lanes.place(life.start_ns, life.end_ns) as u64;
-        let out = slice(&format!("request {}", life.request), tid, (life.start_ns, life.end_ns), layout, events)?;
-        out.raw(r#""request":"#).int(life.request);
-        if let Some(tokens) = life.answer_tokens() {
-            out.raw(r#","tokens":"#).int(tokens.into());
-        }
-        out.raw(r#","end":"#).string(life.end_word());
-        if let Some(name) = &life.name {
-            out.raw(r#","request id":"#).string(name);
-        }
-        out.raw("}}");
-        for stretch in &life.stretches {
-            let times = (stretch.start_ns, stretch.end_ns);
-            let out = slice(stretch.doing.as_str(), tid, times, layout, events)?;
-            out.raw(r#""request":"#).int(life.request).raw("}}");
-        }
+/// A life, in its lane.
+pub(super) fn write<W: Write>(life: &Life, lane: usize, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    let tid = 1 + lane as u64;
+    let out = slice(&format!("request {}", life.request), tid, (life.start_ns, life.end_ns), layout, events)?;
+    out.raw(r#""request":"#).int(life.request);
+    if let Some(tokens) = life.answer_tokens() {
+        out.raw(r#","tokens":"#).int(tokens.into());
     }
-    for lane in 1..=lanes.count() as u64 {
+    out.raw(r#","end":"#).string(life.end_word());
+    if let Some(name) = &life.name {
+        out.raw(r#","request id":"#).string(name);
+    }
+    out.raw("}}");
+    for stretch in &life.stretches {
+        let times = (stretch.start_ns, stretch.end_ns);
+        let out = slice(stretch.doing.as_str(), tid, times, layout, events)?;
+        out.raw(r#""request":"#).int(life.request).raw("}}");
+    }
+    Ok(())
+}
+
+/// The names of so many lanes.
+pub(super) fn end<W: Write>(lanes: usize, layout: &Layout, events: &mut Events<W>) -> io::Result<()> {
+    for lane in 1..=lanes as u64 {
         super::host::name_lane(layout.pids.requests, lane, &format!("requests {lane}"), lane, events)?;
     }
     Ok(())

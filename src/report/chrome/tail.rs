@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::events::Events;
-use super::{Part, Placement};
+use super::track::Summary;
 use crate::report::json::Json;
+use crate::report::layout::{Layout, Placement};
 use crate::report::stats::SourceComparison;
-use crate::report::{Account, Completeness, Perturbation};
+use crate::report::{Account, Completeness, Perturbation, Recording};
 use crate::trace::schema::GraphTable;
 use crate::trace::session::{SessionDevice, SessionPeaks, SessionSources};
 
@@ -43,7 +44,18 @@ struct Entry<'a> {
     completeness: &'a Completeness,
     account: &'a Account,
     perturbation: Option<Perturbation>,
+    /// How the file was made of the recording.
+    rendered: Rendered,
     graphs: Vec<Graph<'a>>,
+}
+
+#[derive(Serialize)]
+struct Rendered {
+    /// Parts of the recording that were in memory one after the other.
+    windows: u64,
+    /// Slices that came out of the order of time: each is there, on a lane where nothing else is at its time, or, of
+    /// layers and steps, cut where another one ends.
+    late: u64,
 }
 
 #[derive(Serialize)]
@@ -51,7 +63,7 @@ struct Window {
     /// Nanoseconds of the monotonic clock: what `ts` 0 is in a file of one recording.
     start_ns: u64,
     end_ns: u64,
-    steps: usize,
+    steps: u64,
 }
 
 /// A node table, with the graph's name as launches say it.
@@ -62,7 +74,10 @@ struct Graph<'a> {
     table: &'a GraphTable,
 }
 
-pub(super) fn write<W: Write>(parts: &[Part<'_>], trace_name: &str, events: &mut Events<W>) -> io::Result<()> {
+/// What is known of a recording when all of it was written: header and graphs, where it stands, and what it came to.
+pub(super) type Whole<'a> = (&'a Recording, &'a Layout, &'a Summary);
+
+pub(super) fn write<W: Write>(parts: &[Whole<'_>], trace_name: &str, events: &mut Events<W>) -> io::Result<()> {
     events.text("\n],\n\"vitrum\": ");
     events.value(&match parts {
         [only] => Vitrum::One(Box::new(entry(only))),
@@ -74,8 +89,7 @@ pub(super) fn write<W: Write>(parts: &[Part<'_>], trace_name: &str, events: &mut
     Ok(())
 }
 
-fn entry<'a>(Part { report, layout }: &Part<'a>) -> Entry<'a> {
-    let recording = &report.recording;
+fn entry<'a>((recording, layout, summary): &Whole<'a>) -> Entry<'a> {
     let session = &recording.header.session;
     let is_moved = layout.among.is_none() && layout.pids.device != layout.device;
     Entry {
@@ -83,16 +97,17 @@ fn entry<'a>(Part { report, layout }: &Part<'a>) -> Entry<'a> {
         recording: &recording.header.id,
         model: &session.model,
         device: &session.device,
-        window: Window { start_ns: layout.start_ns, end_ns: layout.end_ns, steps: recording.steps.len() },
+        window: Window { start_ns: layout.start_ns, end_ns: layout.end_ns, steps: summary.steps },
         peaks: session.peaks,
         merged: layout.placement(recording),
         device_pid: is_moved.then_some(layout.pids.device),
         toggled: recording.header.toggle_seed.is_some(),
         sources: &session.sources,
-        source_comparison: SourceComparison::of(recording),
-        completeness: &report.completeness,
-        account: &report.account,
-        perturbation: report.perturbation,
+        source_comparison: summary.source_comparison,
+        completeness: &summary.completeness,
+        account: &summary.account,
+        perturbation: summary.perturbation,
+        rendered: Rendered { windows: summary.windows, late: summary.late },
         graphs: recording.graphs.iter().map(|table| Graph { name: table.key.to_string(), table }).collect(),
     }
 }

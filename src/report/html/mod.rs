@@ -74,7 +74,7 @@ impl Default for Limits {
 
 /// Writes the page to a temporary file beside `path` and renames it when it is whole.
 pub fn write(report: &Report, path: &Path) -> Result<(), ReportError> {
-    output::whole(path, |out| out.write_all(page(report, &Limits::default())?.as_bytes()))
+    output::whole(path, |out| Ok(out.write_all(page(report, &Limits::default())?.as_bytes())?))
 }
 
 /// The page.

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 pub use self::clocks::{AlignedBy, Alignment};
 use super::sheet::{Cell, Sheet};
-use super::{Placement, Report, ReportError, chrome, output};
+use super::{NEVER, Placement, ReportError, Windows, chrome, output};
 use crate::trace::spool::SpoolHeader;
 
 /// A wall clock that moved by more against the monotonic one between two recordings was set, or is of another machine.
@@ -70,24 +70,25 @@ pub fn merge(files: &[PathBuf], out: Option<&Path>) -> Result<Merged, MergeError
         return Err(MergeError::Name { path });
     }
     files.iter().try_for_each(|file| output::check_apart(file, &path))?;
-    let mut reports: Vec<Report> = Vec::with_capacity(files.len());
+    let mut recordings: Vec<Windows<'_, _>> = Vec::with_capacity(files.len());
     for (at, file) in files.iter().enumerate() {
-        let report = Report::load(file)?;
-        let header = &report.recording.header;
-        if let Some(before) = reports.iter().position(|before| is_same(&before.recording.header, header)) {
+        let windows = Windows::open(file, &NEVER)?;
+        let header = windows.header();
+        if let Some(before) = recordings.iter().position(|before| is_same(before.header(), header)) {
             let (first, second) = (files[before].clone(), files[at].clone());
             return Err(MergeError::Twice { first, second, id: header.id.clone(), pid: header.session.pid });
         }
-        reports.push(report);
+        recordings.push(windows);
     }
-    let anchors: Vec<_> = reports.iter().map(|report| &report.recording.header.session.clock).collect();
-    let parts: Vec<_> = reports.iter().zip(clocks::align(&anchors)).collect();
-    let placements = chrome::write_merged(&parts, &path)?;
-    let incomplete = files.iter().zip(&reports).filter(|(_, report)| !report.completeness.complete);
+    let headers: Vec<SpoolHeader> = recordings.iter().map(|windows| windows.header().clone()).collect();
+    let anchors: Vec<_> = headers.iter().map(|header| &header.session.clock).collect();
+    let mut parts: Vec<_> = recordings.into_iter().zip(clocks::align(&anchors)).collect();
+    let (placements, summaries): (Vec<_>, Vec<_>) = chrome::write_merged(&mut parts, &path)?.into_iter().unzip();
+    let incomplete = files.iter().zip(&summaries).filter(|(_, summary)| !summary.completeness.complete);
     Ok(Merged {
         path,
-        sheet: sheet(&reports, &placements),
-        incomplete: incomplete.map(|(file, report)| format!("{}: {}", file.display(), report.completeness)).collect(),
+        sheet: sheet(&headers, &placements),
+        incomplete: incomplete.map(|(file, summary)| format!("{}: {}", file.display(), summary.completeness)).collect(),
     })
 }
 
@@ -96,9 +97,8 @@ fn is_same(one: &SpoolHeader, other: &SpoolHeader) -> bool {
     (&one.id, one.session.pid, &one.session.clock) == (&other.id, other.session.pid, &other.session.clock)
 }
 
-fn sheet(reports: &[Report], placements: &[Placement]) -> Sheet {
-    let row = |(report, placed): (&Report, &Placement)| {
-        let header = &report.recording.header;
+fn sheet(headers: &[SpoolHeader], placements: &[Placement]) -> Sheet {
+    let row = |(header, placed): (&SpoolHeader, &Placement)| {
         vec![
             Cell::Text(header.id.clone()),
             Cell::Text(header.session.model.clone()),
@@ -124,12 +124,12 @@ fn sheet(reports: &[Report], placements: &[Placement]) -> Sheet {
             "Offset (ns)",
             "Error (ns)",
         ],
-        rows: reports.iter().zip(placements).map(row).collect(),
-        notes: notes(reports, placements),
+        rows: headers.iter().zip(placements).map(row).collect(),
+        notes: notes(headers, placements),
     }
 }
 
-fn notes(reports: &[Report], placements: &[Placement]) -> Vec<String> {
+fn notes(headers: &[SpoolHeader], placements: &[Placement]) -> Vec<String> {
     let mut notes = Vec::new();
     if placements.iter().any(|placed| placed.clock.by == AlignedBy::WallClock) {
         let mut note = "Clocks that are not known to be of one boot are aligned by the wall clock. Error is that of \
@@ -141,13 +141,13 @@ fn notes(reports: &[Report], placements: &[Placement]) -> Vec<String> {
         }
         notes.push(note);
     }
-    for (report, placed) in reports.iter().zip(placements) {
+    for (header, placed) in headers.iter().zip(placements) {
         let moved_ns = placed.clock.wall_clock_differs_ns;
         if moved_ns.unsigned_abs() > WALL_CLOCK_MOVES_NS {
             notes.push(format!(
                 "WARNING: by its own wall clock recording {} would lie {:+.3} s elsewhere: that clock was set in \
                  between, or machines that are copies of one count different clocks by one name.",
-                report.recording.header.id,
+                header.id,
                 moved_ns as f64 / 1e9
             ));
         }

@@ -30,20 +30,45 @@ impl RawActivity {
     pub(super) fn nodes(&self) -> usize {
         self.nodes.len()
     }
+
+    /// What the calls are numbered by, with those that are no times left out, as everywhere.
+    pub(super) fn correlations(&self) -> Vec<u32> {
+        let calls = self.calls.iter().filter(|call| is_time(call.start_ns, call.end_ns));
+        let mut correlations: Vec<u32> = calls.map(|call| call.correlation).collect();
+        correlations.sort_unstable();
+        correlations.dedup();
+        correlations
+    }
+}
+
+/// What is known of the calls of a whole recording where a part of it is resolved; nothing where that is all of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownCalls {
+    /// Whether the engine's thread made launches under its own number.
+    pub(super) has_own_launch: bool,
+    /// The engine's thread, in the words of its calls.
+    pub(super) engine_thread: Option<u32>,
+    /// Correlations that calls before this part have, ascending: what they name is not this part's.
+    pub(super) foreign: Vec<u32>,
+}
+
+/// Whether a call may be a replay's launch.
+pub(super) fn is_launch(record: &CallActivity) -> bool {
+    record.call == DriverCall::GraphLaunch && record.status == 0
 }
 
 impl Recording {
     /// Finds the replay of every node, and the call of every copy.
-    pub(super) fn resolve_activity(&mut self, raw: RawActivity) {
+    pub(super) fn resolve_activity(&mut self, raw: RawActivity, known: &KnownCalls) {
         let RawActivity { nodes, copies, calls, mut overheads } = raw;
         let steps = self.replays.iter().filter(|replay| replay.record.sources.activity);
         self.seen.steps = steps.map(|replay| replay.record.step).collect();
         self.seen.steps.sort_unstable();
         self.seen.steps.dedup();
-        self.seen.calls = self.launched(calls);
-        let launch = self.seen.calls.iter().find(|call| call.replay.is_some());
-        self.seen.engine_thread = launch.map_or(self.header.session.engine_tid, |call| call.record.thread);
-        let by_correlation = ByCorrelation::of(&self.seen.calls);
+        self.seen.calls = self.launched(calls, known);
+        let launch = || self.seen.calls.iter().find(|call| call.replay.is_some()).map(|call| call.record.thread);
+        self.seen.engine_thread = known.engine_thread.or_else(launch).unwrap_or(self.header.session.engine_tid);
+        let by_correlation = ByCorrelation::of(&self.seen.calls, &known.foreign);
         let nodes = self.nodes_of_replays(nodes, &by_correlation);
         self.take_nodes(nodes);
         self.take_copies(copies, &by_correlation);
@@ -55,7 +80,7 @@ impl Recording {
 
     /// Calls by begin, each launch with its replay: the engine took the time of the call around the call itself, so the
     /// call's middle lies within it, though the library's clock reads may be a little off.
-    fn launched(&self, mut calls: Vec<CallActivity>) -> Vec<Call> {
+    fn launched(&self, mut calls: Vec<CallActivity>, known: &KnownCalls) -> Vec<Call> {
         calls.retain(|call| is_time(call.start_ns, call.end_ns));
         calls.sort_by_key(|call| (call.start_ns, Reverse(call.end_ns)));
         let replays = self.replays.iter().enumerate().filter(|(_, replay)| replay.record.sources.activity);
@@ -66,8 +91,8 @@ impl Recording {
         let mut replays = replays.into_iter().peekable();
         // The engine's own, where its thread is known by its number.
         let engine_tid = self.header.session.engine_tid;
-        let is_launch = |record: &CallActivity| record.call == DriverCall::GraphLaunch && record.status == 0;
-        let is_known = calls.iter().any(|record| is_launch(record) && record.thread == engine_tid);
+        let is_own = |record: &CallActivity| is_launch(record) && record.thread == engine_tid;
+        let is_known = known.has_own_launch || calls.iter().any(is_own);
         let call = |record: CallActivity| {
             if !is_launch(&record) || (is_known && record.thread != engine_tid) {
                 return Call { record, replay: None };
@@ -208,9 +233,10 @@ fn extend(stamp: &mut CopyStamp, copy: &CopyActivity) {
 struct ByCorrelation(Vec<(u32, u32)>);
 
 impl ByCorrelation {
-    fn of(calls: &[Call]) -> ByCorrelation {
+    fn of(calls: &[Call], foreign: &[u32]) -> ByCorrelation {
+        let numbered = calls.iter().enumerate().map(|(at, call)| (call.record.correlation, at as u32));
         let mut indices: Vec<(u32, u32)> =
-            calls.iter().enumerate().map(|(at, call)| (call.record.correlation, at as u32)).collect();
+            numbered.filter(|(correlation, _)| foreign.binary_search(correlation).is_err()).collect();
         indices.sort_unstable();
         indices.dedup_by_key(|(correlation, _)| *correlation);
         ByCorrelation(indices)

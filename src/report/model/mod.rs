@@ -1,16 +1,26 @@
-//! A recording in memory: records by kind, sorted, with what refers to what resolved.
+//! A recording in memory: records by kind, sorted, with what refers to what resolved. All of it ([`Recording::load`]),
+//! or one window of consecutive steps after the other ([`Windows`]), in memory that does not grow with the recording.
 
 mod activity;
+mod cuts;
+mod index;
 mod resolve;
 mod ring;
+mod survey;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::Path;
 
+use self::activity::KnownCalls;
 use self::resolve::Raw;
 pub use self::ring::Lost;
+use self::ring::Sieve;
+pub(super) use self::survey::Survey;
+pub(super) use self::windows::Window;
+pub use self::windows::{WINDOW_RECORDS, Windows};
 use crate::report::ReportError;
 use crate::trace::activity::{CallActivity, CopyActivity, CopyKind, OverheadActivity};
 use crate::trace::schema::{
@@ -19,8 +29,8 @@ use crate::trace::schema::{
 use crate::trace::session::Closing;
 use crate::trace::spool::{Reader, Record, SpoolError, SpoolHeader};
 
-/// The most node times of a report, stamps and activity together: their numbers are u32, and each takes about 80 bytes
-/// while a spool is read.
+/// The most node times of a report, and of a window that does not come apart, stamps and activity together: their
+/// numbers are u32, and each takes about 80 bytes while a spool is read.
 const NODES_MAX: usize = 100_000_000;
 
 /// A recording in memory.
@@ -183,10 +193,26 @@ impl Recording {
 
     /// Whether that is all, too.
     fn read_up_to<R: Read + Seek>(reader: &mut Reader<R>, nodes_max: usize) -> Result<(Recording, bool), SpoolError> {
-        let mut raw = Raw::default();
-        let mut recording = Recording {
-            header: reader.header().clone(),
-            graphs: reader.header().graphs.clone(),
+        let (mut raw, mut sieve) = (Raw::default(), Sieve::default());
+        let mut recording = Recording::empty(reader.header().clone());
+        while raw.nodes() <= nodes_max
+            && let Some((record, context)) = reader.read_in_context()?
+        {
+            if sieve.keeps(&record, context.seam) {
+                recording.take(record, &mut raw);
+            }
+        }
+        let is_whole = raw.nodes() <= nodes_max;
+        (recording.lost, recording.orphans) = sieve.end();
+        recording.resolve(raw, &KnownCalls::default());
+        recording.moments = recording.first_and_last_moment();
+        Ok((recording, is_whole))
+    }
+
+    fn empty(header: SpoolHeader) -> Recording {
+        Recording {
+            graphs: header.graphs.clone(),
+            header,
             steps: Vec::new(),
             members: Vec::new(),
             spans: Vec::new(),
@@ -200,32 +226,23 @@ impl Recording {
             orphans: 0,
             seen: Seen::default(),
             moments: None,
-        };
-        let mut leading = 0;
-        while raw.nodes() <= nodes_max
-            && let Some(record) = reader.read()?
-        {
-            match record {
-                Record::Graph(table) => recording.graphs.push(table),
-                Record::Step(step) => recording.steps.push(step),
-                Record::Member(member) => recording.members.push(member),
-                Record::Span(span) => recording.spans.push(span),
-                Record::Request(request) => recording.requests.push(request),
-                Record::Name { request, name } => drop(recording.names.insert(request, name)),
-                Record::Replay(replay) => raw.push_replay(replay),
-                Record::Nodes { replay, first, stamps } => {
-                    let is_leading = raw.has_no_replay();
-                    let stray = raw.push_stamps(replay, first, stamps);
-                    *(if is_leading { &mut leading } else { &mut recording.orphans }) += stray;
-                }
-                Record::Activity(activity) => raw.activity.push(activity),
-                Record::Closing(closing) => recording.closing = Some(*closing),
-            }
         }
-        let is_whole = raw.nodes() <= nodes_max;
-        recording.trim(&mut raw, reader.seam(), leading);
-        recording.resolve(raw);
-        Ok((recording, is_whole))
+    }
+
+    /// Adds a record that is part of the recording.
+    fn take(&mut self, record: Record<'_>, raw: &mut Raw) {
+        match record {
+            Record::Graph(table) => self.graphs.push(table),
+            Record::Step(step) => self.steps.push(step),
+            Record::Member(member) => self.members.push(member),
+            Record::Span(span) => self.spans.push(span),
+            Record::Request(request) => self.requests.push(request),
+            Record::Name { request, name } => drop(self.names.insert(request, name)),
+            Record::Replay(replay) => raw.push_replay(replay),
+            Record::Nodes { first, stamps, .. } => raw.push_stamps(first, stamps),
+            Record::Activity(activity) => raw.activity.push(activity),
+            Record::Closing(closing) => self.closing = Some(*closing),
+        }
     }
 
     /// A node's description.
@@ -274,11 +291,6 @@ impl Recording {
     pub fn span(&self) -> (u64, u64) {
         let anchor_ns = self.header.session.clock.monotonic_ns;
         self.moments.unwrap_or((anchor_ns, anchor_ns))
-    }
-
-    /// Whether no record names a moment.
-    pub(super) fn is_empty(&self) -> bool {
-        self.moments.is_none()
     }
 
     fn first_and_last_moment(&self) -> Option<(u64, u64)> {

@@ -2,19 +2,18 @@
 
 use std::ops::Range;
 
-use super::activity::RawActivity;
+use super::activity::{KnownCalls, RawActivity};
 use super::{NodeTime, Recording, Replay};
 use crate::trace::schema::{NodeStamp, ReplayRecord};
 
 impl Recording {
     /// Sorts what is there, and adds what was read apart.
-    pub(super) fn resolve(&mut self, mut raw: Raw) {
+    pub(super) fn resolve(&mut self, mut raw: Raw, known: &KnownCalls) {
         self.sort();
         let activity = std::mem::take(&mut raw.activity);
         self.resolve_stamps(raw);
-        self.resolve_activity(activity);
+        self.resolve_activity(activity, known);
         self.fill_exclusive();
-        self.moments = self.first_and_last_moment();
     }
 
     fn sort(&mut self) {
@@ -105,26 +104,11 @@ impl Raw {
         self.replays.push(RawReplay { record, stamps: at..at });
     }
 
-    pub(super) fn has_no_replay(&self) -> bool {
-        self.replays.is_empty()
-    }
-
-    /// Leaves out the replays of earlier steps: the graph of each, and how many valid node times it has.
-    pub(super) fn trim(&mut self, first_step: u64) -> Vec<(u32, u64)> {
-        let (kept, trimmed) = self.replays.drain(..).partition(|replay| replay.record.step >= first_step);
-        self.replays = kept;
-        let valid = |range: Range<usize>| self.stamps[range].iter().filter(|(_, stamp)| stamp.is_valid()).count();
-        let trimmed: Vec<RawReplay> = trimmed;
-        trimmed.into_iter().map(|replay| (replay.record.graph, valid(replay.stamps) as u64)).collect()
-    }
-
-    /// Node times follow their replay's record. Returns how many did not.
-    pub(super) fn push_stamps(&mut self, replay: u64, first: u32, stamps: &[NodeStamp]) -> u64 {
-        let Some(last) = self.replays.last_mut().filter(|last| last.record.replay == replay) else {
-            return stamps.len() as u64;
-        };
-        self.stamps.extend((first..).zip(stamps.iter().copied()));
-        last.stamps.end = self.stamps.len();
-        0
+    /// Node times of the last replay.
+    pub(super) fn push_stamps(&mut self, first: u32, stamps: &[NodeStamp]) {
+        if let Some(last) = self.replays.last_mut() {
+            self.stamps.extend((first..).zip(stamps.iter().copied()));
+            last.stamps.end = self.stamps.len();
+        }
     }
 }

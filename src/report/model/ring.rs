@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Recording;
-use super::resolve::Raw;
 use crate::trace::session::{Counts, Overwritten};
-use crate::trace::spool::Seam;
+use crate::trace::spool::{Record, Seam};
 
 /// What is not in the file any more, and what was left out because of that.
 #[derive(Clone, Debug, Default)]
@@ -18,31 +16,88 @@ pub struct Lost {
     pub trimmed_of: BTreeMap<u32, [u64; 2]>,
 }
 
-impl Recording {
-    /// Leaves out what is not whole. So many node times stood before every replay.
-    pub(super) fn trim(&mut self, raw: &mut Raw, seam: Option<&Seam>, leading: u64) {
-        let Some(seam) = seam.filter(|seam| seam.before.total() > 0) else {
-            self.orphans += leading;
-            return;
-        };
-        let whole_from_step = seam.whole_from_step;
-        let records = Counts { nodes: seam.before.nodes.saturating_add(leading), ..seam.before };
-        let mut lost = Lost { overwritten: Overwritten { records, whole_from_step }, ..Lost::default() };
-        let trimmed = &mut lost.trimmed;
+/// Says of each record, in the order of the file, whether it is part of the recording: not what a ring has of steps
+/// that are not whole, and no node times that do not stand behind their replay.
+#[derive(Debug, Default)]
+pub(super) struct Sieve {
+    seam: Option<Seam>,
+    /// The last replay.
+    last: Option<Owner>,
+    /// Node times in front of every replay, and others that are not behind their own.
+    leading: u64,
+    stray: u64,
+    trimmed: Counts,
+    trimmed_of: BTreeMap<u32, [u64; 2]>,
+}
+
+/// A replay whose node times may follow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    replay: u64,
+    graph: u32,
+    pub(super) step: u64,
+    is_kept: bool,
+}
+
+impl Sieve {
+    /// Whether the record is kept.
+    pub(super) fn keeps(&mut self, record: &Record<'_>, seam: Option<Seam>) -> bool {
+        self.seam = self.seam.or(seam.filter(|seam| seam.before.total() > 0));
+        let from = self.first_step();
         let keeps = |step: u64, count: &mut u64| {
-            let is_whole = step >= whole_from_step;
-            *count += u64::from(!is_whole);
-            is_whole
+            *count += u64::from(step < from);
+            step >= from
         };
-        self.steps.retain(|step| keeps(step.step, &mut trimmed.steps));
-        self.members.retain(|member| keeps(member.step, &mut trimmed.members));
-        self.spans.retain(|span| keeps(span.step, &mut trimmed.spans));
-        for (graph, nodes) in raw.trim(whole_from_step) {
-            trimmed.replays += 1;
-            trimmed.nodes += nodes;
-            let sums = lost.trimmed_of.entry(graph).or_default();
-            *sums = [sums[0] + 1, sums[1] + nodes];
+        match record {
+            Record::Step(step) => keeps(step.step, &mut self.trimmed.steps),
+            Record::Member(member) => keeps(member.step, &mut self.trimmed.members),
+            Record::Span(span) => keeps(span.step, &mut self.trimmed.spans),
+            Record::Replay(record) => {
+                let is_kept = keeps(record.step, &mut self.trimmed.replays);
+                if !is_kept {
+                    self.trimmed_of.entry(record.graph).or_default()[0] += 1;
+                }
+                self.last = Some(Owner { replay: record.replay, graph: record.graph, step: record.step, is_kept });
+                is_kept
+            }
+            Record::Nodes { replay, stamps, .. } => match self.last {
+                Some(owner) if owner.replay == *replay => {
+                    if !owner.is_kept {
+                        let valid = stamps.iter().filter(|stamp| stamp.is_valid()).count() as u64;
+                        self.trimmed.nodes += valid;
+                        self.trimmed_of.entry(owner.graph).or_default()[1] += valid;
+                    }
+                    owner.is_kept
+                }
+                last => {
+                    *(if last.is_none() { &mut self.leading } else { &mut self.stray }) += stamps.len() as u64;
+                    false
+                }
+            },
+            _ => true,
         }
-        self.lost = Some(lost);
+    }
+
+    /// The first step that is kept.
+    pub(super) fn first_step(&self) -> u64 {
+        self.seam.map_or(0, |seam| seam.whole_from_step)
+    }
+
+    /// The last replay.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.last
+    }
+
+    /// Whether node times stand behind a replay that is not theirs.
+    pub(super) fn has_strays(&self) -> bool {
+        self.stray > 0
+    }
+
+    /// What a ring has lost, and how many node times have no replay.
+    pub(super) fn end(self) -> (Option<Lost>, u64) {
+        let Some(Seam { before, whole_from_step }) = self.seam else { return (None, self.leading + self.stray) };
+        let records = Counts { nodes: before.nodes.saturating_add(self.leading), ..before };
+        let overwritten = Overwritten { records, whole_from_step };
+        (Some(Lost { overwritten, trimmed: self.trimmed, trimmed_of: self.trimmed_of }), self.stray)
     }
 }

@@ -9,11 +9,13 @@ mod ranges;
 mod requests;
 mod sources;
 mod steps;
+mod tally;
 
 use std::io;
 
 pub use self::dominates::dominates;
 pub(super) use self::requests::node_ns_by_step;
+pub(super) use self::sources::Comparison;
 pub use self::sources::SourceComparison;
 use super::sheet::{self, Printed};
 use super::{Format, Report, Sheet};

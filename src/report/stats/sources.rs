@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::nodes::layer_cell;
-use crate::report::perturbation::median;
+use super::tally::Tally;
 use crate::report::sheet::Cell;
 use crate::report::{NodeTime, Recording, Report, SeenNode, Sheet};
 use crate::trace::schema::{Op, Place};
@@ -29,15 +29,17 @@ pub struct SourceComparison {
     pub stamps_overlap_ns: u64,
     /// The same by the library.
     pub activity_overlap_ns: u64,
+    /// Set where the times above are so many that they had to be rounded: to multiples of this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounded_to_ns: Option<u64>,
 }
 
 impl SourceComparison {
     /// Of the whole recording; `None` unless both sources timed some of its nodes.
     pub fn of(recording: &Recording) -> Option<SourceComparison> {
-        if recording.seen.nodes.is_empty() {
-            return None;
-        }
-        compare(recording, |_| ()).remove(&())
+        let mut comparison = Comparison::default();
+        comparison.add(recording, |_| ());
+        comparison.end().remove(&())
     }
 
     fn cells(&self) -> [Cell; 8] {
@@ -60,7 +62,9 @@ pub(super) fn source_sum(name: &'static str, report: &Report) -> Sheet {
     let mut rows = Vec::new();
     let mut notes = vec!["Needs a recording of which both stamps and the driver's profiling library are sources."];
     if !recording.seen.nodes.is_empty() {
-        let places = compare(recording, |place| (place.layer, place.op));
+        let mut comparison = Comparison::default();
+        comparison.add(recording, |place| (place.layer, place.op));
+        let places = comparison.end();
         let row = |((layer, op), sums): ((i32, Op), SourceComparison)| {
             let place = [layer_cell(layer), Cell::Text(op.to_string())];
             place.into_iter().chain(sums.cells()).collect()
@@ -93,69 +97,86 @@ pub(super) fn source_sum(name: &'static str, report: &Report) -> Sheet {
     }
 }
 
-/// The nodes that a stamp has, of replays that both sources timed, with what the library saw of them.
-fn pairs(recording: &Recording) -> impl Iterator<Item = (&NodeTime, Option<&SeenNode>)> {
-    let replays = recording.replays.iter().filter(|replay| replay.has_both());
-    replays.flat_map(|replay| {
-        let nodes = recording.nodes[replay.nodes.clone()].iter();
-        nodes.map(|node| (node, recording.seen.node(replay, node.ordinal)))
-    })
+/// Compares nodes one by one, and sums up by what `K` says of their places.
+#[derive(Debug)]
+pub(in crate::report) struct Comparison<K> {
+    sums: BTreeMap<K, Sums>,
+    /// Begins, ends and places that the library saw and that were not looked at in the order of time yet.
+    seen: Vec<(u64, u64, K)>,
+    latest_end_ns: u64,
 }
 
-/// Compares node by node, and sums up by place.
-fn compare<K: Ord>(recording: &Recording, key: impl Fn(Place) -> K) -> BTreeMap<K, SourceComparison> {
-    let mut sums: BTreeMap<K, SourceComparison> = BTreeMap::new();
-    for (node, _) in pairs(recording) {
-        let sums = sums.entry(key(recording.info(node).place)).or_default();
-        sums.stamps += 1;
-        let overlap_ns = node.end_ns - node.start_ns - node.excl_ns;
-        sums.stamps_overlap_ns = sums.stamps_overlap_ns.saturating_add(overlap_ns);
-    }
-    add_activity(recording, &key, &mut sums);
-    // One after the other, because each holds a number for every node.
-    let difference = |node: &NodeTime, seen: &SeenNode| i128::from(seen.start_ns) - i128::from(node.start_ns);
-    for (key, median) in medians(recording, &key, difference) {
-        sums.entry(key).or_default().start_difference_ns = Some(median);
-    }
-    for (key, median) in medians(recording, &key, |node, _| i128::from(node.end_ns - node.start_ns)) {
-        sums.entry(key).or_default().stamps_ns = Some(median);
-    }
-    for (key, median) in medians(recording, &key, |_, seen| i128::from(seen.end_ns - seen.start_ns)) {
-        sums.entry(key).or_default().activity_ns = Some(median);
-    }
-    for sums in sums.values_mut() {
-        let ratio = sums.activity_ns.zip(sums.stamps_ns).map(|(activity, stamps)| activity / stamps);
-        sums.ratio = ratio.filter(|ratio| ratio.is_finite());
-    }
-    sums
+/// Of one place.
+#[derive(Debug, Default)]
+struct Sums {
+    counts: SourceComparison,
+    start_difference_ns: Tally,
+    stamps_ns: Tally,
+    activity_ns: Tally,
 }
 
-/// What the library saw, with the rule of [`NodeTime::excl_ns`].
-fn add_activity<K: Ord>(recording: &Recording, key: impl Fn(Place) -> K, sums: &mut BTreeMap<K, SourceComparison>) {
-    let nodes = &recording.seen.nodes;
-    let mut by_start: Vec<u32> = (0..nodes.len() as u32).collect();
-    by_start.sort_by_key(|at| nodes[*at as usize].start_ns);
-    let mut latest_end_ns = 0;
-    for at in by_start {
-        let node = &nodes[at as usize];
-        let graph = recording.replays[node.replay as usize].graph;
-        let sums = sums.entry(key(recording.graphs[graph].nodes[node.ordinal as usize].place)).or_default();
-        let overlap_ns = node.end_ns.min(latest_end_ns).saturating_sub(node.start_ns);
-        sums.activity += 1;
-        sums.activity_overlap_ns = sums.activity_overlap_ns.saturating_add(overlap_ns);
-        latest_end_ns = latest_end_ns.max(node.end_ns);
+impl<K> Default for Comparison<K> {
+    fn default() -> Comparison<K> {
+        Comparison { sums: BTreeMap::new(), seen: Vec::new(), latest_end_ns: 0 }
     }
 }
 
-fn medians<K: Ord>(
-    recording: &Recording,
-    key: impl Fn(Place) -> K,
-    value: impl Fn(&NodeTime, &SeenNode) -> i128,
-) -> BTreeMap<K, f64> {
-    let mut values: BTreeMap<K, Vec<f64>> = BTreeMap::new();
-    for (node, seen) in pairs(recording) {
-        let Some(seen) = seen else { continue };
-        values.entry(key(recording.info(node).place)).or_default().push(value(node, seen) as f64);
+impl<K: Ord> Comparison<K> {
+    /// Adds a whole recording.
+    fn add(&mut self, recording: &Recording, key: impl Fn(Place) -> K) {
+        // The nodes that a stamp has, of replays that both sources timed, with what the library saw of them.
+        for replay in recording.replays.iter().filter(|replay| replay.has_both()) {
+            for node in &recording.nodes[replay.nodes.clone()] {
+                let place = recording.info(node).place;
+                self.stamped(key(place), node, node.excl_ns, recording.seen.node(replay, node.ordinal));
+            }
+        }
+        self.seen(recording, None, key);
     }
-    values.into_iter().map(|(key, mut values)| (key, median(&mut values))).collect()
+
+    /// A node by its stamp, with the part of it during which no other one was running, and what the library saw of it.
+    pub(in crate::report) fn stamped(&mut self, key: K, node: &NodeTime, excl_ns: u64, seen: Option<&SeenNode>) {
+        let sums = self.sums.entry(key).or_default();
+        let ns = node.end_ns - node.start_ns;
+        sums.counts.stamps += 1;
+        sums.counts.stamps_overlap_ns = sums.counts.stamps_overlap_ns.saturating_add(ns - excl_ns);
+        if let Some(seen) = seen {
+            sums.start_difference_ns.add(i128::from(seen.start_ns) - i128::from(node.start_ns));
+            sums.stamps_ns.add(ns.into());
+            sums.activity_ns.add((seen.end_ns - seen.start_ns).into());
+        }
+    }
+
+    /// What the library saw in a window, with the rule of [`NodeTime::excl_ns`]; up to where the next one begins.
+    pub(in crate::report) fn seen(&mut self, recording: &Recording, until_ns: Option<u64>, key: impl Fn(Place) -> K) {
+        self.seen.extend(recording.seen.nodes.iter().map(|node| {
+            let graph = recording.replays[node.replay as usize].graph;
+            (node.start_ns, node.end_ns, key(recording.graphs[graph].nodes[node.ordinal as usize].place))
+        }));
+        self.seen.sort_by_key(|(start_ns, ..)| *start_ns);
+        let due = self.seen.partition_point(|(start_ns, ..)| until_ns.is_none_or(|until_ns| *start_ns < until_ns));
+        for (start_ns, end_ns, key) in self.seen.drain(..due) {
+            let counts = &mut self.sums.entry(key).or_default().counts;
+            let overlap_ns = end_ns.min(self.latest_end_ns).saturating_sub(start_ns);
+            counts.activity += 1;
+            counts.activity_overlap_ns = counts.activity_overlap_ns.saturating_add(overlap_ns);
+            self.latest_end_ns = self.latest_end_ns.max(end_ns);
+        }
+    }
+
+    /// By place; nothing unless the library saw a node that has a stamp.
+    pub(in crate::report) fn end(self) -> BTreeMap<K, SourceComparison> {
+        let has_seen = self.sums.values().any(|sums| sums.counts.activity > 0);
+        let compared = |(key, sums): (K, Sums)| {
+            let [start_difference_ns, stamps_ns, activity_ns] =
+                [&sums.start_difference_ns, &sums.stamps_ns, &sums.activity_ns].map(Tally::median);
+            let ratio = activity_ns.zip(stamps_ns).map(|(activity, stamps)| activity / stamps);
+            let ratio = ratio.filter(|ratio| ratio.is_finite());
+            let grain = [&sums.start_difference_ns, &sums.stamps_ns, &sums.activity_ns].map(Tally::grain);
+            let rounded_to_ns = grain.into_iter().max().filter(|grain| *grain > 1);
+            let medians = SourceComparison { start_difference_ns, stamps_ns, activity_ns, ratio, ..sums.counts };
+            (key, SourceComparison { rounded_to_ns, ..medians })
+        };
+        self.sums.into_iter().filter(|_| has_seen).map(compared).collect()
+    }
 }

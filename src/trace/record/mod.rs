@@ -139,7 +139,8 @@ impl Recorder {
         let bytes_max = if header.ring.is_some() { u64::MAX } else { max_bytes - CLOSING_BYTES };
         let room = Arc::new(Room::new(bytes, bytes_max));
         let progress = Arc::new(Progress::default());
-        let writer = Writer::new(file, bytes, header.ring.map(Ring::new), Arc::clone(&room), Arc::clone(&progress));
+        let (own_room, own_progress) = (Arc::clone(&room), Arc::clone(&progress));
+        let writer = Writer::new((file, &path), bytes, header.ring.map(Ring::new), own_room, own_progress);
         let no_thread = |source| RecordError::Thread { source };
         let thread = std::thread::Builder::new().name("vitrum-recorder".into());
         let writer = thread.spawn(move || writer.run(&messages)).map_err(no_thread)?;

@@ -107,7 +107,7 @@ fn assert_full_disk_is_said(ring: Option<Ring>, mut block: Block) {
     let (home, empty) = sync_channel(BLOCKS);
     let (sender, messages) = sync_channel(BLOCKS);
     let room = Arc::new(Room::new(0, u64::MAX));
-    let writer = Writer::new(full, 0, ring, Arc::clone(&room), Arc::default());
+    let writer = Writer::new((full, Path::new("/dev/full")), 0, ring, Arc::clone(&room), Arc::default());
     let record = ReplayRecord {
         replay: 1,
         step: 1,

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -39,6 +40,8 @@ pub(super) struct WriterEnd {
 
 pub(super) struct Writer {
     file: File,
+    /// The folder that it is in.
+    folder: PathBuf,
     /// Length of the file up to its last whole block.
     bytes: u64,
     /// Where the first block begins.
@@ -54,9 +57,17 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer behind the header of so many bytes.
-    pub(super) fn new(file: File, bytes: u64, ring: Option<Ring>, room: Arc<Room>, progress: Arc<Progress>) -> Writer {
+    pub(super) fn new(
+        (file, path): (File, &Path),
+        bytes: u64,
+        ring: Option<Ring>,
+        room: Arc<Room>,
+        progress: Arc<Progress>,
+    ) -> Writer {
         progress.set_bytes(bytes);
-        Writer { file, bytes, begin: bytes, sequence: 0, ring, room, progress, lost: Counts::default(), error: None }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).into();
+        let (lost, error) = (Counts::default(), None);
+        Writer { file, folder, bytes, begin: bytes, sequence: 0, ring, room, progress, lost, error }
     }
 
     /// Writes until the recording is closed, or its recorder is gone.
@@ -81,6 +92,7 @@ impl Writer {
                         Ok(block) => _ = self.write(&block, None),
                         Err(error) => self.fail(error.into()),
                     }
+                    self.settle();
                     closed = Some(closing);
                     break;
                 }
@@ -148,6 +160,19 @@ impl Writer {
         };
         self.progress.set_bytes(self.bytes);
         true
+    }
+
+    /// Waits until the file and its name are on the disk: only then is it said to be there. A folder that cannot be
+    /// opened, or that a file system does not write by itself, has its names written when it likes.
+    fn settle(&mut self) {
+        if self.error.is_none()
+            && let Err(error) = self.file.sync_all()
+            && error.kind() != io::ErrorKind::InvalidInput
+        {
+            self.room.fail();
+            self.error = Some(error);
+        }
+        let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
     }
 
     /// Ends the file after its last whole block and tells the engine's thread to send no more.

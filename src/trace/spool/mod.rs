@@ -30,6 +30,7 @@
 //! was being written, and no other. The reader gives graphs first.
 
 mod block;
+mod file;
 mod head;
 mod reader;
 mod ring;
@@ -46,7 +47,7 @@ use thiserror::Error;
 pub use self::block::{
     Block, closing_block, file_header, graph_block, graph_block_bytes_max, graph_json_bytes, graph_places,
 };
-pub use self::reader::{Reader, Record, read_records};
+pub use self::reader::{Context, Place, Reader, Record, read_records};
 pub use self::ring::{Packing, Seam};
 pub use self::spare::SPARE_BLOCKS_MAX;
 pub use self::wire::{Decoder, Encoder, Wire};
@@ -171,8 +172,8 @@ pub enum Damage {
         /// How many it has.
         places: u64,
     },
-    /// Part of a ring is missing in which blocks were written over others.
-    #[error("the file ends inside of a ring that has gone round")]
+    /// Part of a ring is missing in which blocks were written over others, or a file has become shorter.
+    #[error("the file ends before all of its blocks")]
     Short,
     /// A block in another's place.
     #[error("the block stands in the place of another one of the ring")]
@@ -192,6 +193,12 @@ pub enum SpoolError {
         path: PathBuf,
         /// The operating system's word.
         source: std::io::Error,
+    },
+    /// A pipe, a folder, a device: reading it might wait for ever, or change it.
+    #[error("{kind}, and a recording is a regular file")]
+    NotAFile {
+        /// What it is.
+        kind: &'static str,
     },
     /// The file could not be read.
     #[error("cannot read at byte {offset}: {source}")]

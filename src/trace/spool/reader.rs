@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::file::open_regular;
 use super::head::Head;
 use super::ring::{Placed, Seam, in_order};
 use super::wire::{Decoder, NAME_TAG, RUN_TAG, Wire, take_stamp};
@@ -52,6 +53,29 @@ pub enum Record<'a> {
     Closing(Box<Closing>),
 }
 
+/// Where a block of records stands, for [`Reader::revisit`].
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    at: u64,
+    head: Head,
+}
+
+/// What surrounds a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The record's block, unless it is JSON.
+    pub place: Option<Place>,
+    /// What was recorded before the first record that a ring has.
+    pub seam: Option<Seam>,
+}
+
+impl Place {
+    /// Whether both are the same block.
+    pub fn is(&self, other: &Place) -> bool {
+        self.at == other.at
+    }
+}
+
 /// Reads a spool record by record, holding one block, and of a ring each block's header.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -61,6 +85,8 @@ pub struct Reader<R> {
     block_at: u64,
     next_at: u64,
     sequence: u32,
+    /// Of the current block, if it holds records.
+    place: Option<Place>,
     /// The blocks of a ring that are still to be read.
     ring: Option<std::vec::IntoIter<Placed>>,
     /// The seam of the first block of records.
@@ -78,10 +104,9 @@ pub struct Reader<R> {
 }
 
 impl Reader<BufReader<File>> {
-    /// Opens a file and reads its header.
+    /// Opens a regular file and reads its header.
     pub fn open(path: &Path) -> Result<Reader<BufReader<File>>, SpoolError> {
-        let file = File::open(path).map_err(|source| SpoolError::Open { path: path.into(), source })?;
-        Reader::new(BufReader::new(file))
+        Reader::new(BufReader::new(open_regular(path)?))
     }
 }
 
@@ -127,6 +152,7 @@ impl<R: Read + Seek> Reader<R> {
             block_at: next_at,
             next_at,
             sequence: 0,
+            place: None,
             ring: ring.map(Vec::into_iter),
             seam: None,
             is_ring_closed,
@@ -156,6 +182,11 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The next record; `None` at the end of the last whole block.
     pub fn read(&mut self) -> Result<Option<Record<'_>>, SpoolError> {
+        Ok(self.read_in_context()?.map(|(record, _)| record))
+    }
+
+    /// The same, with where it stands.
+    pub fn read_in_context(&mut self) -> Result<Option<(Record<'_>, Context)>, SpoolError> {
         while self.read == self.payload.len() {
             let Some(kind) = self.read_block()? else {
                 self.ended = true;
@@ -178,17 +209,46 @@ impl<R: Read + Seek> Reader<R> {
                 _ => serde_json::from_slice(&self.json).map(Record::Graph),
             };
             self.json.clear();
-            return json.map(Some).map_err(|_| self.damaged(Damage::Content));
+            let context = Context { place: None, seam: self.seam };
+            return json.map(|record| Some((record, context))).map_err(|_| self.damaged(Damage::Content));
         }
+        let context = Context { place: self.place, seam: self.seam };
         let mut from = Decoder::new(&self.payload[self.read..]);
         let record = take_record(&mut from, &mut self.stamps);
         self.read = self.payload.len() - from.left();
         match record {
             // Written so because the borrow checker does not let `stamps` leave from within the take.
-            Some(Taken::Nodes { replay, first }) => Ok(Some(Record::Nodes { replay, first, stamps: &self.stamps })),
-            Some(Taken::Fixed(record)) => Ok(Some(record)),
+            Some(Taken::Nodes { replay, first }) => {
+                Ok(Some((Record::Nodes { replay, first, stamps: &self.stamps }, context)))
+            }
+            Some(Taken::Fixed(record)) => Ok(Some((record, context))),
             None => Err(self.damaged(Damage::Content)),
         }
+    }
+
+    /// Gives each record of a block that was read before. Where [`Reader::read`] goes on is not known afterwards.
+    pub fn revisit(&mut self, place: &Place, mut each: impl FnMut(Record<'_>)) -> Result<(), SpoolError> {
+        let Place { at, head } = *place;
+        let damaged = |damage| SpoolError::Damaged { offset: at, damage };
+        let payload_at = at.saturating_add(BLOCK_HEADER_BYTES as u64);
+        let seek = self.source.seek(SeekFrom::Start(payload_at));
+        seek.map_err(|source| SpoolError::Read { offset: payload_at, source })?;
+        read_up_to(&mut self.source, payload_at, head.bytes, &mut self.payload)?;
+        if self.payload.len() < head.bytes {
+            return Err(damaged(Damage::Short));
+        }
+        if crc32(&self.payload) != head.checksum {
+            return Err(damaged(Damage::Checksum));
+        }
+        let begin = if self.header.ring.is_some() { Seam::BYTES } else { 0 };
+        let mut from = Decoder::new(self.payload.get(begin..).unwrap_or_default());
+        while from.left() > 0 {
+            match take_record(&mut from, &mut self.stamps).ok_or_else(|| damaged(Damage::Content))? {
+                Taken::Nodes { replay, first } => each(Record::Nodes { replay, first, stamps: &self.stamps }),
+                Taken::Fixed(record) => each(record),
+            }
+        }
+        Ok(())
     }
 
     fn damaged(&self, damage: Damage) -> SpoolError {
@@ -251,6 +311,7 @@ impl<R: Read + Seek> Reader<R> {
         if crc32(&self.payload) != head.checksum {
             return Err(self.damaged(Damage::Checksum));
         }
+        self.place = Some(Place { at: self.block_at, head });
         self.next_at = payload_at + head.bytes as u64;
         self.sequence += 1;
         Ok(Some(head.kind))
@@ -275,6 +336,7 @@ impl<R: Read + Seek> Reader<R> {
             if let Some(damage) = damage {
                 return Err(self.damaged(damage));
             }
+            self.place = Some(Place { at, head });
             self.next_at = payload_at.saturating_add(head.bytes as u64);
             let mut padding = Vec::new();
             read_up_to(&mut self.source, self.next_at, zeros, &mut padding)?;

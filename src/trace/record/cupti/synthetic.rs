@@ -43,7 +43,7 @@ pub fn decode_synthetic(toolkits: &[PathBuf], count: u64, path: &Path) -> Result
     let file = File::create(path).map_err(in_file)?;
     let (full, messages) = sync_channel(ACTIVITY_BLOCKS + 1);
     let room = Arc::new(Room::new(0, u64::MAX));
-    let writer = Writer::new(file, 0, None, Arc::clone(&room), Arc::default());
+    let writer = Writer::new((file, path), 0, None, Arc::clone(&room), Arc::default());
     let writer = std::thread::Builder::new().spawn(move || writer.run(&messages)).map_err(in_file)?;
     let mut identity = Identity::default();
     identity.add(1, 7, &(1..=NODES).collect::<Vec<u64>>());
