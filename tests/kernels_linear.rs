@@ -190,8 +190,8 @@ fn gate_and_up_match() {
     }
 }
 
-/// Weights of one node may be of any formats, whatever forms those read rows in: every pair, on every set, with rows that
-/// threads prepare alone and together.
+/// Weights of one node may be of any formats, whatever forms those read rows in: every pair, on every set, with rows
+/// that threads prepare alone and together.
 #[test]
 fn gate_and_up_of_any_formats_match() {
     for (isa, activations) in sets().flat_map(|isa| ACTIVATIONS.map(|activations| (isa, activations))) {

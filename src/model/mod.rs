@@ -24,7 +24,10 @@ pub enum ModelError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A factor that no frequency can be divided by.
-    #[error("{}: factor {index} of tensor rope_freqs.weight is {value}, and has to be finite and above 0", path.display())]
+    #[error(
+        "{}: factor {index} of tensor rope_freqs.weight is {value}, and has to be finite and above 0",
+        path.display()
+    )]
     RopeFactor {
         /// The file.
         path: PathBuf,

@@ -89,8 +89,8 @@ impl Weights {
         }
     }
 
-    /// A tensor, by its GGUF name. Those of [`ModelConfig::tensors`] are there, in their shapes; `rope_freqs.weight` may
-    /// be.
+    /// A tensor, by its GGUF name. Those of [`ModelConfig::tensors`] are there, in their shapes; `rope_freqs.weight`
+    /// may be.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
         match self {
             Weights::Gguf(gguf) => gguf.tensor(name),

@@ -1,8 +1,9 @@
 //! What the linear kernels share: phases, tiles, and the table that chooses among them.
 //!
 //! A linear kernel prepares its rows (norm, quantisation), multiplies, and finishes each tile of results while it is in
-//! the cache (rotary embedding, SiLU, residual). Its weights may be of any formats: rows are prepared in every form that
-//! one of them reads, and each meets its own, so that its results have the bits that they have beside weights like it.
+//! the cache (rotary embedding, SiLU, residual). Its weights may be of any formats: rows are prepared in every form
+//! that one of them reads, and each meets its own, so that its results have the bits that they have beside weights like
+//! it.
 
 use std::ops::Range;
 
