@@ -173,7 +173,7 @@ mod tests {
     fn steps_in_order_come_apart_and_others_do_not() {
         let steps = [(1, 10), (2, 20), (3, 30), (4, 40)];
         assert_eq!(cuts(&steps, |_| ()), [0, 2, 3, 4]);
-        assert_eq!(cuts(&[(1, 10), (2, 35), (3, 30), (4, 40)], |_| ()), [0, 2, 4], "step 3 began before step 2");
+        assert_eq!(cuts(&[(1, 10), (2, 35), (3, 30), (4, 40)], |_| ()), [0, 4], "step 3 began before step 2");
         assert_eq!(cuts(&[(1, 10), (4, 20), (3, 30), (5, 40)], |_| ()), [0, 5], "step 3 came behind step 4");
     }
 
