@@ -114,7 +114,7 @@ fn send(mut line: Vec<u8>) {
 /// Control characters in names that others chose do not reach a terminal or a log's reader. (The log's own colours
 /// begin with an escape; those in what it prints have been taken care of by whoever writes its lines.)
 fn make_printable(line: &mut [u8]) {
-    let is_harmless = |byte: u8| byte >= b' ' && byte != 0x7F || matches!(byte, b'\n' | b'\t' | b'\r' | 0x1B);
+    let is_harmless = |byte: u8| byte >= b' ' && byte != 0x7F || matches!(byte, b'\n' | b'\t' | 0x1B);
     line.iter_mut().filter(|byte| !is_harmless(**byte)).for_each(|byte| *byte = b'?');
 }
 
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn control_characters_are_not_printed() {
-        let mut line = "a\0b\x07c\x7f é\n".as_bytes().to_vec();
+        let mut line = "a\0b\x07c\x7f\r é\n".as_bytes().to_vec();
         make_printable(&mut line);
-        assert_eq!(line, "a?b?c? é\n".as_bytes());
+        assert_eq!(line, "a?b?c?? é\n".as_bytes());
     }
 }

@@ -15,6 +15,8 @@ pub(crate) const SHORT_BYTES_MAX: usize = 16 << 10;
 /// How long a body that is refused is read on, unseen: a client that only writes, and then reads, gets its answer
 /// instead of a reset connection.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that writes nothing for so long waits for its answer.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// A body, and its share of what all may have.
 #[derive(Debug)]
@@ -70,5 +72,5 @@ async fn read_within(body: &mut Incoming, bytes_max: usize, mut reserved: Reserv
 }
 
 async fn discard(body: &mut Incoming) {
-    while let Some(Ok(_)) = body.frame().await {}
+    while let Ok(Some(Ok(_))) = tokio::time::timeout(SILENCE, body.frame()).await {}
 }

@@ -119,10 +119,15 @@ impl Cell {
 
     fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
-            Cell::Text(text) if text.contains([',', '"', '\n', '\r']) => {
-                write!(out, "\"{}\"", text.replace('"', "\"\""))
+            Cell::Text(text) => {
+                // A client's name for its request must not be a formula to whoever opens the table.
+                let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+                let guard = if is_formula { "'" } else { "" };
+                match text.contains([',', '"', '\n', '\r']) {
+                    true => write!(out, "\"{guard}{}\"", text.replace('"', "\"\"")),
+                    false => write!(out, "{guard}{text}"),
+                }
             }
-            Cell::Text(text) => out.write_all(text.as_bytes()),
             Cell::Int(value) => write!(out, "{value}"),
             Cell::Real(value, decimals) => write!(out, "{value:.decimals$}"),
             Cell::Missing => Ok(()),
@@ -255,5 +260,32 @@ impl Listing<'_> {
         };
         writeln!(out, "{}\n{}", self.name, line(self.columns.iter().map(|name| (*name).to_owned()).collect()))?;
         (self.rows)().try_for_each(|row| writeln!(out, "{}", line(row.iter().map(Cell::text).collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_of_csv_is_a_formula() {
+        let csv = |text: &str| {
+            let mut out = Vec::new();
+            Cell::Text(text.into()).write_csv(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let table = [
+            ("=1+1", "'=1+1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("=HYPERLINK(\"a\",1)", "\"'=HYPERLINK(\"\"a\"\",1)\""),
+            ("-a", "'-a"),
+            ("\t=1", "'\t=1"),
+            ("-1.5", "-1.5"),
+            ("a=1", "a=1"),
+            ("", ""),
+        ];
+        for (text, cell) in table {
+            assert_eq!(csv(text), cell, "{text:?}");
+        }
     }
 }
