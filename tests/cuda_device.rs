@@ -25,6 +25,7 @@ const CONFIG: &str = r#"{
     "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 1024, "tie_word_embeddings": true,
     "eos_token_id": 7
 }"#;
+const VOCAB: u32 = 331;
 
 fn weights(format: WeightFormat) -> Weights {
     let folder = TempDir::new();
@@ -58,7 +59,7 @@ fn logits_are_near_the_exact_ones() {
 fn child_logits_are_near_the_exact_ones() {
     for (format, allowed) in [(WeightFormat::Bf16, 0.01), (WeightFormat::Q8_0, 0.02), (WeightFormat::Q4_1, 0.02)] {
         // Beyond a chunk of attention, so that results of chunks are combined.
-        let prompt = tokens(300, 5);
+        let prompt = tokens(300, 5, VOCAB);
         let exact = prefill(&mut runner(DeviceChoice::Cpu, format, true), &prompt, 64);
         let got = prefill(&mut runner(DeviceChoice::Cuda, format, false), &prompt, 50);
         let off = deviation(&got, &exact);
@@ -75,7 +76,7 @@ fn bits_do_not_depend_on_the_batch_or_the_chunks() {
 #[test]
 #[ignore = "run by the test of its name"]
 fn child_bits_do_not_depend_on_the_batch_or_the_chunks() {
-    let prompt = tokens(280, 3);
+    let prompt = tokens(280, 3, VOCAB);
     for format in [WeightFormat::Bf16, WeightFormat::Q4_0] {
         let mut runner = runner(DeviceChoice::Cuda, format, false);
         let alone = prefill(&mut runner, &prompt, 64);
@@ -91,7 +92,7 @@ fn a_step_submitted_behind_another_takes_its_token() {
 #[test]
 #[ignore = "run by the test of its name"]
 fn child_a_step_submitted_behind_another_takes_its_token() {
-    let prompt = tokens(30, 9);
+    let prompt = tokens(30, 9, VOCAB);
     let mut runner = runner(DeviceChoice::Cuda, WeightFormat::Q8_0, false);
     // One step after the other, the host naming each token.
     let mut expected = Vec::new();
@@ -182,7 +183,7 @@ fn traced_steps_are_stamped_in_builds_that_profile() {
 fn child_traced_steps_are_stamped_in_builds_that_profile() {
     let mut runner = runner(DeviceChoice::Cuda, WeightFormat::Q4_1, false);
     for traced in [true, false, true] {
-        push(&mut runner, 0, RowTokens::Host(&tokens(20, 1)), 0);
+        push(&mut runner, 0, RowTokens::Host(&tokens(20, 1, VOCAB)), 0);
         let begin_ns = monotonic_ns();
         let step = runner.submit(NodeSources { stamps: traced, activity: false }).expect("a step");
         let nodes: usize = step.graphs.iter().flatten().map(|graph| runner.graph(*graph).nodes.len()).sum();

@@ -56,7 +56,7 @@ fn is_mixed(weights: &Weights) -> bool {
 
 #[test]
 fn cpu_logits_are_near_the_exact_ones_and_depend_on_no_batch() {
-    let (mut mixed, prompt) = (0, tokens(70, 5));
+    let (mut mixed, prompt) = (0, tokens(70, 5, 256));
     for seed in 1..=8 {
         let weights = weights(seed);
         mixed += usize::from(is_mixed(&weights));
@@ -85,7 +85,7 @@ fn cuda_logits_are_near_the_exact_ones_and_depend_on_no_batch() {
 #[test]
 #[ignore = "run by the test of its name"]
 fn child_cuda_logits_are_near_the_exact_ones_and_depend_on_no_batch() {
-    let prompt = tokens(40, 5);
+    let prompt = tokens(40, 5, 256);
     for seed in 1..=3 {
         let weights = weights(seed);
         let exact = prefill(&mut runner(DeviceChoice::Cpu, None, &weights, EXACT), &prompt, 64);

@@ -13,7 +13,6 @@ use support::tiny_model::TinyModel;
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
 use vitrum::model::KvFormat;
 use vitrum::ops::attention::MAX_HEAD_DIM;
-use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, StepLimits, StepRunner};
 use vitrum::text::Tokenizer;
 use vitrum::weights::{Dummy, Weights};
@@ -55,9 +54,7 @@ fn run(weights: &Weights, choice: DeviceChoice, activations: Activations) -> Res
     let precision = Precision { activations, kv: KvFormat::F16 };
     let mut runner = StepRunner::open(device, weights, &limits, precision, None)?;
     runner.capture_all()?;
-    let vocab = config.vocab as u32;
-    let tokens: Vec<TokenId> =
-        steps::tokens(max_model_len.min(6), 1).into_iter().map(|token| TokenId(token.0 % vocab)).collect();
+    let tokens = steps::tokens(max_model_len.min(6), 1, config.vocab as u32);
     let last = tokens.len() - 1;
     for (rows, first_position) in [(&tokens[..last], 0), (&tokens[last..], last)] {
         if !rows.is_empty() {

@@ -5,9 +5,9 @@ use vitrum::request::TokenId;
 use vitrum::step::{RowTokens, Rows, StepRunner};
 use vitrum::trace::schema::NodeSources;
 
-/// Tokens that depend on `seed`, below 256.
-pub fn tokens(len: usize, seed: u32) -> Vec<TokenId> {
-    (0..len as u32).map(|i| TokenId((i * 37 + seed * 101 + 11) % 256)).collect()
+/// Tokens of a vocabulary that depend on `seed`.
+pub fn tokens(len: usize, seed: u32, vocab: u32) -> Vec<TokenId> {
+    (0..len as u32).map(|i| TokenId((i * 37 + seed * 101 + 11) % vocab)).collect()
 }
 
 /// Rows of one sequence, in a part of 120 pages that is its own, not in order. Slot 0 begins a new batch.

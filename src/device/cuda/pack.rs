@@ -68,7 +68,7 @@ fn lane_header_bytes(format: WeightFormat) -> usize {
 
 /// The format in which the kernels read a matrix of this format in a node with others `beside` it. Kernels read f32 and
 /// f16 rounded to bf16; and since the rows of a node come in one form, what is quantised beside any of the three is
-/// expanded, and rounded likewise: a weight is off by at most 2⁻⁹ of itself.
+/// expanded, and rounded likewise: a weight is off by at most 2⁻⁸ of itself.
 pub fn packed_format(format: WeightFormat, beside: &[WeightFormat]) -> WeightFormat {
     let is_float = |format: &WeightFormat| format.block_values() == 1;
     if is_float(&format) || beside.iter().any(is_float) { WeightFormat::Bf16 } else { format }
@@ -240,7 +240,7 @@ mod tests {
                 file_rows.zip(values.chunks_exact_mut(cols)).for_each(|(row, out)| format.dequantise_row(row, out));
                 if to_format == Bf16 {
                     let rounded = |value: f32| half::bf16::from_f32(value).to_f32();
-                    let off = |value: f32| (value - rounded(value)).abs() <= value.abs() / 512.0;
+                    let off = |value: f32| (value - rounded(value)).abs() <= value.abs() / 256.0;
                     assert!(values.iter().all(|value| off(*value)), "what is said of rounding");
                     values.iter_mut().for_each(|value| *value = rounded(*value));
                 }
