@@ -69,7 +69,17 @@ fn execute(config: Config) -> CommandResult {
     // A line that cannot be written would be answered by one that has to be.
     lines.log_internal_errors(false).with_writer(console::Log).init();
     let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
-    match Args::parse_from(args).command {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => {
+            let help = help.render();
+            let is_seen = std::io::stdout().is_terminal();
+            console::print(&if is_seen { help.ansi().to_string() } else { help.to_string() });
+            return Ok(());
+        }
+    };
+    match args.command {
         Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits, program),
         Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits, program),
         Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),

@@ -22,15 +22,21 @@ const FILES_OF_RECORDING: u64 = 2;
 pub(super) fn room(dir: &Path, quota: FolderQuota, asked: Option<u64>, usual: u64) -> Result<u64, ApiError> {
     // What cannot be looked at is said by whoever creates the file.
     let (files, bytes) = held(dir).unwrap_or_default();
-    let full = |what, held, limit, flag| Err(ApiError::FolderFull { dir: dir.into(), what, held, limit, flag });
     if files + FILES_OF_RECORDING > quota.files_max {
-        return full("files", files, quota.files_max, "--profile-max-files");
+        let (what, flag) = ("files", "--profile-max-files");
+        return Err(ApiError::FolderFull { dir: dir.into(), what, held: files, limit: quota.files_max, flag });
     }
     let left = quota.bytes_max.saturating_sub(bytes);
     if left == 0 || asked.is_some_and(|asked| asked > left) {
-        return full("bytes", bytes, quota.bytes_max, "--profile-dir-max-bytes");
+        return Err(full_of_bytes(dir, quota, bytes));
     }
     Ok(asked.unwrap_or(usual.min(left)))
+}
+
+/// The folder holds so many bytes, and has no room for one more recording.
+pub(super) fn full_of_bytes(dir: &Path, quota: FolderQuota, held: u64) -> ApiError {
+    let (what, flag) = ("bytes", "--profile-dir-max-bytes");
+    ApiError::FolderFull { dir: dir.into(), what, held, limit: quota.bytes_max, flag }
 }
 
 /// Recordings, and what was made of them, beside anything else that lies there: how many files, and their bytes.

@@ -234,6 +234,19 @@ pub fn run(
     })
 }
 
+/// Prints where the server listens, on a thread of its own: a pipe that nobody reads takes nothing, for ever.
+fn say_where(address: SocketAddr) {
+    let say = move || {
+        console::print(&format!("listening on http://{address}\n"));
+        if let Some(error) = console::stdout_error() {
+            tracing::warn!("listening on http://{address}; standard output could not be written: {error}");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("vitrum-stdout".into()).spawn(say) {
+        tracing::warn!("listening on http://{address}; no thread could be started to print it: {error}");
+    }
+}
+
 /// Listens, says where on standard output, and answers until `shutdown`: see [`Server`] and [`termination`].
 pub async fn serve(
     options: ServeOptions,
@@ -243,10 +256,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HttpError> {
     let server = Server::bind(options, engine, tokenizer, template).await?;
-    console::print(&format!("listening on http://{}\n", server.address()));
-    if let Some(error) = console::stdout_error() {
-        tracing::warn!("listening on http://{}; standard output could not be written: {error}", server.address());
-    }
+    say_where(server.address());
     server.run(shutdown).await;
     Ok(())
 }

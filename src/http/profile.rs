@@ -20,7 +20,7 @@ use super::routes::{InPath, text_in_path};
 use super::sessions::{Session, Status};
 use super::state::State;
 use crate::engine::ProfileError;
-use crate::trace::session::{Keep, SessionOptions, SessionSources};
+use crate::trace::session::{Keep, RecordError, SessionOptions, SessionSources};
 use crate::trace::window::Window;
 
 /// Starts to record.
@@ -41,7 +41,7 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
     let (starting, asked) = (state.clone(), options.clone());
     // A client that leaves does not leave a recording behind that nobody knows of.
     let session = match tokio::spawn(async move { begin(&starting, asked).await }).await {
-        Ok(session) => session?,
+        Ok(session) => session.map_err(|error| no_room(error, profile, request.max_bytes, options.max_bytes))?,
         Err(error) => std::panic::resume_unwind(error.into_panic()), // nobody can cancel it
     };
     let started = session.started();
@@ -61,6 +61,18 @@ pub(super) async fn start(Shared(state): Shared<Arc<State>>, body: Request) -> R
 async fn room(state: &State, asked: Option<u64>) -> Result<u64, ApiError> {
     let ProfileOptions { dir, quota, bytes_max, .. } = state.profile()?.clone();
     state.lanes.run(Lane::Admin, move |_| folder::room(&dir, quota, asked, bytes_max)).await?
+}
+
+/// A limit that is too small because the folder has no more room is the folder's fault, and not the request's.
+fn no_room(error: ApiError, profile: &ProfileOptions, asked: Option<u64>, left: u64) -> ApiError {
+    match error {
+        ApiError::Profile(ProfileError::Record(RecordError::LimitTooSmall { .. }))
+            if asked.is_none() && left < profile.bytes_max =>
+        {
+            folder::full_of_bytes(&profile.dir, profile.quota, profile.quota.bytes_max - left)
+        }
+        error => error,
+    }
 }
 
 async fn begin(state: &State, options: SessionOptions) -> Result<Arc<Session>, ApiError> {
