@@ -1,6 +1,7 @@
 //! The project's tasks, run as `cargo xtask TASK`. One file per task; what several need is in `process`, `tree`,
 //! `http`, `served` and `tools`.
 
+mod attack;
 mod bindings;
 mod compare;
 mod cuda_toolchain;
@@ -41,6 +42,8 @@ enum Task {
     ProfileCost(profile_cost::Args),
     /// Run every check that needs no GPU
     Test(test::Args),
+    /// Attack a release build with hostile clients, models, templates, files and environments
+    Attack(attack::Args),
     /// Prove that a build without feature `profiling` has no trace of the recorder
     VerifyOff,
     /// Write features.md: what there is, where, and the test that proves it
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::ProfileServe(args) => profile_serve::run(&args),
         Task::ProfileCost(args) => profile_cost::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Attack(args) => attack::run(&args),
         Task::VerifyOff => verify_off::run(),
         Task::Features(args) => features::run(&args),
         Task::Compare(args) => compare::run(&args),

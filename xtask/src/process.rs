@@ -35,8 +35,14 @@ pub(crate) struct Group {
 impl Group {
     /// Starts a child; its output goes to `log`, and its last lines are kept.
     pub(crate) fn spawn(mut command: Command, log: impl Write + Send + 'static) -> io::Result<Group> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Group::spawn_as_is(command, log)
+    }
+
+    /// Starts a child; what of its output the command sends to a pipe goes to `log`, the rest where it sends it.
+    pub(crate) fn spawn_as_is(mut command: Command, log: impl Write + Send + 'static) -> io::Result<Group> {
         let parent = std::process::id();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(Stdio::null()).process_group(0);
         // SAFETY: between fork and exec the closure calls prctl, getppid and _exit only, which are async-signal-safe.
         unsafe { command.pre_exec(move || die_with(parent)) };
         let mut child = command.spawn()?;
@@ -84,6 +90,20 @@ impl Group {
         Ok(self.status)
     }
 
+    /// Waits until the child has ended, at most so long: then `None`.
+    pub(crate) fn wait_within(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        while self.ended()?.is_none() && start.elapsed() < timeout {
+            thread::sleep(POLL);
+        }
+        self.ended()
+    }
+
+    /// Sends a signal to the child and what it started.
+    pub(crate) fn signal(&self, signal: i32) {
+        send(self.child.id() as i32, signal);
+    }
+
     /// Waits until the child has ended and its output is read.
     pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
         loop {
@@ -100,10 +120,7 @@ impl Group {
         if self.ended()?.is_none() {
             send(self.child.id() as i32, libc::SIGTERM);
         }
-        let start = Instant::now();
-        while self.ended()?.is_none() && start.elapsed() < END_TIMEOUT {
-            thread::sleep(POLL);
-        }
+        self.wait_within(END_TIMEOUT)?;
         send(self.child.id() as i32, libc::SIGKILL);
         self.wait()
     }
@@ -223,6 +240,29 @@ extern "C" fn on_signal(signal: i32) {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
     }
+}
+
+/// Lets this process open as many files as its hard limit says, and returns that number.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls take a pointer to a whole rlimit that lives through them.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Has this thread, and the threads that it starts, give way to every other that wants a core.
+pub(crate) fn give_way() {
+    const NICEST: i32 = 19;
+    // SAFETY: setpriority takes numbers; 0 is the calling thread on Linux.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICEST) };
 }
 
 #[cfg(test)]

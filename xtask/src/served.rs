@@ -25,8 +25,8 @@ impl Served {
     /// Runs the command of a server, its output into `log`, and waits until it listens.
     pub(crate) fn start(command: Command, log: &Path) -> Result<Served, String> {
         let file = File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
-        let mut group =
-            Group::spawn(command, file).map_err(|error| format!("{}: {error}", tree::vitrum().display()))?;
+        let program = command.get_program().to_owned();
+        let mut group = Group::spawn(command, file).map_err(|error| format!("{}: {error}", program.display()))?;
         let url = |line: &str| {
             let url = line.split_once(LISTENING)?.1.split_whitespace().next()?;
             Some(url.trim_end_matches('/').to_owned())

@@ -19,7 +19,8 @@ use crate::{process, tree};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Add the slow checks: HTA, readers of nsys, aarch64, emulated AVX-512, long random tests, changed recordings
+    /// Add the slow checks: HTA, readers of nsys, aarch64, emulated AVX-512, long random tests, changed recordings,
+    /// attacks
     #[arg(long)]
     full: bool,
     /// Run only these parts

@@ -57,6 +57,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("emulate", emulate),
             ("spool-fuzz", |part| fuzz(part, "spool_fuzz", " files, ")),
             ("template-fuzz", |part| fuzz(part, "template_fuzz", " templates: ")),
+            ("attack", |part| this(part, &["attack"])),
             ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
         ]);
     }
