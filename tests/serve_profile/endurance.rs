@@ -31,7 +31,7 @@ fn assert_whole(profiles: &Path, recordings: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_recordings_under_load_leave_nothing_behind() {
     let _alone = machine().await;
-    let server = recording_server(&[]);
+    let server = recording_server(&["--profile-max-files", "10000"]);
     let profiles = server.folder.path().join("profiles");
     let load = Load::start(&server, CLIENTS, TOKENS);
     let mut rss_kib = Vec::new();

@@ -200,7 +200,7 @@ async fn a_server_that_samples_nothing_says_how_to() {
     let words = "start the server with --profile-sample N";
     let replies = [get(server.address, "/profile/nodes").await, server.post("/profile/nodes/reset", "").await];
     for reply in replies {
-        assert!(error_message(&reply, 409, &Value::Null, "nodes").contains(words));
+        assert!(error_message(&reply, 403, &Value::Null, "nodes").contains(words));
     }
     let ended = top(&server, &[]);
     assert_eq!(ended.code, Some(1));
