@@ -7,6 +7,7 @@
 //! is held, must not stop the threads that serve. Lines that find no room, or that cannot be written, are counted, and
 //! the next one that can be is preceded by their number.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -75,6 +76,20 @@ fn keep_error(written: io::Result<()>) {
 /// Prints a line to standard error.
 pub fn note(line: &str) {
     send(format!("{line}\n").into_bytes());
+}
+
+/// Has panics said in the same way: the usual one writes to standard error itself, and waits where nobody reads it.
+pub fn note_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let mut line = format!("thread '{}' {panic}", thread.name().unwrap_or("without a name"));
+        let backtrace = Backtrace::capture(); // if RUST_BACKTRACE asks for it
+        if backtrace.status() == BacktraceStatus::Captured {
+            line += &format!("\n{backtrace}");
+        }
+        note(&line);
+        flush_stderr(); // it may be the process's last word
+    }));
 }
 
 /// Waits until what was said on standard error is written, or until it takes no more.

@@ -53,6 +53,7 @@ enum Command {
 /// Runs the command. An error is printed with its causes, and so is an output that could not be written; the exit code
 /// is 1. Prints usage and exits if the command line is wrong.
 pub fn run(config: Config) -> ExitCode {
+    console::note_panics();
     let result = execute(config);
     let unwritten = console::stdout_error().map(|error| format!("standard output could not be written: {error}"));
     let errors: Vec<String> = result.err().map(|error| with_causes(&*error)).into_iter().chain(unwritten).collect();

@@ -35,11 +35,11 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value = "vitrum")]
     owned_by: String,
     /// The most bytes of a request's body
-    #[arg(long, default_value_t = 8 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = bytes)]
     max_body_bytes: usize,
-    /// The most bytes of all bodies together; beyond them long ones get 503
-    #[arg(long, default_value_t = 64 << 20)]
-    max_bodies_bytes: usize,
+    /// The most bytes of all bodies together; beyond them long ones get 503 [default: 67108864, or two bodies]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_bodies_bytes: Option<usize>,
     /// The most connections; beyond them only health, metrics and profile routes are answered
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = connections)]
     max_connections: usize,
@@ -55,7 +55,8 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
     /// Seconds that running requests may go on after the server was asked to end
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain_timeout_sec: u64,
     /// The folder for recordings [default: VITRUM_PROFILE_DIR]. Without one the server does not record: /start_profile
     /// refuses. With one it measures its device before it listens, which takes some seconds
@@ -68,7 +69,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 30)]
     profile_dir_max_bytes: u64,
     /// The most bytes of a recording
-    #[arg(long, default_value_t = 2 << 30)]
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range(1..))]
     profile_max_bytes: u64,
     /// What is kept of a recording that they are too few for, unless /start_profile says so: `first`, and the rest is
     /// left out, or `last`, and later records go over the oldest
@@ -89,6 +90,7 @@ pub(super) fn run(
 ) -> CommandResult {
     let start = Instant::now();
     let sample_every = args.sample_every()?;
+    let bodies_bytes_max = args.bodies_bytes_max()?;
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Both)?;
     let model = args.engine.load(cache_dir)?;
     let names = match args.served_model_name.as_slice() {
@@ -106,7 +108,7 @@ pub(super) fn run(
         port: args.port,
         owned_by: args.owned_by.clone(),
         body_bytes_max: args.max_body_bytes,
-        bodies_bytes_max: args.max_bodies_bytes,
+        bodies_bytes_max,
         connections_max: args.max_connections,
         connections_per_peer_max: Some(args.max_connections_per_peer).filter(|limit| *limit > 0),
         write_timeout: Duration::from_secs(args.write_timeout_sec),
@@ -144,6 +146,15 @@ pub(super) fn run(
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
+/// A number of bytes that memory can have.
+fn bytes(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1 << 40;
+    match text.parse() {
+        Ok(number @ 1..=MOST) => Ok(number),
+        _ => Err(format!("a whole number from 1 to {MOST}")),
+    }
+}
+
 /// A number of connections that a table of descriptors can have.
 fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -153,6 +164,18 @@ fn connections(text: &str) -> Result<usize, String> {
 }
 
 impl ServeArgs {
+    /// All bodies together have room for one at least.
+    fn bodies_bytes_max(&self) -> Result<usize, String> {
+        const USUAL: usize = 64 << 20;
+        let one = self.max_body_bytes;
+        match self.max_bodies_bytes.unwrap_or(USUAL.max(2 * one)) {
+            all if all < one => {
+                Err(format!("--max-bodies-bytes is {all}, and has to be at least {one}, as --max-body-bytes is"))
+            }
+            all => Ok(all),
+        }
+    }
+
     /// How to record, where a folder is named; the log says which it is.
     fn profile_options(&self, dir: Option<PathBuf>, source: TraceSource) -> Result<Option<ProfileOptions>, String> {
         let Some(dir) = self.profile_dir.clone().or(dir) else {
@@ -162,6 +185,9 @@ impl ServeArgs {
             return Ok(None);
         };
         let dir = std::path::absolute(&dir).map_err(|error| format!("--profile-dir {}: {error}", dir.display()))?;
+        if dir.to_str().is_none() {
+            return Err(format!("--profile-dir {} is no UTF-8: answers could not name its files", dir.display()));
+        }
         if !dir.is_dir() {
             tracing::warn!("there is no folder {}: /start_profile will fail until there is", dir.display());
         } else if engine::CAN_RECORD {

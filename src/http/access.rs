@@ -1,4 +1,5 @@
-//! Who may use the routes that change something or look into the server: recordings and sampled node times.
+//! Who may use the routes that change something, and what is told to those who look into the server: recordings and
+//! sampled node times.
 //!
 //! A browser says which page a request comes from (`Origin`), and under which name it knows the server (`Host`). A page
 //! of somebody else's must not start a recording on a server that its reader can reach, nor one whose name leads to
@@ -26,7 +27,7 @@ pub(super) async fn guard(Shared(state): Shared<Arc<State>>, request: Request, n
     {
         return refused.into_response();
     }
-    let is_local = is_local(&request);
+    let is_local = is_local(&state.known_hosts, &request);
     let response = next.run(request).await;
     match &state.options.profile {
         Some(profile) if !is_local => name_in_folder(response, &profile.dir.to_string_lossy()).await,
@@ -91,11 +92,15 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
-/// Whether a client on this machine asks, and nobody for somebody else.
-fn is_local(request: &Request) -> bool {
+/// Whether a client on this machine asks, and nobody for somebody else as far as its headers tell: a proxy has to say
+/// whom it asks for, and a page that was opened under another name is not taken for this machine's.
+fn is_local(known: &KnownHosts, request: &Request) -> bool {
     let is_near = request.extensions().get::<Peer>().is_some_and(|peer| peer.address.is_loopback());
     let headers = request.headers();
-    is_near && !headers.contains_key(header::FORWARDED) && !headers.contains_key("x-forwarded-for")
+    is_near
+        && check_names(known, request).is_ok()
+        && !headers.contains_key(header::FORWARDED)
+        && !headers.contains_key("x-forwarded-for")
 }
 
 /// Takes the folder's path out of an answer: its files are named as they are in the folder. Where the folder lies is
@@ -110,7 +115,8 @@ async fn name_in_folder(response: Response, folder: &str) -> Response {
         return Response::from_parts(head, Body::from(body.to_bytes()));
     }
     let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    let text = text.replace(&format!("{folder}/"), "").replace(folder, ".");
+    let text = text.replace(&format!("{folder}/"), "").replace(&format!("\"{folder}\""), "\".\"");
+    let text = text.replace(folder, "the folder");
     head.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(head, Body::from(text))
 }

@@ -60,6 +60,7 @@ async fn read_within(body: &mut Incoming, bytes_max: usize, mut reserved: Reserv
         if needed > bytes.capacity() {
             // Twice as much each time, but not beyond what may come.
             let most = if announced > 0 { announced as usize } else { bytes_max };
+            let most = if needed <= SHORT_BYTES_MAX { most.min(SHORT_BYTES_MAX) } else { most };
             let capacity = (2 * bytes.capacity()).min(most).max(needed);
             if capacity > SHORT_BYTES_MAX {
                 reserved.grow_to(capacity)?;

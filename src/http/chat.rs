@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::answer::chat::ChatWording;
 use super::answer::{Choices, answer};
 use super::error::ApiError;
-use super::lanes::Abandoned;
+use super::lanes::{Abandoned, Lane};
 use super::parse::chat::ChatRequest;
 use super::parse::generation::Generation;
 use super::routes::Tag;
@@ -19,7 +19,7 @@ use crate::request::TokenId;
 pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: Request) -> Result<Response, ApiError> {
     let body = state.body(body).await?;
     let in_flight = state.admit()?;
-    let (model, prompt, generation) = state.prepare_beside(body, prepare).await?;
+    let (model, prompt, generation) = state.prepare_beside(Lane::Template, body, prepare).await?;
     let head = state.head("chatcmpl", &tag.0.0, model);
     let choice = state.submit(&tag.0.0, prompt, &generation, None)?;
     let wording = ChatWording { tokenizer: state.tokenizer.clone() };

@@ -28,6 +28,8 @@ use super::socket::{Exchange, Exchanges, Socket};
 const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same in a spare place: a probe's head comes with its connection.
 const SPARE_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the body of a profile route may take there.
+pub(super) const SPARE_BODY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a connection may wait for a later request's head, and so be idle: longer than a load balancer's minute.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// The most bytes of a head, and of what is read of a body at once.
@@ -35,7 +37,7 @@ const READ_BYTES_MAX: usize = 64 << 10;
 /// How long accepting rests when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections beyond the limits that are looked at: see [`super::places`].
-pub(super) const SPARE_MAX: usize = 64;
+pub(super) const SPARE_MAX: usize = 128;
 
 /// Limits of connections.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +104,8 @@ impl Connections {
     fn add(&mut self, stream: TcpStream, address: SocketAddr) {
         let place = self.places.take(address.ip());
         let is_spare = place.is_spare;
-        if is_spare && !self.make_room() {
-            return; // closed: every spare place has a request under way
+        if is_spare {
+            self.make_room();
         }
         let exchanges = Arc::new(Exchanges::default());
         let connection = Connection {
@@ -119,14 +121,15 @@ impl Connections {
         }
     }
 
-    /// Ends the oldest connection in a spare place that has not asked anything, if all are taken.
-    fn make_room(&mut self) -> bool {
+    /// Ends a connection in a spare place if all are taken: the oldest that has not asked anything, else the oldest. A
+    /// probe's answer takes no time in which so many others come.
+    fn make_room(&mut self) {
         self.spare.retain(|(handle, _)| !handle.is_finished());
-        if self.spare.len() < SPARE_MAX {
-            return true;
+        if self.spare.len() >= SPARE_MAX {
+            let silent = self.spare.iter().position(|(_, exchanges)| !exchanges.have_begun());
+            let ended = self.spare.remove(silent.unwrap_or(0));
+            ended.inspect(|(handle, _)| handle.abort());
         }
-        let silent = self.spare.iter().position(|(_, exchanges)| !exchanges.have_begun());
-        silent.and_then(|at| self.spare.remove(at)).inspect(|(handle, _)| handle.abort()).is_some()
     }
 
     /// Ends idle connections now and the others with their answers; says how many are left at the deadline.
@@ -169,7 +172,10 @@ impl Connection {
             () = silence => return,
             () = closed(closing) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = rest(&exchanges) => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -184,6 +190,16 @@ async fn silence(exchanges: &Exchanges, timeout: Duration) {
     if exchanges.have_begun() {
         std::future::pending().await
     }
+}
+
+/// Done when a connection that is to end has nothing under way any more: what it has of a head is no request.
+async fn rest(exchanges: &Exchanges) {
+    const POLL: Duration = Duration::from_millis(500);
+    tokio::time::sleep(POLL).await;
+    while exchanges.are_under_way() {
+        tokio::time::sleep(POLL).await;
+    }
+    tokio::time::sleep(POLL).await; // for the last piece of an answer
 }
 
 /// The router's answer, of which it is known when it has been sent.

@@ -1,7 +1,8 @@
 //! Threads for what takes long, beside those that serve connections: parsing of long bodies, templates, tokenising, and
 //! what waits for the engine. All are there from the start, so that none can be missing later.
 //!
-//! There are three lanes, so that what is long does not hold up what is short, and neither what an operator asks.
+//! There are four lanes, so that what is long does not hold up what is short, what a model's template does nothing
+//! else, and neither what an operator asks.
 //! Whoever leaves is not worked for: a job that has not begun is passed over, and one that has can ask.
 
 use std::collections::VecDeque;
@@ -26,13 +27,15 @@ pub(crate) enum Lane {
     Short,
     /// Longer: behind everything else that the machine does.
     Long,
+    /// What puts a conversation through the model's template, which may take as long as its deadline.
+    Template,
     /// What an operator asks.
     Admin,
 }
 
 /// The threads of a server. They end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Lanes([Arc<Queue>; 3]);
+pub(crate) struct Lanes([Arc<Queue>; 4]);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -79,8 +82,12 @@ impl Lanes {
     pub(super) fn start() -> io::Result<Lanes> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let lanes = Lanes(std::array::from_fn(|_| Arc::default()));
-        let threads =
-            [(Lane::Short, (cores / 2).clamp(2, 16)), (Lane::Long, (cores / 8).clamp(1, 4)), (Lane::Admin, 1)];
+        let threads = [
+            (Lane::Short, (cores / 2).clamp(2, 16)),
+            (Lane::Long, (cores / 8).clamp(1, 4)),
+            (Lane::Template, 4), // as many as there are processes for them
+            (Lane::Admin, 1),
+        ];
         for (lane, count) in threads {
             for _ in 0..count {
                 let queue = lanes.queue(lane).clone();

@@ -1,6 +1,7 @@
 //! A connection's socket, as the HTTP library uses it.
 //!
-//! A write that makes no progress for too long fails: an answer that nobody reads is not kept for ever.
+//! A write that makes too little progress for too long fails: an answer that nobody reads, or that is read by the byte,
+//! is not kept for ever.
 //!
 //! A client that has closed its sending side has left, or waits for its answer: until something is written to it the
 //! two look the same. So it gets what comes within [`GRACE`] of its end, or of the last piece that was written; then it
@@ -20,6 +21,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client that sends no more is waited with for the next piece of its answer.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// What a reader has to take of an answer that waits, within the time that a write may wait.
+const LEAST_BYTES: u64 = 16 << 10;
 
 /// Requests of one connection.
 #[derive(Debug, Default)]
@@ -45,7 +49,7 @@ impl Exchanges {
         self.begun.load(Ordering::Acquire) > 0
     }
 
-    fn are_under_way(&self) -> bool {
+    pub(super) fn are_under_way(&self) -> bool {
         self.under_way.load(Ordering::Acquire) > 0
     }
 }
@@ -62,12 +66,19 @@ pub(super) struct Socket {
     stream: TcpStream,
     exchanges: Arc<Exchanges>,
     write_timeout: Duration,
-    /// Set while a write waits.
-    write_deadline: Option<Pin<Box<Sleep>>>,
+    /// Set while something waits to be written.
+    waiting: Option<Waiting>,
     /// Bytes.
     written: u64,
     /// Set once the client has closed its sending side.
     ending: Option<Ending>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    deadline: Pin<Box<Sleep>>,
+    /// What had been written when it began.
+    written: u64,
 }
 
 #[derive(Debug)]
@@ -79,18 +90,26 @@ struct Ending {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, exchanges: Arc<Exchanges>, write_timeout: Duration) -> Socket {
-        Socket { stream, exchanges, write_timeout, write_deadline: None, written: 0, ending: None }
+        Socket { stream, exchanges, write_timeout, waiting: None, written: 0, ending: None }
     }
 
     /// What a write came to, with the deadline of one that waits.
-    fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        offered: usize,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = result {
-            self.write_deadline = None;
-            self.written += *result.as_ref().unwrap_or(&0) as u64;
+            let count = *result.as_ref().unwrap_or(&0);
+            self.written += count as u64;
+            let written = self.written;
+            self.waiting.take_if(|waiting| count == offered || written >= waiting.written + LEAST_BYTES);
             return Poll::Ready(result);
         }
-        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
-        ready!(deadline.as_mut().poll(cx));
+        let (timeout, written) = (self.write_timeout, self.written);
+        let waiting = self.waiting.get_or_insert_with(|| Waiting { deadline: Box::pin(sleep(timeout)), written });
+        ready!(waiting.deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the answer")))
     }
 }
@@ -123,7 +142,7 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
         let result = Pin::new(&mut socket.stream).poll_write(cx, bytes);
-        socket.written(cx, result)
+        socket.written(cx, bytes.len(), result)
     }
 
     fn poll_write_vectored(
@@ -133,7 +152,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let socket = self.get_mut();
         let result = Pin::new(&mut socket.stream).poll_write_vectored(cx, slices);
-        socket.written(cx, result)
+        socket.written(cx, slices.iter().map(|slice| slice.len()).sum(), result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use axum::body::Body as Outgoing;
 use axum::extract::Request;
 use axum::response::Response;
 
 use super::access::KnownHosts;
-use super::answer::{Choice, Head, Rules, json};
+use super::answer::{Choice, Head, Rules, json, json_with};
 use super::body::{self, Body, SHORT_BYTES_MAX};
 use super::budget::Budget;
+use super::connections::{Peer, SPARE_BODY_TIMEOUT};
 use super::error::ApiError;
-use super::held::Held;
 use super::lanes::{Abandoned, Lane, Lanes};
 use super::parse::generation::{Generation, MaxTokens};
 use super::sessions::Sessions;
@@ -22,6 +21,8 @@ use crate::engine::Engine;
 use crate::request::{RequestError, TokenId};
 use crate::text::{ChatMessage, ChatRenderer, TextError, Tokenizer};
 
+/// Answers up to this length are not counted: a connection takes as much at once.
+const SHORT_ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Bodies up to this length take milliseconds to parse and to tokenise.
 const QUICK_BYTES_MAX: usize = 128 << 10;
 
@@ -63,7 +64,7 @@ impl State {
     ) -> std::io::Result<State> {
         Ok(State {
             lanes: Lanes::start()?,
-            budget: Arc::new(Budget::new(options.bodies_bytes_max.max(options.body_bytes_max))),
+            budget: Arc::new(Budget::new(options.bodies_bytes_max)),
             known_hosts: KnownHosts::new(&options.host, &options.allowed_hosts),
             options,
             engine,
@@ -78,7 +79,9 @@ impl State {
 
     /// Reads a request's body.
     pub(crate) async fn body(&self, request: Request) -> Result<Body, ApiError> {
-        body::read(request, self.options.body_bytes_max, self.options.body_timeout, self.budget.reserve()).await
+        let is_spare = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_spare);
+        let timeout = if is_spare { SPARE_BODY_TIMEOUT } else { self.options.body_timeout };
+        body::read(request, self.options.body_bytes_max, timeout, self.budget.reserve()).await
     }
 
     /// What is to be done with a body before the engine has its request: here if it is short, else beside the threads
@@ -90,29 +93,30 @@ impl State {
     ) -> Result<T, ApiError> {
         match body.bytes.len() {
             ..=SHORT_BYTES_MAX => work(self, &body.bytes, &Abandoned::default()),
-            _ => self.prepare_beside(body, work).await,
+            _ => self.prepare_beside(Lane::Short, body, work).await,
         }
     }
 
-    /// The same, beside those threads in any case: for work that a model's template does.
+    /// The same, beside those threads in any case: on a lane of its own for work that a model's template does.
     pub(crate) async fn prepare_beside<T: Send + 'static>(
         self: &Arc<Self>,
+        lane: Lane,
         body: Body,
         work: impl FnOnce(&State, &[u8], &Abandoned) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let lane = if body.bytes.len() <= QUICK_BYTES_MAX { Lane::Short } else { Lane::Long };
+        let lane = if body.bytes.len() <= QUICK_BYTES_MAX { lane } else { Lane::Long };
         let state = self.clone();
         self.lanes.run(lane, move |abandoned| work(&state, &body.bytes, abandoned)).await?
     }
 
     /// A JSON response that has its share of what all bodies may have, until it has been sent.
     pub(crate) fn counted(&self, body: Vec<u8>) -> Result<Response, ApiError> {
-        if body.len() <= SHORT_BYTES_MAX {
+        if body.len() <= SHORT_ANSWER_BYTES_MAX {
             return Ok(json(body));
         }
         let mut reserved = self.budget.reserve();
         reserved.grow_to(body.len())?;
-        Ok(json(body).map(|body| Outgoing::new(Held::new(body, reserved))))
+        Ok(json_with(body, reserved))
     }
 
     /// How to record, if this server does.

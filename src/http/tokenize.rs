@@ -7,8 +7,9 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::answer::to_json;
+use super::body::SHORT_BYTES_MAX;
 use super::error::ApiError;
-use super::lanes::Abandoned;
+use super::lanes::{Abandoned, Lane};
 use super::parse::tokenize::{DetokenizeRequest, Source, TokenizeRequest};
 use super::state::State;
 
@@ -18,7 +19,13 @@ const TEXT_BODIES_MAX: usize = 2;
 /// A text's tokens.
 pub(super) async fn tokenize(Shared(state): Shared<Arc<State>>, body: Request) -> Result<Response, ApiError> {
     let body = state.body(body).await?;
-    let answer = state.prepare_beside(body, tokens).await?;
+    // A short text is tokenised here, a conversation where templates are rendered.
+    let is_short = body.bytes.len() <= SHORT_BYTES_MAX;
+    let is_chat = is_short && matches!(TokenizeRequest::parse(&body.bytes)?.source, Source::Chat { .. });
+    let answer = match is_chat {
+        true => state.prepare_beside(Lane::Template, body, tokens).await?,
+        false => state.prepare(body, tokens).await?,
+    };
     state.counted(answer)
 }
 
@@ -51,7 +58,7 @@ fn text(state: &State, body: &[u8], _abandoned: &Abandoned) -> Result<Vec<u8>, A
     let request = DetokenizeRequest::parse(body, state.vocab())?;
     state.model(request.model.as_deref())?;
     let bytes: usize = request.tokens.iter().map(|token| state.tokenizer.token_bytes(*token).len()).sum();
-    let limit = TEXT_BODIES_MAX * state.options.body_bytes_max;
+    let limit = state.options.body_bytes_max.saturating_mul(TEXT_BODIES_MAX);
     if bytes > limit {
         let expected = format!("tokens whose text has at most {limit} bytes").into();
         let given = format!("{} tokens with {bytes} bytes", request.tokens.len());

@@ -124,6 +124,8 @@ pub fn render(spool: &Path) -> Result<Rendered, ReportError> {
 
 /// The same, until `cancel` is set: then no file is left of it, and the error is [`ReportError::Cancelled`].
 pub fn render_unless(spool: &Path, cancel: &AtomicBool) -> Result<Rendered, ReportError> {
+    // Whoever waits for it at the other end of a pipe is not waited for.
+    output::check_regular(&spool.with_extension(Export::Chrome.extension()))?;
     export_unless(spool, Export::Chrome, None, cancel)
 }
 

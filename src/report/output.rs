@@ -86,6 +86,17 @@ fn temporary(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// An error if something is there that is no regular file.
+pub(super) fn check_regular(output: &Path) -> Result<(), ReportError> {
+    match fs::metadata(output) {
+        Ok(found) if !found.is_file() => {
+            let source = io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no regular file");
+            Err(ReportError::Write { path: output.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An error if two paths are one file: a recording is not to be overwritten by what is made of it.
 pub(super) fn check_apart(recording: &Path, output: &Path) -> Result<(), ReportError> {
     let is_same = match (recording.canonicalize(), output.canonicalize()) {

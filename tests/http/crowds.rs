@@ -40,6 +40,24 @@ async fn probes_and_profile_routes_have_places_of_their_own() {
     }
 }
 
+/// Nor can they be held by requests whose bodies do not come.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_come_hold_no_place_of_probes() {
+    let limits = ServeOptions { connections_max: 2, connections_per_peer_max: None, ..options() };
+    let server = Harness::with(Script::default(), limits).await;
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        let request = head("POST", "/profile/nodes/reset", Some(100), "");
+        let _ = client.write_all(request.as_bytes()).await; // its place may have been taken by a later one
+        crowd.push(client);
+    }
+    for _ in 0..5 {
+        assert_eq!(get(server.address, "/health").await.status, 200);
+        assert_eq!(get(server.address, "/metrics").await.status, 200);
+    }
+}
+
 /// Whoever is served keeps its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_ends_nobodys_answer() {

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use vitrum::http::ServeOptions;
 
-use crate::client::{get, head, post, read_until, wait_until};
+use crate::client::{get, head, post, read_until, rest, wait_until};
 use crate::scripted::{Harness, MAX_MODEL_LEN, Script, options};
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -26,11 +26,14 @@ async fn bodies_have_a_budget_and_short_ones_pass() {
     }
     let long = json!({"prompt": "1 ".repeat(200_000)}).to_string();
     assert_eq!(post(server.address, COMPLETIONS, &long).await.status, 400);
-    // Two have all but their last bytes.
-    for client in &mut announced[..2] {
-        client.write_all(&vec![b' '; (1 << 20) - 10]).await.unwrap();
-    }
+    // Two have all but their last bytes; one that finds no room, since others are read meanwhile, is sent anew.
     let is_full = async || {
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(server.address).await.unwrap();
+            client.write_all(head("POST", COMPLETIONS, Some(1 << 20), "").as_bytes()).await.unwrap();
+            let _ = client.write_all(&vec![b' '; (1 << 20) - 10]).await; // refused ones may be closed
+            announced.push(client);
+        }
         let reply = post(server.address, COMPLETIONS, &long).await;
         if reply.status == 503 {
             assert_eq!(reply.header("retry-after"), Some("1"));
@@ -41,6 +44,19 @@ async fn bodies_have_a_budget_and_short_ones_pass() {
     wait_until("the budget is spent", is_full).await;
     let short = post(server.address, COMPLETIONS, json!({"prompt": [1], "max_tokens": 1})).await;
     assert_eq!(short.status, 200, "{}", short.text());
+    // Neither is one that comes in pieces of an unknown number.
+    let pieces = [vec![b' '; 5000], vec![b' '; 5000], br#"{"prompt": [1], "max_tokens": 1}"#.to_vec()];
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    let request = head("POST", COMPLETIONS, None, "connection: close\r\ntransfer-encoding: chunked\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    for piece in pieces {
+        client.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.unwrap();
+        client.write_all(&[&piece[..], b"\r\n"].concat()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    let reply = rest(&mut client).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
     drop(announced);
     let is_read = async || post(server.address, COMPLETIONS, &long).await.status == 400;
     wait_until("they left, and their bytes with them", is_read).await;
@@ -97,6 +113,29 @@ async fn an_answer_that_nobody_reads_is_ended() {
     slow.write_all((head("POST", COMPLETIONS, Some(body.len()), "") + &body).as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     read_until(&mut slow, "[DONE]").await;
+}
+
+/// 8 MB each, of which the sockets hold a part: the rest stays counted until it is read, or given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_answers_are_counted_until_they_are_read() {
+    const BODY_BYTES: usize = 8 << 20;
+    let limits = ServeOptions { bodies_bytes_max: 28 << 20, write_timeout: Duration::from_secs(15), ..options() };
+    let server = Harness::with(Script::default(), limits).await;
+    let body = format!(r#"{{"tokens":[{}]}}"#, vec!["999"; BODY_BYTES / 4 - 10].join(","));
+    let mut deaf = Vec::new();
+    for _ in 0..2 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut client = socket.connect(server.address).await.unwrap();
+        let request = head("POST", "/detokenize", Some(body.len()), "") + &body;
+        client.write_all(request.as_bytes()).await.unwrap();
+        read_until(&mut client, "200 OK").await;
+        deaf.push(client);
+    }
+    let reply = post(server.address, "/detokenize", &body).await;
+    assert_eq!(reply.status, 503);
+    let is_answered = async || post(server.address, "/detokenize", &body).await.status == 200;
+    wait_until("nobody reads them, and they are given up", is_answered).await;
 }
 
 async fn load(server: &Harness) -> u64 {

@@ -1,5 +1,6 @@
 //! Starts that fail: one sentence that says what is wrong, a code that says that something is, no panic, soon.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -35,6 +36,29 @@ fn fails(model: &Path, flags: &[&str], words: &[&str]) {
 
 fn tiny(folder: &TempDir) -> std::path::PathBuf {
     TinyModel::default().write(folder)
+}
+
+#[test]
+fn limits_that_cannot_be_kept_are_refused() {
+    let folder = TempDir::new();
+    let model = tiny(&folder);
+    for (flags, words) in [
+        (&["--drain-timeout-sec", "18446744073709551615"][..], &["--drain-timeout-sec", "86400"][..]),
+        (&["--max-body-bytes", "0"], &["--max-body-bytes", "1"]),
+        (&["--max-body-bytes", "9223372036854775808"], &["--max-body-bytes"]),
+        (&["--max-bodies-bytes", "1"], &["--max-bodies-bytes is 1", "8388608"]),
+        (&["--profile-max-bytes", "0"], &["--profile-max-bytes"]),
+        (&["--max-connections", "0"], &["--max-connections", "1000000"]),
+        (&["--write-timeout-sec", "0"], &["--write-timeout-sec"]),
+    ] {
+        fails(&model, flags, words);
+    }
+    // Answers could not name what lies there.
+    let mut command = serve(&model, &["--device", "cpu"]);
+    command.arg("--profile-dir").arg(std::ffi::OsStr::from_bytes(b"prof\xff"));
+    let ended = run_within(command, LIMIT);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("is no UTF-8"), "{ended:?}");
 }
 
 #[tokio::test]

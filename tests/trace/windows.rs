@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vitrum::report::{Export, ReportError, Windows, chrome, export};
+use vitrum::report::{self, Export, ReportError, Windows, chrome, export};
 use vitrum::trace::record::Recorder;
 use vitrum::trace::schema::{
     CopyStamp, HostSpan, MemberRecord, NodeSources, NodeStamp, Phase, ReplayRecord, RequestMoment, RequestRecord,
@@ -296,6 +296,16 @@ fn what_is_no_regular_file_is_refused_at_once() {
         }
         assert!(begin.elapsed() < Duration::from_secs(5));
     }
+}
+
+/// A server renders beside its recordings, where somebody may have put a pipe.
+#[test]
+fn what_is_rendered_beside_a_recording_goes_into_no_pipe() {
+    let dir = folder("windows-pipe");
+    let pipe = dir.join("a.pt.trace.json.gz");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let refused = report::render(&dir.join("a.vtr")).expect_err("a refusal").to_string();
+    assert!(refused.contains("a.pt.trace.json.gz") && refused.contains("no regular file"), "{refused}");
 }
 
 /// The most memory that a process had, in KiB, when it has ended.

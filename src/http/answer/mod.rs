@@ -17,6 +17,7 @@ use serde::Serialize;
 pub(crate) use self::choice::{Choice, Generated, Rules, Scored};
 pub(crate) use self::choices::{Choices, Complete};
 use super::error::ApiError;
+use super::held::Pieces;
 use super::parse::generation::Delivery;
 use super::state::InFlight;
 use crate::request::FinishReason;
@@ -137,7 +138,12 @@ pub(crate) async fn answer<W: Wording>(
 
 /// A JSON response.
 pub(crate) fn json(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    json_with(body, ())
+}
+
+/// The same, which keeps something until it has been sent.
+pub(crate) fn json_with<T: Send + Unpin + 'static>(body: Vec<u8>, kept: T) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], Body::new(Pieces::new(body, kept))).into_response()
 }
 
 /// A value of our own types as JSON.

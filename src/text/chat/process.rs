@@ -119,12 +119,17 @@ impl TemplateProcess {
             Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
                 TemplateError::Process { reason: "somebody killed it, or the machine ran out of memory".to_owned() }
             }
-            Ok(status) if status.signal().is_some() => TemplateError::Memory { bytes: self.limits.memory_bytes },
-            Ok(status) => TemplateError::Process { reason: format!("it ended by itself: {status}") },
+            Ok(status) if status.signal().is_some_and(|signal| FULL.map(Signal::as_raw).contains(&signal)) => {
+                TemplateError::Memory { bytes: self.limits.memory_bytes }
+            }
+            Ok(status) => TemplateError::Process { reason: format!("it has ended: {status}") },
             Err(error) => TemplateError::Process { reason: error.to_string() },
         }
     }
 }
+
+/// What ends a process whose memory or stack is full.
+const FULL: [Signal; 3] = [Signal::ABORT, Signal::SEGV, Signal::BUS];
 
 impl Drop for TemplateProcess {
     fn drop(&mut self) {

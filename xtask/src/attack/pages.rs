@@ -164,7 +164,7 @@ fn quota(ground: &Ground, name: &str, flag: &str, limit: &str) -> Finding {
         format!("{taken} taken, {refused} refused; {recordings} recordings, {} files, {bytes} bytes", made.len());
     victim.serves()?;
     let is_kept = oldest.is_some_and(|path| path.exists());
-    let is_within = if flag == "--profile-max-files" { recordings <= FILES_MAX } else { bytes <= BYTES_MAX };
+    let is_within = if flag == "--profile-max-files" { made.len() <= FILES_MAX } else { bytes <= BYTES_MAX };
     let is_good = is_kept && is_within && others.is_empty() && refused > 0 && taken > 0;
     if is_good { Ok(words) } else { Err(format!("{words}; {}", others.join(", "))) }
 }
