@@ -119,7 +119,7 @@ async fn an_answer_that_nobody_reads_is_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn long_answers_are_counted_until_they_are_read() {
     const BODY_BYTES: usize = 8 << 20;
-    let limits = ServeOptions { bodies_bytes_max: 28 << 20, write_timeout: Duration::from_secs(15), ..options() };
+    let limits = ServeOptions { bodies_bytes_max: 22 << 20, write_timeout: Duration::from_secs(15), ..options() };
     let server = Harness::with(Script::default(), limits).await;
     let body = format!(r#"{{"tokens":[{}]}}"#, vec!["999"; BODY_BYTES / 4 - 10].join(","));
     let mut deaf = Vec::new();
