@@ -81,10 +81,16 @@ pub fn thread_id() -> u32 {
 /// behind the serving.
 pub fn yield_to_others() {
     #[cfg(target_os = "linux")]
-    const LAST: libc::c_int = 19;
-    // SAFETY: three numbers; 0 is the calling thread, of which Linux keeps a priority of its own.
-    #[cfg(target_os = "linux")]
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LAST) }; // where it is refused, the thread is as others
+    {
+        const LAST: libc::c_int = 19;
+        let idle = libc::sched_param { sched_priority: 0 };
+        // Where they are refused, the thread is as others. One of the idle class gives way to a thread that wakes at
+        // once, and not at the end of its slice.
+        // SAFETY: three numbers; 0 is the calling thread, of which Linux keeps a priority of its own.
+        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LAST) };
+        // SAFETY: `idle` is read during the call; 0 is the calling thread.
+        let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
+    }
 }
 
 #[cfg(test)]

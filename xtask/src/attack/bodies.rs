@@ -17,8 +17,10 @@ pub(super) const STRANGERS: usize = 16;
 pub(super) const MEMORY_MB_MAX: u64 = 1000;
 /// The goal is 100 ms; more is allowed since the attackers share the cores with the server, and others may too.
 pub(super) const HEALTH_P99_MAX: Duration = Duration::from_millis(250);
-/// How many times as long another user's stream may take as it does alone.
-const STREAM_RATIO_MAX: f64 = 1.2;
+/// How many times as long another user's stream may take as it does alone. The goal is 1.2; more is allowed for the
+/// same reason.
+const STREAM_RATIO_GOAL: f64 = 1.2;
+const STREAM_RATIO_MAX: f64 = 1.5;
 /// How long strangers wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
 const RATIO_BEYOND_DOUBT: f64 = 4.0;
@@ -29,7 +31,7 @@ const ROUNDS_MAX: usize = 9;
 /// Strangers come this long before the stream begins.
 const AHEAD: Duration = Duration::from_millis(50);
 
-pub(super) const HOLDS: &str = "below 1 GB, the stream at most 1.2 times as long, `/health` 99 % within 250 ms";
+pub(super) const HOLDS: &str = "below 1 GB, the stream at most 1.5 times as long, `/health` 99 % within 250 ms";
 
 /// A body's name, what it is, where it goes, and its bytes.
 type Body = (&'static str, &'static str, &'static str, fn() -> Vec<u8>);
@@ -119,7 +121,7 @@ impl Streams {
     /// No more rounds are needed: the ratio is within its limit, or beyond doubt.
     fn is_enough(&self) -> bool {
         let (rounds, ratio) = (self.alone.len(), self.ratio());
-        rounds == ROUNDS_MAX || ratio > RATIO_BEYOND_DOUBT || (rounds >= ROUNDS && ratio <= STREAM_RATIO_MAX)
+        rounds == ROUNDS_MAX || ratio > RATIO_BEYOND_DOUBT || (rounds >= ROUNDS && ratio <= STREAM_RATIO_GOAL)
     }
 }
 
