@@ -30,7 +30,7 @@ pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: 
 fn prepare(state: &State, body: &[u8], abandoned: &Abandoned) -> Result<(String, Vec<TokenId>, Generation), ApiError> {
     let request = ChatRequest::parse(body, state.vocab())?;
     let model = state.model(request.generation.model.as_deref())?;
-    let text = state.render(&request.messages, request.add_generation_prompt)?;
+    let text = state.render(&request.messages, request.add_generation_prompt, abandoned)?;
     // The template writes the special tokens itself.
     let add_special_tokens = request.generation.add_special_tokens.unwrap_or(false);
     Ok((model, state.encode_prompt(&text, add_special_tokens, abandoned)?, request.generation))

@@ -20,6 +20,10 @@ use crate::device::yield_to_others;
 /// The most jobs of a lane that wait. Their bodies are bounded by [`super::budget`].
 const WAITING_MAX: usize = 4096;
 
+/// The most bytes of bodies that are worked on in one lane at a time, but for a single larger one: a tokenizer takes
+/// some hundred times the bytes of a long word.
+const WORK_BYTES_MAX: usize = 8 << 20;
+
 /// Which threads a job is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -46,10 +50,16 @@ struct Queue {
 #[derive(Default)]
 struct Waiting {
     jobs: VecDeque<Job>,
+    /// Of the jobs that are worked on.
+    work_bytes: usize,
     is_closed: bool,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+struct Job {
+    /// Of the body that it is about.
+    bytes: usize,
+    run: Box<dyn FnOnce() + Send>,
+}
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -104,6 +114,16 @@ impl Lanes {
         lane: Lane,
         job: impl FnOnce(&Abandoned) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.run_sized(lane, 0, job).await
+    }
+
+    /// The same, for a job about a body of so many bytes.
+    pub(crate) async fn run_sized<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        bytes: usize,
+        job: impl FnOnce(&Abandoned) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let abandoned = Abandoned::default();
         let _left = SetOnDrop(abandoned.clone());
         let (sender, result) = oneshot::channel();
@@ -112,7 +132,7 @@ impl Lanes {
                 let _ = sender.send(catch_unwind(AssertUnwindSafe(|| job(&abandoned)))); // nobody waits any more
             }
         });
-        self.queue(lane).push(job)?;
+        self.queue(lane).push(Job { bytes, run: job })?;
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => resume_unwind(panic), // the caller's
@@ -145,17 +165,29 @@ impl Queue {
         Ok(())
     }
 
-    /// The next job; `None` at the end.
+    /// The next job; `None` at the end. A large one waits until there is room, and what came after it waits with it.
     fn next(&self) -> Option<Job> {
         let mut waiting = self.waiting();
         loop {
             if waiting.is_closed {
                 return None;
             }
-            if let Some(job) = waiting.jobs.pop_front() {
+            let work_bytes = waiting.work_bytes;
+            let fits = |job: &Job| work_bytes == 0 || work_bytes.saturating_add(job.bytes) <= WORK_BYTES_MAX;
+            if waiting.jobs.front().is_some_and(fits)
+                && let Some(job) = waiting.jobs.pop_front()
+            {
+                waiting.work_bytes += job.bytes;
                 return Some(job);
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, bytes: usize) {
+        self.waiting().work_bytes -= bytes;
+        if bytes > 0 {
+            self.changed.notify_all();
         }
     }
 
@@ -168,13 +200,15 @@ fn work(queue: &Queue, lane: Lane) {
     if lane == Lane::Long {
         yield_to_others();
     }
-    while let Some(job) = queue.next() {
-        job();
+    while let Some(Job { bytes, run }) = queue.next() {
+        run(); // a panic in it is its caller's
+        queue.done(bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -194,6 +228,25 @@ mod tests {
         }));
         assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&"as it is told"));
         assert_eq!(runtime().block_on(lanes.run(Lane::Admin, |_| 3)).unwrap(), 3, "the thread goes on");
+    }
+
+    #[test]
+    fn what_is_worked_on_at_a_time_has_so_many_bytes() {
+        let lanes = Lanes::start().unwrap(); // there are two threads for what is short, at least
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let job = |bytes: usize| {
+            let (now, most) = (now.clone(), most.clone());
+            lanes.run_sized(Lane::Short, bytes, move |_| {
+                most.fetch_max(now.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(5));
+                now.fetch_sub(bytes, Ordering::SeqCst);
+            })
+        };
+        let half = WORK_BYTES_MAX / 2;
+        runtime().block_on(async { tokio::try_join!(job(half), job(half + 1), job(half), job(half), job(0)) }).unwrap();
+        assert_eq!(most.load(Ordering::SeqCst), WORK_BYTES_MAX, "two halves, and never more");
+        runtime().block_on(async { tokio::try_join!(job(1), job(3 * half), job(1)) }).unwrap();
+        assert_eq!(most.load(Ordering::SeqCst), 3 * half, "one that is larger than that has its turn alone");
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl State {
     ) -> Result<T, ApiError> {
         let lane = if body.bytes.len() <= QUICK_BYTES_MAX { lane } else { Lane::Long };
         let state = self.clone();
-        self.lanes.run(lane, move |abandoned| work(&state, &body.bytes, abandoned)).await?
+        let bytes = body.bytes.len();
+        self.lanes.run_sized(lane, bytes, move |abandoned| work(&state, &body.bytes, abandoned)).await?
     }
 
     /// A JSON response that has its share of what all bodies may have, until it has been sent.
@@ -163,10 +164,16 @@ impl State {
         self.engine.info().model.vocab
     }
 
-    /// A conversation as a prompt. Waits for another process, at most as long as the renderer's deadline.
-    pub(crate) fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, ApiError> {
+    /// A conversation as a prompt. Waits for another process, at most as long as the renderer's deadline, or until the
+    /// client leaves.
+    pub(crate) fn render(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+        abandoned: &Abandoned,
+    ) -> Result<String, ApiError> {
         let template = self.template.as_ref().ok_or(ApiError::NoChatTemplate)?;
-        Ok(template.render(messages, add_generation_prompt)?)
+        Ok(template.render_while(messages, add_generation_prompt, &|| !abandoned.is_set())?)
     }
 
     /// A prompt's tokens. One that is too long for the model is refused unread if its bytes tell, or else as soon as it

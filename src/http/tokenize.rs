@@ -34,7 +34,9 @@ fn tokens(state: &State, body: &[u8], abandoned: &Abandoned) -> Result<Vec<u8>, 
     state.model(request.model.as_deref())?;
     let text = match request.source {
         Source::Prompt(text) => text,
-        Source::Chat { messages, add_generation_prompt } => state.render(&messages, add_generation_prompt)?,
+        Source::Chat { messages, add_generation_prompt } => {
+            state.render(&messages, add_generation_prompt, abandoned)?
+        }
     };
     // As many as the text has: its bytes are bounded.
     let tokens = state.encode(&text, request.add_special_tokens, usize::MAX, abandoned)?;

@@ -83,7 +83,13 @@ pub enum TextError {
     NoChatTemplate,
     /// The chat template made no prompt of these messages.
     #[error("{0}")]
-    ChatTemplate(#[from] TemplateError),
+    ChatTemplate(TemplateError),
+}
+
+impl From<TemplateError> for TextError {
+    fn from(error: TemplateError) -> TextError {
+        if error == TemplateError::Abandoned { TextError::Abandoned } else { TextError::ChatTemplate(error) }
+    }
 }
 
 /// Why a chat template made no prompt.
@@ -131,6 +137,9 @@ pub enum TemplateError {
         /// The limit.
         limit: Duration,
     },
+    /// Nobody waits for the prompt any more.
+    #[error("the client has left")]
+    Abandoned,
     /// Nothing was rendered, and the template is not to blame.
     #[error("the process that renders chat templates: {reason}")]
     Process {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vitrum::text::{ChatLimits, ChatRenderer, WORKER_COMMAND};
+use vitrum::text::{ChatLimits, ChatRenderer, TextError, WORKER_COMMAND};
 
 use super::processes::{Watch, workers};
 use super::support::assert_says;
@@ -79,6 +79,23 @@ fn few_processes_render_many_conversations_and_wait_for_more() {
     assert!((1..=2).contains(&idle.len()), "{idle:?} wait for more");
     drop(renderer);
     assert_eq!(workers(limits.memory_bytes), [0; 0], "they end with it");
+}
+
+#[test]
+fn nothing_is_rendered_for_who_has_left() {
+    let limits = ChatLimits { deadline: Duration::from_secs(60), memory_bytes: 103 << 20, processes: 1, ..short() };
+    let renderer = renderer(HANGS, limits);
+    let start = Instant::now();
+    let is_wanted = || start.elapsed() < Duration::from_millis(500);
+    thread::scope(|scope| {
+        // The first is rendered, the second waits for its turn.
+        let both = [(); 2].map(|()| scope.spawn(|| renderer.render_while(&[], true, &is_wanted)));
+        for error in both.map(|thread| thread.join().expect("no panic").expect_err("nobody waits")) {
+            assert!(matches!(error, TextError::Abandoned), "{error}");
+        }
+    });
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_eq!(workers(limits.memory_bytes), [0; 0], "the process has ended with it");
 }
 
 #[test]

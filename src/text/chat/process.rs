@@ -36,13 +36,13 @@ impl TemplateProcess {
         program: &Path,
         source: &TemplateSource,
         limits: ChatLimits,
-        deadline: Instant,
+        patience: Patience<'_>,
     ) -> Result<TemplateProcess, TemplateError> {
         let (child, stream) = spawn(program, limits).map_err(|error| TemplateError::Process {
             reason: format!("{} could not be run: {error}", program.display()),
         })?;
         let mut process = TemplateProcess { child, stream, limits, is_usable: true };
-        match process.ask(Kind::Compile, source, deadline)? {
+        match process.ask(Kind::Compile, source, patience)? {
             (Kind::Ready, _) => Ok(process),
             (kind, text) => Err(process.refusal(kind, text)),
         }
@@ -53,10 +53,10 @@ impl TemplateProcess {
         &mut self,
         messages: &[ChatMessage],
         add_generation_prompt: bool,
-        deadline: Instant,
+        patience: Patience<'_>,
     ) -> Result<String, TemplateError> {
         let rendering = Rendering { messages, add_generation_prompt, bytes_max: self.limits.prompt_bytes };
-        match self.ask(Kind::Render, &rendering, deadline)? {
+        match self.ask(Kind::Render, &rendering, patience)? {
             (Kind::Text, text) => Ok(text),
             (kind, text) => Err(self.refusal(kind, text)),
         }
@@ -72,16 +72,17 @@ impl TemplateProcess {
         &mut self,
         kind: Kind,
         request: &impl Serialize,
-        deadline: Instant,
+        patience: Patience<'_>,
     ) -> Result<(Kind, String), TemplateError> {
         self.is_usable = false;
         let bytes_max = self.limits.prompt_bytes.max(MESSAGE_BYTES_MAX);
-        let mut stream = Timed { stream: &self.stream, deadline };
+        let mut stream = Timed { stream: &self.stream, patience };
         let answer = frame::write_json(&mut stream, kind, request)
             .and_then(|sent_bytes| Ok((sent_bytes, frame::read(&mut stream, bytes_max)?)));
         let (sent_bytes, (kind, text)) = match answer {
             Ok((sent_bytes, Some(answer))) => (sent_bytes, answer),
             Err(error) if error.kind() == ErrorKind::TimedOut => return Err(self.late()),
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => return Err(TemplateError::Abandoned),
             Err(error) if error.kind() == ErrorKind::InvalidData => return Err(nonsense(&error)),
             Ok((_, None)) | Err(_) => return Err(self.death()), // it has closed its end
         };
@@ -155,35 +156,61 @@ fn nonsense(what: &impl ToString) -> TemplateError {
     TemplateError::Process { reason: format!("it does not speak as it should: {}", what.to_string()) }
 }
 
-/// A stream whose reads and writes end at a point in time.
-struct Timed<'a> {
-    stream: &'a UnixStream,
-    deadline: Instant,
+/// How long somebody waits for a prompt.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    pub(super) deadline: Instant,
+    /// Somebody still does.
+    pub(super) is_wanted: &'a dyn Fn() -> bool,
 }
 
-impl Timed<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
+/// How long a wait may be that does not ask whether it is still wanted.
+const UNASKED: Duration = Duration::from_millis(50);
+
+impl Patience<'_> {
+    /// How long to wait before this is to be asked again. Errors: `TimedOut`, and `ConnectionAborted` if nobody waits.
+    pub(super) fn next_wait(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+        match () {
+            () if left.is_zero() => Err(ErrorKind::TimedOut.into()),
+            () if !(self.is_wanted)() => Err(ErrorKind::ConnectionAborted.into()),
+            () => Ok(left.min(UNASKED)),
+        }
     }
 }
 
-/// The operating system says of a time-out that nothing was there.
-fn timed<T>(result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|error| if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error })
+/// A stream whose reads and writes end when nobody waits for them any more.
+struct Timed<'a> {
+    stream: &'a UnixStream,
+    patience: Patience<'a>,
+}
+
+impl Timed<'_> {
+    /// Tries until something is read or written. The operating system says of a time-out that nothing was there.
+    fn wait<T>(
+        &mut self,
+        set_timeout: impl Fn(&UnixStream, Option<Duration>) -> io::Result<()>,
+        mut attempt: impl FnMut(&UnixStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            set_timeout(self.stream, Some(self.patience.next_wait()?))?;
+            match attempt(self.stream) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        timed(self.stream.read(buffer))
+        self.wait(UnixStream::set_read_timeout, |mut stream| stream.read(buffer))
     }
 }
 
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
-        timed(self.stream.write(buffer))
+        self.wait(UnixStream::set_write_timeout, |mut stream| stream.write(buffer))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,10 +1,11 @@
 //! Conversations to prompts, each by a process that may die of it: a few processes, kept from one to the next.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::process::TemplateProcess;
+use super::process::{Patience, TemplateProcess};
 use super::{ChatMessage, TemplateSource};
 use crate::text::{TemplateError, TextError};
 
@@ -79,9 +80,9 @@ impl ChatRenderer {
 
     /// Starts a process, so that the first conversation need not wait for one, and says whether the template compiles.
     pub fn prepare(&self) -> Result<(), TextError> {
-        let deadline = Instant::now() + self.limits.deadline;
-        let mut place = self.place(deadline)?;
-        let process = place.process(deadline)?;
+        let patience = self.patience(&|| true);
+        let mut place = self.place(patience)?;
+        let process = place.process(patience)?;
         place.give_back(process);
         Ok(())
     }
@@ -89,23 +90,37 @@ impl ChatRenderer {
     /// Writes messages as a prompt. `add_generation_prompt` begins the assistant's answer. Waits, at most as long as
     /// the deadline.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, TextError> {
-        let deadline = Instant::now() + self.limits.deadline;
-        let mut place = self.place(deadline)?;
-        let mut process = place.process(deadline)?;
-        let prompt = process.render(messages, add_generation_prompt, deadline);
+        self.render_while(messages, add_generation_prompt, &|| true)
+    }
+
+    /// The same, and gives up soon after nobody wants the prompt any more: with [`TextError::Abandoned`].
+    pub fn render_while(
+        &self,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<String, TextError> {
+        let patience = self.patience(is_wanted);
+        let mut place = self.place(patience)?;
+        let mut process = place.process(patience)?;
+        let prompt = process.render(messages, add_generation_prompt, patience);
         place.give_back(process);
         Ok(prompt?)
     }
 
+    fn patience<'a>(&self, is_wanted: &'a dyn Fn() -> bool) -> Patience<'a> {
+        Patience { deadline: Instant::now() + self.limits.deadline, is_wanted }
+    }
+
     /// Waits until fewer conversations are rendered than may be.
-    fn place(&self, deadline: Instant) -> Result<Place<'_>, TemplateError> {
+    fn place(&self, patience: Patience<'_>) -> Result<Place<'_>, TemplateError> {
         let mut pool = self.pool();
         while pool.busy >= self.limits.processes {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(TemplateError::Busy { limit: self.limits.deadline });
-            }
-            (pool, _) = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner);
+            let wait = patience.next_wait().map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => TemplateError::Busy { limit: self.limits.deadline },
+                _ => TemplateError::Abandoned,
+            })?;
+            (pool, _) = self.freed.wait_timeout(pool, wait).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(fault) = &pool.fault {
             return Err(fault.clone());
@@ -130,7 +145,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// One that waits for work, or a new one.
-    fn process(&mut self, deadline: Instant) -> Result<TemplateProcess, TemplateError> {
+    fn process(&mut self, patience: Patience<'_>) -> Result<TemplateProcess, TemplateError> {
         let ChatRenderer { program, source, limits, .. } = self.renderer;
         while let Some(mut process) = self.renderer.idle() {
             // Something else may have ended it while it waited.
@@ -138,7 +153,7 @@ impl Place<'_> {
                 return Ok(process);
             }
         }
-        let started = TemplateProcess::start(program, source, *limits, deadline);
+        let started = TemplateProcess::start(program, source, *limits, patience);
         // What is due to the template alone would be the same every time.
         if let Err(
             fault @ (TemplateError::Compile { .. } | TemplateError::Engine { .. } | TemplateError::Memory { .. }),
