@@ -10,11 +10,10 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use vitrum::device::params::{PAGE_TOKENS, SampleRow};
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
-use vitrum::model::KvFormat;
+use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
 use vitrum::trace::schema::NodeSources;
-use vitrum::weights::Weights;
 
 const CONTEXT: usize = 128;
 const MAX_SEQS: usize = 32;
@@ -23,7 +22,7 @@ const PAGES_PER_SEQ: usize = (MAX_TOKENS + 1).div_ceil(PAGE_TOKENS as usize);
 
 fn runner() -> StepRunner {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/configs/smollm2-135m.json");
-    let weights = Weights::dummy(&config, WeightFormat::Q4_1, 0).expect("the configuration is a good one");
+    let weights = Checkpoint::random(&config, WeightFormat::Q4_1, 0).expect("the configuration is a good one");
     let options = DeviceOptions { choice: DeviceChoice::Cpu, threads: None, isa: None, delay: None, activity: false };
     let limits = StepLimits {
         max_tokens: MAX_TOKENS,

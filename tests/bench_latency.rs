@@ -10,7 +10,7 @@ use support::temp::TempDir;
 use support::tiny_engine::CONFIG;
 use vitrum::device::WeightFormat;
 use vitrum::engine::CAN_RECORD;
-use vitrum::weights::Weights;
+use vitrum::model::Checkpoint;
 
 fn bench(folder: &TempDir, device: &str, flags: &[&str]) -> Output {
     let config = folder.write("config.json", CONFIG);
@@ -51,8 +51,8 @@ fn decode_steps_are_in_text_and_json() {
     // In each of two batches the prompts' step gives the first of nine tokens.
     assert_eq!((decode("batch_size"), decode("steps")), (3.0, 16.0), "{json:#}");
     // All matrices are read in a step, the embedding as the vocabulary projection; bf16 may be kept as f32.
-    let weights = Weights::dummy(&folder.path().join("config.json"), WeightFormat::Bf16, 0).expect("a model");
-    let matrices = weights.config().tensors().into_iter().filter(|tensor| tensor.rows > 1);
+    let weights = Checkpoint::random(&folder.path().join("config.json"), WeightFormat::Bf16, 0).expect("a model");
+    let matrices = weights.tensors().filter(|tensor| tensor.rows > 1);
     let least: usize = matrices.map(|tensor| 2 * tensor.rows * tensor.cols).sum();
     let bytes = decode("bytes_per_step");
     assert!(bytes >= least as f64 && bytes < 3.0 * least as f64, "{bytes} for weights of {least}");

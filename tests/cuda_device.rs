@@ -13,10 +13,9 @@ use support::software_gpu::{finished, in_child, on_softcuda};
 use support::steps::{assert_same_bits, deviation, prefill, push, tokens};
 use support::temp::TempDir;
 use vitrum::device::*;
-use vitrum::model::KvFormat;
+use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::step::{Precision, RowTokens, StepLimits, StepRunner};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, NodeStamp, Op, Place, StepCopies};
-use vitrum::weights::Weights;
 
 /// Odd sizes on purpose: 3 query heads per KV head, a vocabulary that is no multiple of 32.
 const CONFIG: &str = r#"{
@@ -27,11 +26,11 @@ const CONFIG: &str = r#"{
 }"#;
 const VOCAB: u32 = 331;
 
-fn weights(format: WeightFormat) -> Weights {
+fn weights(format: WeightFormat) -> Checkpoint {
     let folder = TempDir::new();
     let path = folder.path().join("config.json");
     std::fs::write(&path, CONFIG).expect("a temporary file");
-    Weights::dummy(&path, format, 1).expect("the configuration is a good one")
+    Checkpoint::random(&path, format, 1).expect("the configuration is a good one")
 }
 
 fn open(choice: DeviceChoice) -> Device {

@@ -13,16 +13,15 @@ use support::tiny_model::TinyModel;
 use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::{ACTIVATIONS_F32, ACTIVATIONS_INT8X2};
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
-use vitrum::model::KvFormat;
+use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::step::{Precision, StepLimits, StepRunner};
-use vitrum::weights::Weights;
 
 const LIMITS: StepLimits = StepLimits { max_tokens: 64, max_seqs: 8, max_model_len: 512, kv_pages: 120 };
 
 /// How far logits may be from the exact ones, as a part of their root mean square: as for models of one format.
 const ALLOWED: f64 = 0.02;
 
-fn weights(seed: u64) -> Weights {
+fn weights(seed: u64) -> Checkpoint {
     let folder = TempDir::new();
     let model = TinyModel {
         formats_seed: Some(seed),
@@ -32,10 +31,10 @@ fn weights(seed: u64) -> Weights {
         seed,
         ..TinyModel::default()
     };
-    Weights::open(&model.write(&folder)).expect("a model")
+    Checkpoint::open(&model.write(&folder)).expect("a model")
 }
 
-fn runner(choice: DeviceChoice, isa: Option<IsaChoice>, weights: &Weights, precision: Precision) -> StepRunner {
+fn runner(choice: DeviceChoice, isa: Option<IsaChoice>, weights: &Checkpoint, precision: Precision) -> StepRunner {
     let threads = (choice == DeviceChoice::Cpu).then_some(2);
     let device = Device::open(&DeviceOptions { choice, threads, isa, delay: None, activity: false });
     StepRunner::open(device.expect("the device is there"), weights, &LIMITS, precision, None).expect("the model fits")
@@ -45,7 +44,7 @@ const REDUCED: Precision = Precision { activations: Activations::Reduced, kv: Kv
 const EXACT: Precision = Precision { activations: Activations::F32, kv: KvFormat::F32 };
 
 /// Whether matrices of one node are in formats that read unlike forms.
-fn is_mixed(weights: &Weights) -> bool {
+fn is_mixed(weights: &Checkpoint) -> bool {
     let is_quantised = |part: &str| {
         let format = weights.format(&format!("blk.0.{part}.weight")).expect("a matrix");
         format.block_values() > 1

@@ -11,11 +11,11 @@ use support::steps;
 use support::temp::TempDir;
 use support::tiny_model::TinyModel;
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
-use vitrum::model::KvFormat;
+use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::ops::attention::MAX_HEAD_DIM;
 use vitrum::step::{Precision, RowTokens, StepLimits, StepRunner};
 use vitrum::text::Tokenizer;
-use vitrum::weights::{Dummy, Weights};
+use vitrum::weights::Dummy;
 
 /// More values than this are not made for a test: what has them is only opened.
 const VALUES_MAX: usize = 1 << 21;
@@ -44,7 +44,7 @@ fn outcome<E: std::fmt::Display>(result: Result<(), E>, file: &str, what: &str) 
 }
 
 /// Puts a model on a device, captures every graph, and runs a step of a prompt and one of a token.
-fn run(weights: &Weights, choice: DeviceChoice, activations: Activations) -> Result<(), vitrum::step::StepError> {
+fn run(weights: &Checkpoint, choice: DeviceChoice, activations: Activations) -> Result<(), vitrum::step::StepError> {
     let threads = (choice == DeviceChoice::Cpu).then_some(1);
     let options = DeviceOptions { choice, threads, isa: None, delay: None, activity: false };
     let device = Device::open(&options).expect("the device is there");
@@ -80,7 +80,7 @@ impl Counted {
 
 /// Opens a file and, if it is taken, makes its tokenizer and runs it.
 fn exercise(path: &Path, what: &str, counted: &mut Counted) {
-    let weights = match Weights::open(path) {
+    let weights = match Checkpoint::open(path) {
         Ok(weights) => weights,
         Err(error) => return counted.add(outcome(Err(error), "odd.gguf", what)),
     };
@@ -237,11 +237,12 @@ fn whole_config() -> Value {
 
 fn exercise_config(config: &Value, format: WeightFormat, counted: &mut Counted) {
     let what = format!("{config} in {}", format.as_str());
-    let weights = match Dummy::of_text(&config.to_string(), Path::new("odd/config.json"), format, 1) {
-        Ok(dummy) => Weights::Dummy(Box::new(dummy)),
+    let dummy = Dummy::of_text(&config.to_string(), Path::new("odd/config.json"), format, 1);
+    let weights = match dummy.and_then(|dummy| Checkpoint::of(Box::new(dummy))) {
+        Ok(weights) => weights,
         Err(error) => return counted.add(outcome(Err(error), "config.json", &what)),
     };
-    let values: usize = weights.config().tensors().iter().map(|tensor| tensor.rows * tensor.cols).sum();
+    let values: usize = weights.tensors().map(|tensor| tensor.rows * tensor.cols).sum();
     if values > VALUES_MAX {
         return;
     }

@@ -9,10 +9,11 @@ use serde::Deserialize;
 use support::temp::TempDir;
 use support::tiny_model::TinyModel;
 use support::{assert_says, smollm2};
+use vitrum::model::Checkpoint;
 use vitrum::request::TokenId;
 use vitrum::text::{ChatLimits, ChatMessage, ChatRenderer, ChatTemplate, Detokenizer};
 use vitrum::text::{TemplateError, TemplateSource, TextError, Tokenizer};
-use vitrum::weights::{StringTable, TokenKind, TokenizerSpec, Weights};
+use vitrum::weights::{StringTable, TokenKind, TokenizerSpec};
 
 fn fixture<T: for<'a> Deserialize<'a>>(name: &str) -> T {
     let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -21,7 +22,7 @@ fn fixture<T: for<'a> Deserialize<'a>>(name: &str) -> T {
 }
 
 fn smollm2_spec() -> TokenizerSpec {
-    let weights = Weights::open(&smollm2::path()).expect("SmolLM2 opens");
+    let weights = Checkpoint::open(&smollm2::path()).expect("SmolLM2 opens");
     weights.tokenizer().expect("SmolLM2 has a tokenizer").clone()
 }
 
@@ -202,7 +203,7 @@ fn byte_tokenizer() -> Arc<Tokenizer> {
 
 fn tiny_spec() -> TokenizerSpec {
     let folder = TempDir::new();
-    let weights = Weights::open(&TinyModel::default().write(&folder)).expect("a model");
+    let weights = Checkpoint::open(&TinyModel::default().write(&folder)).expect("a model");
     weights.tokenizer().expect("a tokenizer").clone()
 }
 

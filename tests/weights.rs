@@ -8,7 +8,8 @@ use support::temp::TempDir;
 use support::tiny_model::TinyModel;
 use support::{assert_says, smollm2};
 use vitrum::device::WeightFormat;
-use vitrum::weights::{Architecture, Malformed, TokenKind, Weights, WeightsError};
+use vitrum::model::Checkpoint;
+use vitrum::weights::{Malformed, TokenKind, WeightsError};
 
 const FORMATS: [WeightFormat; 6] = [
     WeightFormat::F32,
@@ -19,12 +20,12 @@ const FORMATS: [WeightFormat; 6] = [
     WeightFormat::Q4_1,
 ];
 
-fn open(bytes: &[u8]) -> Result<Weights, WeightsError> {
+fn open(bytes: &[u8]) -> Result<Checkpoint, WeightsError> {
     let folder = TempDir::new();
-    Weights::open(&folder.write("model.gguf", bytes))
+    Checkpoint::open(&folder.write("model.gguf", bytes))
 }
 
-fn open_tiny(change: impl FnOnce(&mut GgufWriter) -> &mut GgufWriter) -> Result<Weights, WeightsError> {
+fn open_tiny(change: impl FnOnce(&mut GgufWriter) -> &mut GgufWriter) -> Result<Checkpoint, WeightsError> {
     let mut writer = TinyModel::default().writer();
     change(&mut writer);
     open(&writer.bytes())
@@ -62,7 +63,7 @@ fn formats_hold_the_values_to_their_precision() {
 fn the_config_is_what_the_metadata_say() {
     let weights = open_tiny(|writer| writer).expect("a model");
     let config = weights.config();
-    assert_eq!(config.architecture, Architecture::Llama);
+    assert_eq!(config.family, "llama");
     assert_eq!(config.name, "tiny");
     assert_eq!((config.layers, config.hidden, config.ffn), (2, 64, 96));
     assert_eq!((config.heads, config.kv_heads, config.head_dim), (4, 2, 16));
@@ -70,8 +71,9 @@ fn the_config_is_what_the_metadata_say() {
     assert_eq!((config.rms_eps, config.rope_theta), (1e-5, 10_000.0));
     assert!(config.tied_embeddings);
     assert_eq!(config.eos_tokens, [2, 0], "the declared one first, then control tokens known by name");
-    assert!(!weights.has("output.weight") && !weights.has("rope_freqs.weight"));
-    assert!(matches!(weights.tensor("output.weight"), Err(WeightsError::MissingTensor { .. })));
+    for absent in ["output.weight", "rope_freqs.weight"] {
+        assert!(matches!(weights.tensor(absent), Err(WeightsError::MissingTensor { .. })));
+    }
 
     let factors = TinyModel { rope_factors: Some(vec![2.0; 8]), tied_embeddings: false, ..TinyModel::default() };
     let weights = open(&factors.writer().bytes()).expect("a model");
@@ -137,7 +139,7 @@ fn all_kinds_of_metadata_are_stepped_over() {
 
 #[test]
 fn smollm2_is_what_its_makers_say() {
-    let weights = Weights::open(&smollm2::path()).expect("SmolLM2 opens");
+    let weights = Checkpoint::open(&smollm2::path()).expect("SmolLM2 opens");
     let config = weights.config();
     assert_eq!((config.layers, config.hidden, config.ffn), (30, 576, 1536));
     assert_eq!((config.heads, config.kv_heads, config.head_dim), (9, 3, 64));
@@ -145,7 +147,7 @@ fn smollm2_is_what_its_makers_say() {
     assert_eq!((config.rms_eps, config.rope_theta), (1e-5, 100_000.0));
     assert!(config.tied_embeddings);
     assert_eq!(config.eos_tokens, [2, 0]);
-    let parameters: usize = config.tensors().iter().map(|tensor| tensor.rows * tensor.cols).sum();
+    let parameters: usize = weights.tensors().map(|tensor| tensor.rows * tensor.cols).sum();
     assert_eq!(parameters, 134_515_008);
     assert_eq!(weights.tensor("token_embd.weight").expect("the embedding").format, WeightFormat::Q8_0);
     assert_eq!(weights.tensor("blk.29.ffn_down.weight").expect("a matrix").format, WeightFormat::Q4_1);
@@ -283,10 +285,10 @@ fn models_that_would_be_computed_wrongly_are_refused() {
 fn errors_name_the_file() {
     let folder = TempDir::new();
     let missing = folder.path().join("missing.gguf");
-    assert_says(Weights::open(&missing).expect_err("no file"), &missing.display().to_string());
+    assert_says(Checkpoint::open(&missing).expect_err("no file"), &missing.display().to_string());
     let broken = folder.write("broken.gguf", b"GGUF");
-    assert_says(Weights::open(&broken).expect_err("no model"), &broken.display().to_string());
-    assert!(matches!(Weights::open(folder.path()), Err(WeightsError::Io { .. })), "a folder is no file");
+    assert_says(Checkpoint::open(&broken).expect_err("no model"), &broken.display().to_string());
+    assert!(matches!(Checkpoint::open(folder.path()), Err(WeightsError::Io { .. })), "a folder is no file");
 }
 
 #[test]
@@ -298,7 +300,7 @@ fn a_file_cut_anywhere_is_refused() {
     let cuts = (0..header_end).step_by(7).chain((header_end..bytes.len()).step_by(997)).chain([bytes.len() - 1]);
     for cut in cuts {
         std::fs::write(&path, &bytes[..cut]).expect("a file");
-        assert!(Weights::open(&path).is_err(), "a file of {cut} of its {} bytes was taken", bytes.len());
+        assert!(Checkpoint::open(&path).is_err(), "a file of {cut} of its {} bytes was taken", bytes.len());
     }
 }
 
@@ -315,7 +317,7 @@ fn tiny_header() -> (Vec<u8>, usize) {
 fn exercise(bytes: &[u8]) {
     match open(bytes) {
         Ok(weights) => {
-            for spec in weights.config().tensors() {
+            for spec in weights.tensors() {
                 let tensor = weights.tensor(&spec.name).expect("checked at open");
                 assert_eq!(tensor.data.len(), tensor.rows * tensor.format.row_bytes(tensor.cols));
             }

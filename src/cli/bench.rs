@@ -53,7 +53,7 @@ pub(super) fn run(
             options.device.activity = source.names_nodes();
             let source = source.on(model.device)?;
             check_sizes(&args.latency, &options)?;
-            let engine = engine::start(&model.weights, &options)?;
+            let engine = engine::start(&model.checkpoint, &options)?;
             let session = SessionOptions {
                 prefix: "latency".into(),
                 source,

@@ -10,11 +10,11 @@ use crate::device::cpu::IsaChoice;
 use crate::device::params::PAGE_TOKENS;
 use crate::device::{Activations, DeviceChoice, DeviceOptions, NodeDelay, WeightFormat};
 use crate::engine::EngineOptions;
-use crate::model::KvFormat;
+use crate::model::{Checkpoint, KvFormat};
 use crate::step::{Precision, StepLimits};
 use crate::text::{TextError, Tokenizer};
 use crate::trace::schema::{Op, Place};
-use crate::weights::{Weights, WeightsError, hub};
+use crate::weights::{WeightsError, hub};
 
 /// More tokens than the inputs of any step can hold, and so few that no size computed from them overflows.
 const STEP_TOKENS_MAX: usize = 1 << 20;
@@ -154,7 +154,7 @@ pub(super) enum FlagError {
 
 /// A model, ready to be put on a device.
 pub(super) struct LoadedModel {
-    pub(super) weights: Weights,
+    pub(super) checkpoint: Checkpoint,
     pub(super) tokenizer: Arc<Tokenizer>,
     /// Where it came from: the file or folder.
     pub(super) root: PathBuf,
@@ -167,23 +167,23 @@ impl EngineArgs {
     pub(super) fn load(&self, cache_dir: &Path) -> Result<LoadedModel, FlagError> {
         let device = self.device();
         self.check_unused(device)?;
-        let (weights, root) = match self.load_format {
+        let (checkpoint, root) = match self.load_format {
             LoadFormat::Gguf => {
                 let path = hub::resolve(&self.model, cache_dir)?;
-                (Weights::open(&path)?, path)
+                (Checkpoint::open(&path)?, path)
             }
             LoadFormat::Dummy => {
                 let given = PathBuf::from(&self.model);
                 let path = if given.is_dir() { given.join("config.json") } else { given };
                 let format = self.dummy_weights.unwrap_or(DummyFormat::Bf16).into();
-                (Weights::dummy(&path, format, self.dummy_seed.unwrap_or(0))?, path)
+                (Checkpoint::random(&path, format, self.dummy_seed.unwrap_or(0))?, path)
             }
         };
-        let tokenizer = match weights.tokenizer() {
+        let tokenizer = match checkpoint.tokenizer() {
             Some(spec) => Tokenizer::from_spec(spec)?,
-            None => Tokenizer::numeric(weights.config().vocab),
+            None => Tokenizer::numeric(checkpoint.config().vocab),
         };
-        Ok(LoadedModel { weights, tokenizer: Arc::new(tokenizer), root, device })
+        Ok(LoadedModel { checkpoint, tokenizer: Arc::new(tokenizer), root, device })
     }
 
     /// Whether the device may be a GPU, as far as is known before one is looked for.
@@ -254,7 +254,7 @@ impl EngineArgs {
 
     /// The engine's options for a model.
     pub(super) fn options(&self, model: &LoadedModel, served_name: &str) -> Result<EngineOptions, FlagError> {
-        let config = model.weights.config();
+        let config = model.checkpoint.config();
         let at_least_1 = |flag, value: usize| match value {
             0 => Err(FlagError::Range { flag, value, expected: "at least 1".into() }),
             _ => Ok(value),

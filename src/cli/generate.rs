@@ -77,7 +77,7 @@ pub(super) fn run(
     }
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
     let model = args.engine.load(cache_dir)?;
-    let prompt = match (args.chat, model.weights.tokenizer()) {
+    let prompt = match (args.chat, model.checkpoint.tokenizer()) {
         (true, Some(spec)) => {
             let message = ChatMessage { role: "user".into(), content: args.prompt.clone() };
             let limits = ChatLimits::of_bodies(args.prompt.len());
@@ -89,7 +89,7 @@ pub(super) fn run(
     };
     let mut options = args.engine.options(&model, &args.engine.model)?;
     options.device.activity = source.names_nodes();
-    let engine = engine::start(&model.weights, &options)?;
+    let engine = engine::start(&model.checkpoint, &options)?;
     let room = engine.info().limits.max_model_len.saturating_sub(prompt.len());
     if let Some(max_tokens) = args.max_tokens.filter(|max_tokens| *max_tokens as usize > room) {
         let tokens = prompt.len();

@@ -55,7 +55,8 @@ pub(super) fn run(args: &GraphArgs, cache_dir: &Path) -> CommandResult {
     let model = args.engine.load(cache_dir)?;
     let options = args.engine.options(&model, &args.engine.model)?;
     let device = Device::open(&options.device).map_err(StepError::from)?;
-    let mut runner = StepRunner::open(device, &model.weights, &options.limits, options.precision, options.kv_fraction)?;
+    let mut runner =
+        StepRunner::open(device, &model.checkpoint, &options.limits, options.precision, options.kv_fraction)?;
     let keys = keys(args, &runner.all_keys())?;
     for key in keys {
         runner.capture(key)?;

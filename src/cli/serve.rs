@@ -97,7 +97,7 @@ pub(super) fn run(
         [] => vec![args.engine.model.clone()],
         names => names.to_vec(),
     };
-    let template = match model.weights.tokenizer() {
+    let template = match model.checkpoint.tokenizer() {
         Some(spec) if spec.chat_template.is_some() => Some(args.renderer(program, TemplateSource::from_spec(spec)?)),
         _ => None,
     };
@@ -120,7 +120,7 @@ pub(super) fn run(
     let mut engine_options = args.engine.options(&model, served_name)?;
     engine_options.device.activity = source.names_nodes();
     engine_options.sample_every = sample_every;
-    let engine = engine::start(&model.weights, &engine_options)?;
+    let engine = engine::start(&model.checkpoint, &engine_options)?;
     if engine::CAN_RECORD && records {
         // Now, so that no recording has to while requests run.
         if let Err(error) = engine.measure_peaks() {
@@ -138,7 +138,7 @@ pub(super) fn run(
         info.limits.max_model_len,
         start.elapsed().as_secs_f64()
     );
-    drop(model.weights);
+    drop(model.checkpoint);
     let served = http::run(options, engine.clone(), model.tokenizer, template);
     let failure = engine.failure();
     engine.shutdown();

@@ -9,11 +9,11 @@ use std::path::Path;
 use super::{Doctor, Finding, Found, ModelChoice, open};
 use crate::device::params::SampleRow;
 use crate::device::{Activations, DeviceChoice, WeightFormat, monotonic_ns};
-use crate::model::KvFormat;
+use crate::model::{Checkpoint, KvFormat};
 use crate::request::TokenId;
 use crate::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
 use crate::trace::schema::{NodeSources, NodeStamp};
-use crate::weights::{Dummy, Weights};
+use crate::weights::Dummy;
 
 /// Odd sizes on purpose: 3 query heads per KV head, a vocabulary that is no multiple of 32.
 const CONFIG: &str = r#"{
@@ -85,13 +85,13 @@ impl Reference {
 const REDUCED: Precision = Precision { activations: Activations::Reduced, kv: KvFormat::F16 };
 
 /// The small model in a format.
-fn small(format: WeightFormat) -> Fallible<Weights> {
+fn small(format: WeightFormat) -> Fallible<Checkpoint> {
     let dummy = Dummy::of_text(CONFIG, Path::new("doctor/config.json"), format, 1)?;
-    Ok(Weights::Dummy(Box::new(dummy)))
+    Ok(Checkpoint::of(Box::new(dummy))?)
 }
 
-fn runner(choice: DeviceChoice, weights: &Weights, precision: Precision) -> Fallible<StepRunner> {
-    Ok(StepRunner::open(open(choice)?, weights, &LIMITS, precision, None)?)
+fn runner(choice: DeviceChoice, checkpoint: &Checkpoint, precision: Precision) -> Fallible<StepRunner> {
+    Ok(StepRunner::open(open(choice)?, checkpoint, &LIMITS, precision, None)?)
 }
 
 /// A runner of the small model, as the questions about a GPU need one.
@@ -312,22 +312,22 @@ pub(super) fn check_real(doctor: &mut Doctor, choice: DeviceChoice, model: &Mode
             }
             ModelChoice::Found(path) | ModelChoice::Named(path) => path,
         };
-        let weights = Weights::open(path)?;
-        let vocab = weights.config().vocab as u32;
+        let checkpoint = Checkpoint::open(path)?;
+        let vocab = checkpoint.config().vocab as u32;
         let prompt: Vec<TokenId> = REAL_PROMPT.iter().map(|id| TokenId(id % vocab)).collect();
-        let cpu = answers(&mut runner(DeviceChoice::Cpu, &weights, REDUCED)?, &prompt, 64, None)?;
-        let name = &weights.config().name;
+        let cpu = answers(&mut runner(DeviceChoice::Cpu, &checkpoint, REDUCED)?, &prompt, 64, None)?;
+        let name = &checkpoint.config().name;
         if choice == DeviceChoice::Cpu {
             if !cpu.logits.iter().flatten().all(|logit| logit.is_finite()) {
                 return Err(format!("{name}: logits that are no numbers").into());
             }
-            let again = answers(&mut runner(choice, &weights, REDUCED)?, &prompt, 2, None)?;
+            let again = answers(&mut runner(choice, &checkpoint, REDUCED)?, &prompt, 2, None)?;
             if again.logits != cpu.logits {
                 return Err(format!("{name}: other logits when its prompt comes in chunks of 2").into());
             }
             return Finding::of(format!("{name}: {} tokens, the same in chunks of 2", cpu.tokens.len()), vec![]);
         }
-        let got = answers(&mut runner(choice, &weights, REDUCED)?, &prompt, 64, Some(&cpu.tokens))?;
+        let got = answers(&mut runner(choice, &checkpoint, REDUCED)?, &prompt, 64, Some(&cpu.tokens))?;
         let off = deviation(&got, &cpu);
         let is_near = off <= REAL_ALLOWED;
         if !is_near {

@@ -16,6 +16,7 @@ use super::metrics::EngineMetrics;
 use super::stream::{self, TokenSender, TokenStream};
 use crate::device::params::MAX_LOGPROBS;
 use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
+use crate::model::ModelConfig;
 use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
 use crate::trace::progress::Progress;
@@ -23,7 +24,6 @@ use crate::trace::record::Samples;
 use crate::trace::sample::{By, SampleReading};
 use crate::trace::schema::GraphKey;
 use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
-use crate::weights::ModelConfig;
 
 /// What an engine serves, and its limits. Fixed from start to end.
 #[derive(Clone, Debug)]

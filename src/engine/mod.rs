@@ -28,10 +28,10 @@ pub use self::stream::{TokenSender, TokenStream};
 pub use self::watch::StepDone;
 use crate::device::params::PAGE_TOKENS;
 use crate::device::{Device, DeviceOptions, monotonic_ns};
+use crate::model::Checkpoint;
 use crate::step::{Precision, StepError, StepLimits, StepRunner};
 use crate::trace::record::Sampler;
 use crate::trace::session::RecordError;
-use crate::weights::Weights;
 
 /// Whether this build can record; one that cannot refuses [`Engine::start_profile`].
 pub const CAN_RECORD: bool = crate::trace::record::ENABLED;
@@ -90,18 +90,18 @@ pub enum StartError {
 
 /// Opens the device, packs the weights and starts the engine's thread. It ends with [`Engine::shutdown`], or when the
 /// last handle is dropped.
-pub fn start(weights: &Weights, options: &EngineOptions) -> Result<Engine, StartError> {
+pub fn start(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<Engine, StartError> {
     let sampler = options.sample_every.map(|every| Sampler::start(every, monotonic_ns())).transpose()?;
     check_kv_pages(&options.limits)?;
     let device = Device::open(&options.device).map_err(StepError::from)?;
-    let mut runner = StepRunner::open(device, weights, &options.limits, options.precision, options.kv_fraction)?;
+    let mut runner = StepRunner::open(device, checkpoint, &options.limits, options.precision, options.kv_fraction)?;
     let limits = *runner.limits();
     check_kv_pages(&limits)?;
     if options.capture_all {
         runner.capture_all()?;
     }
     let info = EngineInfo {
-        model: weights.config().clone(),
+        model: checkpoint.config().clone(),
         device: runner.device_info().clone(),
         limits,
         max_waiting: options.max_waiting,

@@ -1,18 +1,65 @@
 //! A model as a list of ops: its packed weights, and the nodes of its two graphs.
 //!
-//! The order of the ops *is* the architecture; everything about how they run belongs to the device.
+//! **To add a family**: one file beside `llama.rs`, which says what its files' keys mean, which tensors it has under
+//! which names, and which ops a layer is, in order; and its line in [`FAMILIES`]. The order of the ops *is* the
+//! architecture; everything about how they run belongs to the device.
 
+mod block;
+mod checkpoint;
+mod config;
 mod llama;
+mod packed;
 mod rope;
+mod tensors;
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use self::llama::Model;
+use self::block::Block;
+pub use self::checkpoint::Checkpoint;
+pub use self::config::ModelConfig;
+pub use self::packed::{Model, StepNodes};
+use self::tensors::TensorList;
 use crate::device::params::{KvCacheRef, PAGE_TOKENS};
-use crate::device::{DeviceError, WeightFormat};
-use crate::weights::{ModelConfig, WeightsError};
+use crate::device::{DeviceError, Node, WeightFormat};
+use crate::weights::{Container, Keys, Naming, WeightsError};
+
+/// Every family of models.
+const FAMILIES: [&Family; 1] = [&llama::LLAMA];
+
+/// A family of models.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Its name.
+    name: &'static str,
+    /// `architectures` of its `config.json`.
+    hf: &'static [&'static str],
+    /// `general.architecture` of its GGUF files.
+    gguf: &'static [&'static str],
+    /// Reads its keys.
+    read: fn(&mut Keys<'_>, &dyn Container) -> Result<ModelConfig, WeightsError>,
+    /// Lists its tensors.
+    tensors: fn(&ModelConfig, &mut TensorList),
+    /// The ops of a layer, in order.
+    layer: fn(&Block<'_>) -> Vec<Node>,
+}
+
+/// The family of a container's model.
+fn family_of(container: &dyn Container) -> Result<&'static Family, WeightsError> {
+    let names = |family: &'static Family| match container.keys().naming() {
+        Naming::HuggingFace => family.hf,
+        Naming::Gguf => family.gguf,
+    };
+    let architecture = container.architecture();
+    FAMILIES.into_iter().find(|family| names(family).contains(&architecture)).ok_or_else(|| {
+        WeightsError::UnsupportedArchitecture {
+            path: container.path().to_owned(),
+            architecture: architecture.to_owned(),
+            supported: FAMILIES.into_iter().flat_map(names).copied().collect::<Vec<_>>().join(", "),
+        }
+    })
+}
 
 /// Why a model could not be loaded onto a device.
 #[derive(Debug, Error)]
@@ -45,7 +92,7 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
         /// Its name for the base.
-        key: &'static str,
+        key: String,
         /// The base.
         value: f64,
         /// The pair.

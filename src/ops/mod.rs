@@ -9,6 +9,7 @@ pub mod attention;
 pub mod embed;
 pub mod linear;
 pub mod linear_residual;
+pub mod next_rows;
 pub mod norm_gate_up;
 pub mod norm_lm_head;
 pub mod norm_qkv;

@@ -90,7 +90,7 @@ impl GraphCache {
 
 fn nodes(key: GraphKey, model: &Model, buffers: &StepBuffers) -> Vec<Node> {
     match key.kind {
-        GraphKind::ForwardDecode | GraphKind::ForwardMixed => model.forward(&buffers.addresses),
-        GraphKind::SamplePlain | GraphKind::SampleFull => model.sample(&buffers.addresses),
+        GraphKind::ForwardDecode | GraphKind::ForwardMixed => model.nodes(&buffers.addresses).forward,
+        GraphKind::SamplePlain | GraphKind::SampleFull => model.nodes(&buffers.addresses).sample,
     }
 }

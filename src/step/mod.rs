@@ -22,10 +22,9 @@ use crate::device::{
     Activations, Completion, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, STAGING_BYTES,
     Submission, Ticket,
 };
-use crate::model::{KvFormat, Model, ModelError};
+use crate::model::{Checkpoint, KvFormat, Model, ModelError};
 use crate::request::TokenId;
 use crate::trace::schema::{CallTimes, GraphKey, GraphTable, NodeSources, NodeStamp, StepCopies, StepSizes};
-use crate::weights::Weights;
 
 /// The sizes that a runner's memory is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +136,7 @@ impl StepRunner {
     /// cache gets at most that much of the memory that the device then has free, if the device can tell.
     pub fn open(
         mut device: Device,
-        weights: &Weights,
+        checkpoint: &Checkpoint,
         limits: &StepLimits,
         precision: Precision,
         kv_fraction: Option<f64>,
@@ -147,7 +146,7 @@ impl StepRunner {
             let (max_seqs, max_model_len) = (limits.max_seqs, limits.max_model_len);
             return Err(StepError::InputsTooLarge { max_seqs, max_model_len, bytes, limit: STAGING_BYTES });
         }
-        let model = Model::load(&mut device, weights, limits.max_model_len, precision.activations)?;
+        let model = Model::load(&mut device, checkpoint, limits.max_model_len, precision.activations)?;
         let buffers = StepBuffers::allocate(&mut device, &model, limits, precision.kv, kv_fraction)?;
         let limits = StepLimits { kv_pages: buffers.kv_pages, ..*limits };
         let batch = StepBatch::with_limits(&limits, model.config().kv_heads, device.info().workers);

@@ -72,7 +72,7 @@ pub enum WeightsError {
         /// The file's word.
         architecture: String,
         /// What is.
-        supported: &'static str,
+        supported: String,
     },
     /// A tensor that the model needs, or that was asked for, is not in the file.
     #[error("{}: tensor {name} is missing", path.display())]

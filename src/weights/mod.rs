@@ -1,40 +1,78 @@
-//! Model files: GGUF read in place, and random weights for a `config.json`.
+//! Model files: containers of numbers by key and tensors by name, which know no family of models.
 //!
-//! [`Weights`] is what the model is built from, whichever of the two it is. Formats of tensors stay as the file has
-//! them; the device packs them.
+//! A [`Container`] is a GGUF file read in place, or random weights for a `config.json`. What its keys and tensors mean
+//! is the family's to say (`src/model`). Formats of tensors stay as the file has them; the device packs them.
 
-mod config;
+mod config_json;
 mod dummy;
-mod dummy_config;
 mod error;
 mod gguf;
 pub mod hub;
+mod keys;
 mod random;
 mod tokenizer_spec;
 
 use std::borrow::Cow;
+use std::fmt::Debug;
 use std::path::Path;
 
-pub use self::config::{Architecture, Keys, ModelConfig, TensorSpec};
 pub use self::dummy::Dummy;
 pub use self::error::{Malformed, WeightsError};
 pub use self::gguf::Gguf;
+pub use self::keys::{DIMENSION_MAX, Key, Keys, Naming, Value};
 pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerSpec};
 use crate::device::{PackSource, WeightFormat};
 
-/// The weights of a model.
-#[derive(Debug)]
-pub enum Weights {
-    /// A GGUF file.
-    Gguf(Box<Gguf>),
-    /// Random values in the shapes of a configuration.
-    Dummy(Box<Dummy>),
+/// Where a model comes from: what a file says of it, and its tensors.
+pub trait Container: Debug + Send + Sync {
+    /// The file that describes the model.
+    fn path(&self) -> &Path;
+
+    /// The name that it gives itself.
+    fn name(&self) -> String;
+
+    /// The container's word for the model's family.
+    fn architecture(&self) -> &str;
+
+    /// What it says of the model.
+    fn keys(&self) -> Keys<'_>;
+
+    /// Whose names its tensors have; those of its keys may be others.
+    fn tensor_naming(&self) -> Naming;
+
+    /// The names of all its tensors; `None` if it makes whatever is asked for.
+    fn tensor_names(&self) -> Option<Vec<&str>>;
+
+    /// Whether it has a tensor of this name, or makes it.
+    fn has(&self, name: &str) -> bool {
+        self.tensor_names().is_none_or(|names| names.contains(&name))
+    }
+
+    /// The format of a tensor, once it is known to be there, in this shape and in a format that can be computed with.
+    fn format(&self, tensor: &TensorSpec) -> Result<WeightFormat, WeightsError>;
+
+    /// A tensor whose [`Container::format`] was asked for.
+    fn tensor<'a>(&'a self, tensor: &'a TensorSpec) -> Result<Tensor<'a>, WeightsError>;
+
+    /// What the tokenizer is made from, if there is one.
+    fn tokenizer(&self) -> Option<&TokenizerSpec>;
+}
+
+/// A tensor that a model needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name in the container.
+    pub name: String,
+    /// Rows; 1 for vectors.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
 }
 
 /// One tensor.
 #[derive(Clone, Debug)]
 pub struct Tensor<'a> {
-    /// Its GGUF name.
+    /// Its name in the container.
     pub name: &'a str,
     /// How its values are stored.
     pub format: WeightFormat,
@@ -44,75 +82,6 @@ pub struct Tensor<'a> {
     pub cols: usize,
     /// `rows * format.row_bytes(cols)` bytes.
     pub data: Cow<'a, [u8]>,
-}
-
-impl Weights {
-    /// Opens a `.gguf` file.
-    pub fn open(path: &Path) -> Result<Weights, WeightsError> {
-        Ok(Weights::Gguf(Box::new(Gguf::open(path)?)))
-    }
-
-    /// Random weights for a Hugging Face `config.json` of a `LlamaForCausalLM`, the same for the same seed.
-    pub fn dummy(config_json: &Path, format: WeightFormat, seed: u64) -> Result<Weights, WeightsError> {
-        Ok(Weights::Dummy(Box::new(Dummy::open(config_json, format, seed)?)))
-    }
-
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
-        match self {
-            Weights::Gguf(gguf) => gguf.config(),
-            Weights::Dummy(dummy) => dummy.config(),
-        }
-    }
-
-    /// The file that it is described in.
-    pub fn path(&self) -> &Path {
-        match self {
-            Weights::Gguf(gguf) => gguf.path(),
-            Weights::Dummy(dummy) => dummy.path(),
-        }
-    }
-
-    /// What that file calls the model's numbers.
-    pub fn keys(&self) -> &'static Keys {
-        match self {
-            Weights::Gguf(gguf) => gguf.keys(),
-            Weights::Dummy(dummy) => dummy.keys(),
-        }
-    }
-
-    /// The format of a tensor, which is not read.
-    pub fn format(&self, name: &str) -> Result<WeightFormat, WeightsError> {
-        match self {
-            Weights::Gguf(gguf) => gguf.format(name),
-            Weights::Dummy(dummy) => dummy.format(name),
-        }
-    }
-
-    /// A tensor, by its GGUF name. Those of [`ModelConfig::tensors`] are there, in their shapes; `rope_freqs.weight`
-    /// may be.
-    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
-        match self {
-            Weights::Gguf(gguf) => gguf.tensor(name),
-            Weights::Dummy(dummy) => dummy.tensor(name),
-        }
-    }
-
-    /// Whether there is a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
-        match self {
-            Weights::Gguf(gguf) => gguf.has(name),
-            Weights::Dummy(dummy) => dummy.has(name),
-        }
-    }
-
-    /// What the tokenizer is made from; random weights have none.
-    pub fn tokenizer(&self) -> Option<&TokenizerSpec> {
-        match self {
-            Weights::Gguf(gguf) => Some(gguf.tokenizer()),
-            Weights::Dummy(_) => None,
-        }
-    }
 }
 
 impl Tensor<'_> {

@@ -2,9 +2,9 @@
 
 use vitrum::device::{DeviceChoice, WeightFormat};
 use vitrum::engine::{self, EngineOptions};
+use vitrum::model::Checkpoint;
 use vitrum::request::{TokenEvent, TokenId};
 use vitrum::step::StepLimits;
-use vitrum::weights::Weights;
 
 use super::options;
 use super::support::software_gpu::{child, finished};
@@ -27,7 +27,7 @@ const CALLS: &str = "VITRUM_TEST_CALLS";
 const LAUNCH_FAILED: u32 = 719;
 
 /// An engine from its start to its end, with one short request: its tokens, or what went wrong.
-fn short_run(weights: &Weights) -> Result<Vec<TokenId>, String> {
+fn short_run(weights: &Checkpoint) -> Result<Vec<TokenId>, String> {
     let limits = StepLimits { max_tokens: 8, max_seqs: 1, max_model_len: 32, kv_pages: 2 };
     let options = EngineOptions { limits, prompt_chunk: 8, ..options(DeviceChoice::Cuda) };
     let engine = engine::start(weights, &options).map_err(|error| error.to_string())?;

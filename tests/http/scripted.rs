@@ -14,11 +14,12 @@ use vitrum::device::DeviceInfo;
 use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
 use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, StartRequest, Submission};
 use vitrum::http::{FolderQuota, ProfileOptions, ServeOptions, Server};
+use vitrum::model::ModelConfig;
 use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatLimits, ChatRenderer, TemplateSource, Tokenizer};
 use vitrum::trace::session::{Counts, Granularity, Keep, RecordError, SessionSources, SpoolSummary, TraceSource};
-use vitrum::weights::{Architecture, ModelConfig, TokenKind, TokenizerSpec};
+use vitrum::weights::{TokenKind, TokenizerSpec};
 
 pub(crate) const VOCAB: usize = 1000;
 pub(crate) const EOS: u32 = 500;
@@ -166,7 +167,7 @@ pub(crate) fn gate() -> (mpsc::Sender<()>, Option<Gate>) {
 fn engine(script: Script) -> (Engine, mpsc::Receiver<Ended>) {
     let info = EngineInfo {
         model: ModelConfig {
-            architecture: Architecture::Llama,
+            family: "llama",
             name: "counting".into(),
             layers: 1,
             hidden: 16,
@@ -178,6 +179,7 @@ fn engine(script: Script) -> (Engine, mpsc::Receiver<Ended>) {
             max_position: MAX_MODEL_LEN,
             rms_eps: 1e-5,
             rope_theta: 1e4,
+            rope_factors: None,
             tied_embeddings: true,
             eos_tokens: vec![EOS],
         },

@@ -4,18 +4,18 @@ use std::sync::OnceLock;
 
 use vitrum::device::params::{PAGE_TOKENS, SampleRow};
 use vitrum::device::{Device, DeviceChoice, DeviceOptions};
+use vitrum::model::Checkpoint;
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};
 use vitrum::text::Tokenizer;
 use vitrum::trace::schema::NodeSources;
-use vitrum::weights::Weights;
 
 use super::smollm2;
 
 /// The model's weights, opened once.
-pub fn weights() -> &'static Weights {
-    static WEIGHTS: OnceLock<Weights> = OnceLock::new();
-    WEIGHTS.get_or_init(|| Weights::open(&smollm2::path()).expect("the file is whole: its hash was checked"))
+pub fn weights() -> &'static Checkpoint {
+    static WEIGHTS: OnceLock<Checkpoint> = OnceLock::new();
+    WEIGHTS.get_or_init(|| Checkpoint::open(&smollm2::path()).expect("the file is whole: its hash was checked"))
 }
 
 /// The model's tokenizer.

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
 use vitrum::engine::{self, Engine, EngineOptions};
-use vitrum::model::KvFormat;
+use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::request::{FinishReason, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::{Precision, StepLimits, StepRunner};
-use vitrum::weights::Weights;
 
 /// Odd sizes on purpose: 3 query heads per KV head, a vocabulary that is no multiple of 16.
 pub const CONFIG: &str = r#"{
@@ -19,19 +18,19 @@ pub const CONFIG: &str = r#"{
 }"#;
 
 /// The tiny model's weights.
-pub fn weights(format: WeightFormat) -> Weights {
+pub fn weights(format: WeightFormat) -> Checkpoint {
     weights_of(CONFIG, format)
 }
 
 /// Random weights for a configuration.
-pub fn weights_of(config: &str, format: WeightFormat) -> Weights {
+pub fn weights_of(config: &str, format: WeightFormat) -> Checkpoint {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let name = format!("vitrum-tiny-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let folder: PathBuf = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let path = folder.join("config.json");
     std::fs::write(&path, config).expect("a temporary file");
-    let weights = Weights::dummy(&path, format, 1).expect("the configuration is a good one");
+    let weights = Checkpoint::random(&path, format, 1).expect("the configuration is a good one");
     std::fs::remove_dir_all(&folder).expect("the temporary folder is ours");
     weights
 }

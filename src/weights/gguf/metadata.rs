@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::cursor::{Cursor, Kind, Value};
-use crate::weights::{Malformed, StringTable, WeightsError};
+use crate::weights::{self, Malformed, StringTable, WeightsError};
 
 /// GGUF's own limit.
 const KEY_BYTES_MAX: u64 = 65_535;
@@ -46,13 +46,18 @@ impl<'a> Metadata<'a> {
         cursor.count("metadata count", ENTRY_BYTES_MIN, KEYS_MAX)
     }
 
-    pub(super) fn path(&self) -> &'a Path {
-        self.path
-    }
-
-    /// The keys that begin with `prefix`.
-    pub(super) fn keys<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = &'a str> + 's {
-        self.entries.keys().copied().filter(move |key| key.starts_with(prefix))
+    /// The entries whose keys begin with `prefix`, without it.
+    pub(super) fn values(&self, prefix: &str) -> Vec<(String, weights::Value)> {
+        let of_model = self.entries.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, key, value)));
+        let value = |key: &str, value: &Value| match value {
+            Value::Unsigned(value) => weights::Value::Unsigned(*value),
+            Value::Signed(value) => weights::Value::Signed(*value),
+            Value::Float(value) => weights::Value::Float(*value),
+            Value::Bool(value) => weights::Value::Bool(*value),
+            Value::Text(range) => weights::Value::Text(String::from_utf8_lossy(&self.data[range.clone()]).into_owned()),
+            Value::Array { .. } => weights::Value::Other(self.show(key)),
+        };
+        of_model.map(|(rest, key, found)| (rest.to_owned(), value(key, found))).collect()
     }
 
     pub(super) fn missing(&self, key: &str) -> WeightsError {
@@ -116,15 +121,6 @@ impl<'a> Metadata<'a> {
             Some(Value::Unsigned(value)) => Ok(Some(*value)),
             Some(Value::Signed(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),
             Some(_) => Err(self.wrong(key, "an integer that is not negative")),
-        }
-    }
-
-    /// A finite number.
-    pub(super) fn float(&self, key: &str) -> Result<Option<f64>, WeightsError> {
-        match self.entries.get(key) {
-            None => Ok(None),
-            Some(Value::Float(value)) if value.is_finite() => Ok(Some(*value)),
-            Some(_) => Err(self.wrong(key, "a finite floating-point number")),
         }
     }
 

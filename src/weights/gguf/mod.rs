@@ -1,14 +1,12 @@
 //! GGUF files, read in place.
 //!
-//! A file is a header (metadata, tensor table) and a data section. Opening reads the header, checks every count,
-//! length and offset against the file's size, and checks that the tensors are those of the model that the metadata
-//! describe. Tensor data are not touched: they are slices of the mapping.
+//! A file is a header (metadata, tensor table) and a data section. Opening reads the header and checks every count,
+//! length and offset against the file's size. Tensor data are not touched: they are slices of the mapping.
 //!
 //! Deliberately absent: split files, big-endian files, tensors with more than two dimensions.
 
 mod cursor;
 mod metadata;
-mod model;
 mod tensors;
 mod vocabulary;
 
@@ -21,8 +19,8 @@ use memmap2::{Advice, Mmap};
 
 use self::cursor::Cursor;
 use self::metadata::Metadata;
-use self::tensors::TensorInfo;
-use super::{Keys, Malformed, ModelConfig, Tensor, TokenizerSpec, WeightsError};
+use self::tensors::{TensorInfo, type_name};
+use super::{Container, Keys, Malformed, Naming, Tensor, TensorSpec, TokenizerSpec, Value, WeightsError};
 use crate::device::WeightFormat;
 
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -32,14 +30,22 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 pub struct Gguf {
     path: PathBuf,
     map: Mmap,
+    header: Header,
+}
+
+/// What a file says before its data.
+#[derive(Debug)]
+struct Header {
+    name: String,
+    architecture: String,
+    /// The values of keys that begin with the architecture's name, without it.
+    values: Vec<(String, Value)>,
     tensors: HashMap<String, TensorInfo>,
-    config: ModelConfig,
-    keys: &'static Keys,
     tokenizer: TokenizerSpec,
 }
 
 impl Gguf {
-    /// Opens a file and checks that it holds a model that this engine can run.
+    /// Opens a file.
     pub fn open(path: &Path) -> Result<Gguf, WeightsError> {
         let io = |source| WeightsError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
@@ -49,62 +55,76 @@ impl Gguf {
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         // Only a hint: reading works without.
         let _ = map.advise(Advice::WillNeed);
-        let Header { tensors, config, keys, tokenizer } = read(path, &map)?;
-        Ok(Gguf { path: path.to_owned(), map, tensors, config, keys, tokenizer })
-    }
-
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What it calls the model's numbers.
-    pub fn keys(&self) -> &'static Keys {
-        self.keys
-    }
-
-    /// The format of a tensor.
-    pub fn format(&self, name: &str) -> Result<WeightFormat, WeightsError> {
-        model::supported_format(&self.path, self.info(name)?)
-    }
-
-    /// What the tokenizer is made from.
-    pub fn tokenizer(&self) -> &TokenizerSpec {
-        &self.tokenizer
-    }
-
-    /// Whether the file has this tensor.
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    /// A tensor, by its GGUF name; its data are a slice of the mapping.
-    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
-        let info = self.info(name)?;
-        let format = model::supported_format(&self.path, info)?;
-        // `place` found that the data lie within the file.
-        let data = &self.map[info.offset as usize..(info.offset + info.bytes) as usize];
-        let (rows, cols) = info.shape();
-        Ok(Tensor { name: &info.name, format, rows: rows as usize, cols: cols as usize, data: Cow::Borrowed(data) })
+        let header = read(path, &map)?;
+        Ok(Gguf { path: path.to_owned(), map, header })
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
         let missing = || WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() };
-        self.tensors.get(name).ok_or_else(missing)
+        self.header.tensors.get(name).ok_or_else(missing)
     }
 }
 
-/// What a file says before its data.
-struct Header {
-    tensors: HashMap<String, TensorInfo>,
-    config: ModelConfig,
-    keys: &'static Keys,
-    tokenizer: TokenizerSpec,
+impl Container for Gguf {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn name(&self) -> String {
+        self.header.name.clone()
+    }
+
+    fn architecture(&self) -> &str {
+        &self.header.architecture
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        let prefix = format!("{}.", self.header.architecture);
+        Keys::new(&self.path, Naming::Gguf, prefix, self.header.values.iter().cloned())
+    }
+
+    fn tensor_naming(&self) -> Naming {
+        Naming::Gguf
+    }
+
+    fn tensor_names(&self) -> Option<Vec<&str>> {
+        Some(self.header.tensors.keys().map(String::as_str).collect())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.header.tensors.contains_key(name)
+    }
+
+    fn format(&self, tensor: &TensorSpec) -> Result<WeightFormat, WeightsError> {
+        let info = self.info(&tensor.name)?;
+        let (path, name) = (self.path.clone(), tensor.name.clone());
+        let (rows, cols) = (tensor.rows, tensor.cols);
+        let (found_rows, found_cols) = info.shape();
+        if (found_rows, found_cols) != (rows as u64, cols as u64) || info.dims.len() > 2 {
+            return Err(WeightsError::TensorShape { path, name, found_rows, found_cols, rows, cols });
+        }
+        match info.format() {
+            Some(format) if cols.is_multiple_of(format.block_values()) => Ok(format),
+            Some(format) => Err(WeightsError::TensorBlocks { path, name, format, cols }),
+            None => {
+                let type_name = type_name(info.type_id);
+                Err(WeightsError::TensorFormat { path, name, type_id: info.type_id, type_name })
+            }
+        }
+    }
+
+    /// Its data are a slice of the mapping.
+    fn tensor<'a>(&'a self, tensor: &'a TensorSpec) -> Result<Tensor<'a>, WeightsError> {
+        let format = self.format(tensor)?;
+        let info = self.info(&tensor.name)?;
+        // `place` found that the data lie within the file.
+        let data = &self.map[info.offset as usize..(info.offset + info.bytes) as usize];
+        Ok(Tensor { name: &info.name, format, rows: tensor.rows, cols: tensor.cols, data: Cow::Borrowed(data) })
+    }
+
+    fn tokenizer(&self) -> Option<&TokenizerSpec> {
+        Some(&self.header.tokenizer)
+    }
 }
 
 fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
@@ -126,9 +146,11 @@ fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
     if !alignment.is_power_of_two() || !(8..1 << 62).contains(&alignment) {
         return Err(malformed(Malformed::Alignment { value: alignment }));
     }
-    let placed = tensors::place(tensors, cursor.offset(), data.len() as u64, alignment).map_err(malformed)?;
-    model::check_architecture(&metadata)?;
+    let tensors = tensors::place(tensors, cursor.offset(), data.len() as u64, alignment).map_err(malformed)?;
+    const ARCHITECTURE: &str = "general.architecture";
+    let architecture = metadata.text(ARCHITECTURE)?.ok_or_else(|| metadata.missing(ARCHITECTURE))?.to_owned();
+    let name = metadata.text_shown("general.name")?.unwrap_or_else(|| "unnamed".into());
+    let values = metadata.values(&format!("{architecture}."));
     let tokenizer = vocabulary::read(&metadata)?;
-    let config = model::read(&metadata, &placed, &tokenizer)?;
-    Ok(Header { tensors: placed, config, keys: model::keys(&metadata), tokenizer })
+    Ok(Header { name, architecture, values, tensors, tokenizer })
 }

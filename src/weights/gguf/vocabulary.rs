@@ -1,8 +1,7 @@
 //! From `tokenizer.*` metadata to a [`TokenizerSpec`].
 
 use super::metadata::Metadata;
-use crate::weights::config::DIMENSION_MAX;
-use crate::weights::{TokenKind, TokenizerSpec, WeightsError};
+use crate::weights::{DIMENSION_MAX, TokenKind, TokenizerSpec, WeightsError};
 
 /// Reads what the tokenizer is made from.
 pub(super) fn read(metadata: &Metadata<'_>) -> Result<TokenizerSpec, WeightsError> {

@@ -1,0 +1,111 @@
+//! A model before it is on a device: its container, read as what its family makes of it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use super::config::SizeNames;
+use super::tensors::{Part, TensorList};
+use super::{Family, ModelConfig, family_of};
+use crate::device::WeightFormat;
+use crate::weights::{Container, Dummy, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
+
+/// A model's files, known to hold a model of a family that can be run.
+#[derive(Debug)]
+pub struct Checkpoint {
+    container: Box<dyn Container>,
+    family: &'static Family,
+    config: ModelConfig,
+    names: SizeNames,
+    tensors: HashMap<(Part, Option<usize>), TensorSpec>,
+}
+
+impl Checkpoint {
+    /// Opens a `.gguf` file.
+    pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
+        Checkpoint::of(Box::new(Gguf::open(path)?))
+    }
+
+    /// Random weights for a Hugging Face `config.json`, the same for the same seed. Matrices have this format.
+    pub fn random(config_json: &Path, format: WeightFormat, seed: u64) -> Result<Checkpoint, WeightsError> {
+        Checkpoint::of(Box::new(Dummy::open(config_json, format, seed)?))
+    }
+
+    /// The model of a container: every tensor that the family asks for is there, with its shape and in a supported
+    /// format, and no other; every key is understood.
+    pub fn of(container: Box<dyn Container>) -> Result<Checkpoint, WeightsError> {
+        let family = family_of(&*container)?;
+        let mut keys = container.keys();
+        let names = SizeNames::of(&keys);
+        let config = (family.read)(&mut keys, &*container)?;
+        keys.finish()?;
+        let mut list = TensorList::new(container.tensor_naming());
+        (family.tensors)(&config, &mut list);
+        let listed = container.tensor_names();
+        let is_listed = |name: &str| listed.is_some() && container.has(name);
+        list.tensors.retain(|tensor| !tensor.is_optional || is_listed(&tensor.spec.name));
+        for tensor in &list.tensors {
+            container.format(&tensor.spec)?;
+        }
+        let known: HashSet<&str> = list.tensors.iter().map(|tensor| tensor.spec.name.as_str()).collect();
+        if let Some(name) = listed.into_iter().flatten().filter(|name| !known.contains(name)).min() {
+            return Err(WeightsError::UnknownTensor { path: container.path().to_owned(), name: name.to_owned() });
+        }
+        let tensors = list.tensors.into_iter().map(|tensor| ((tensor.part, tensor.layer), tensor.spec)).collect();
+        Ok(Checkpoint { container, family, config, names, tensors })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The file that it is described in.
+    pub fn path(&self) -> &Path {
+        self.container.path()
+    }
+
+    /// What the tokenizer is made from; random weights have none.
+    pub fn tokenizer(&self) -> Option<&TokenizerSpec> {
+        self.container.tokenizer()
+    }
+
+    /// The tensors that the model consists of, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.tensors.values()
+    }
+
+    /// A tensor by its name in the container.
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
+        let spec = self.tensors.values().find(|spec| spec.name == name);
+        let missing = || WeightsError::MissingTensor { path: self.path().to_owned(), name: name.to_owned() };
+        self.container.tensor(spec.ok_or_else(missing)?)
+    }
+
+    pub(super) fn family(&self) -> &'static Family {
+        self.family
+    }
+
+    pub(super) fn size_names(&self) -> &SizeNames {
+        &self.names
+    }
+
+    /// Whether the model has a tensor that it may lack.
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.tensors.contains_key(&(part, None))
+    }
+
+    /// The format of a tensor, which is not read.
+    pub(super) fn format_of(&self, part: Part, layer: Option<usize>) -> Result<WeightFormat, WeightsError> {
+        self.container.format(self.spec(part, layer))
+    }
+
+    /// A tensor by what it is to the model.
+    pub(super) fn tensor_of(&self, part: Part, layer: Option<usize>) -> Result<Tensor<'_>, WeightsError> {
+        self.container.tensor(self.spec(part, layer))
+    }
+
+    fn spec(&self, part: Part, layer: Option<usize>) -> &TensorSpec {
+        let spec = self.tensors.get(&(part, layer));
+        spec.unwrap_or_else(|| panic!("{} lists no {part:?} of layer {layer:?}", self.family.name))
+    }
+}
