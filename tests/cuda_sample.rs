@@ -6,10 +6,10 @@ use std::convert::Infallible;
 
 use emulated::Memory;
 use softcuda::emulate::Mode;
-use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::{Device, DeviceChoice, DeviceOptions, KernelParams};
 use vitrum::doctor::sample::{self, *};
+use vitrum::isa::IsaChoice;
 
 const THREADS: u32 = 1024;
 /// Blocks for which there is no row.

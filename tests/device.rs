@@ -7,6 +7,7 @@ use vitrum::device::cpu::Worker;
 use vitrum::device::cpu::kernels::{Choice, KernelFn};
 use vitrum::device::params::{AttentionParams, EmbedParams};
 use vitrum::device::*;
+use vitrum::isa::IsaChoice;
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place, StepCopies};
 
 const KEY: GraphKey = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };
@@ -199,7 +200,7 @@ fn what_cannot_be_opened_is_an_error() {
     let options =
         DeviceOptions { choice: DeviceChoice::Cpu, threads: Some(0), isa: None, delay: None, activity: false };
     assert!(matches!(Device::open(&options), Err(DeviceError::ThreadCount { threads: 0, .. })));
-    for isa in cpu::IsaChoice::ALL {
+    for isa in IsaChoice::ALL {
         let options = DeviceOptions { threads: Some(1), isa: Some(isa), ..options.clone() };
         match Device::open(&options) {
             Ok(device) => assert!(isa.is_available() && device.info().isa == isa.as_str()),

@@ -4,11 +4,11 @@
 mod sets;
 
 use sets::sets;
-use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
 use vitrum::doctor::attention::*;
 use vitrum::doctor::bench::Bench;
+use vitrum::isa::IsaChoice;
 use vitrum::ops::attention::{self, Attention};
 use vitrum::trace::schema::{Op, StepSizes};
 

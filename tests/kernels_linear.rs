@@ -5,11 +5,11 @@
 mod sets;
 
 use sets::sets;
-use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::*;
 use vitrum::device::*;
 use vitrum::doctor::bench::*;
 use vitrum::doctor::linear::*;
+use vitrum::isa::IsaChoice;
 use vitrum::ops::linear::{Matrix, product, rms_norm, round_activations};
 
 /// On two threads of the CPU.

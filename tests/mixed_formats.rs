@@ -10,9 +10,9 @@ use support::software_gpu::in_child;
 use support::steps::{assert_same_bits, deviation, prefill, tokens};
 use support::temp::TempDir;
 use support::tiny_model::TinyModel;
-use vitrum::device::cpu::IsaChoice;
 use vitrum::device::params::{ACTIVATIONS_F32, ACTIVATIONS_INT8X2};
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
+use vitrum::isa::IsaChoice;
 use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::step::{Precision, StepLimits, StepRunner};
 

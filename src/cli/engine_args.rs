@@ -6,10 +6,10 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
-use crate::device::cpu::IsaChoice;
 use crate::device::params::PAGE_TOKENS;
 use crate::device::{Activations, DeviceChoice, DeviceOptions, NodeDelay, WeightFormat};
 use crate::engine::EngineOptions;
+use crate::isa::IsaChoice;
 use crate::model::{Checkpoint, KvFormat};
 use crate::step::{Precision, StepLimits};
 use crate::text::{TextError, Tokenizer};

@@ -26,6 +26,7 @@ pub use self::clock::{clock_anchor, monotonic_ns, thread_id, yield_to_others};
 pub use self::pack::{PackSource, WeightFormat};
 use self::params::*;
 pub use self::pod::{pod_bytes, read_pod};
+use crate::isa::IsaChoice;
 use crate::trace::schema::{CallTimes, Cost, GraphKey, GraphTable, NodeSources, NodeStamp, Place, StepCopies};
 
 /// Which device to open.
@@ -49,7 +50,7 @@ pub struct DeviceOptions {
     /// Worker threads of the CPU device; `None`: one per core this process may run on.
     pub threads: Option<usize>,
     /// Instruction set of the CPU device; `None`: the best that this machine has.
-    pub isa: Option<cpu::IsaChoice>,
+    pub isa: Option<IsaChoice>,
     /// A known truth for tests of the profiler: makes one node longer.
     pub delay: Option<NodeDelay>,
     /// Name the nodes of graphs to the driver's profiling library, so that recordings may be made of its records.

@@ -1,6 +1,6 @@
 //! The instruction sets that a kernel test goes over.
 
-use vitrum::device::cpu::IsaChoice;
+use vitrum::isa::IsaChoice;
 
 /// Every set that this machine has. It says which, because `cargo xtask emulate` wants proof that none was left out.
 pub(crate) fn sets() -> impl Iterator<Item = IsaChoice> {

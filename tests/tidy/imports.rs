@@ -20,6 +20,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "ops",
             "weights",
             "device",
+            "isa",
             "text",
             "request",
             "trace::record",
@@ -37,8 +38,9 @@ const ORDER: &[(&str, &[&str])] = &[
     ("ops", &["device"]),
     ("text", &["weights", "request"]),
     ("weights", &["device", "request", "console"]),
-    ("device", &["request", "trace::record", "console"]),
+    ("device", &["isa", "request", "trace::record", "console"]),
     ("trace", &["request", "trace::record"]),
+    ("isa", &[]),
     ("request", &[]),
     ("console", &[]),
 ];

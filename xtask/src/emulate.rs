@@ -40,12 +40,12 @@ const BINARIES: [(&str, &[&str]); 4] = [
     (
         "lib",
         &[
-            "device::cpu::isa::tests::arithmetic_is_the_same",
-            "device::cpu::isa::tests::bf16_pairs_agree",
-            "device::cpu::isa::tests::conversions_are_the_same",
-            "device::cpu::isa::tests::enter_runs_the_body",
-            "device::cpu::isa::tests::integer_dots_are_exact",
-            "device::cpu::isa::tests::lane_operations_are_the_same",
+            "isa::tests::arithmetic_is_the_same",
+            "isa::tests::bf16_pairs_agree",
+            "isa::tests::conversions_are_the_same",
+            "isa::tests::enter_runs_the_body",
+            "isa::tests::integer_dots_are_exact",
+            "isa::tests::lane_operations_are_the_same",
         ],
     ),
     (

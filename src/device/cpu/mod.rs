@@ -6,7 +6,6 @@
 
 mod barrier;
 mod graph;
-pub mod isa;
 pub mod kernels;
 mod memory;
 mod memory_limit;
@@ -20,7 +19,6 @@ mod worker;
 use std::fmt;
 
 use self::graph::{Graph, Scratch};
-pub use self::isa::IsaChoice;
 use self::kernels::Choice;
 use self::memory::Memory;
 use self::pool::{Completed, Pool};

@@ -5,8 +5,9 @@ mod loops;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::memory::{aligned_addr, map_huge};
-use super::{CpuDevice, IsaChoice, Worker};
+use super::{CpuDevice, Worker};
 use crate::device::{DeviceError, DevicePeaks, monotonic_ns};
+use crate::isa::IsaChoice;
 
 /// How long one sample lasts.
 const SAMPLE_NS: u64 = 4_000_000;

@@ -7,9 +7,9 @@
 //! - `ACTIVATIONS_INT8X2`: (2, cols) int8 q and r, (cols / 32) f32 scales s, (cols / 32) f32 s·Σ(q + r/254),
 //!   (2, cols / 32) i32 Σq and Σr. A value is s·(q + r/254): q is the nearest int8, r what that rounding left.
 
-use crate::device::cpu::isa::{Body, Isa, LANES};
 use crate::device::params::*;
 use crate::device::{ACTIVATION_ROW_PADDING_BYTES, activation_rows_bytes};
+use crate::isa::{Body, Isa, LANES};
 
 const QUANT: usize = QUANT_BLOCK as usize;
 

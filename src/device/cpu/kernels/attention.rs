@@ -17,9 +17,9 @@ use self::registers::{Element, PageGroup, Scoring, Weighing, score_rows, weigh_r
 use super::math::exp;
 use super::{Choice, instance};
 use crate::device::KernelParams;
-use crate::device::cpu::isa::{Body, Isa, IsaChoice, LANES};
 use crate::device::cpu::worker::Worker;
 use crate::device::params::*;
+use crate::isa::{Body, Isa, IsaChoice, LANES};
 
 /// Queries that go through a chunk together, so that its keys and values are read from L1 or L2 for all but the first.
 const BLOCK_QUERIES: usize = 64;

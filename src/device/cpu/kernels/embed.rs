@@ -4,8 +4,8 @@ use super::pack::{format_of, unpack_row};
 use super::{Choice, KernelFn, instance};
 use crate::device::KernelParams;
 use crate::device::cpu::Worker;
-use crate::device::cpu::isa::{Body, Isa, IsaChoice};
 use crate::device::params::*;
+use crate::isa::{Body, Isa, IsaChoice};
 
 /// One variant: a row is a tile.
 pub(super) fn choose(p: &EmbedParams, isa: IsaChoice) -> Choice {

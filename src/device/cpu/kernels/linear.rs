@@ -11,8 +11,8 @@ use super::activations::{Activations, Norm, PrepareRow};
 use super::pack::format_of;
 use super::{Choice, KernelFn};
 use crate::device::cpu::Worker;
-use crate::device::cpu::isa::{Isa, IsaChoice, LANES};
 use crate::device::params::*;
+use crate::isa::{Isa, IsaChoice, LANES};
 
 /// How the rows of activations are prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

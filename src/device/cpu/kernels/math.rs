@@ -1,6 +1,6 @@
 //! Functions of 16 lanes at once.
 
-use crate::device::cpu::isa::Isa;
+use crate::isa::Isa;
 
 /// eˣ, to 2 units in the last place. 0 below −87.7; the value at 88 above 88.
 #[inline(always)]
@@ -35,7 +35,7 @@ pub(super) unsafe fn silu<I: Isa>(x: I::F32) -> I::F32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::isa::{LANES, portable::Portable};
+    use crate::isa::{LANES, portable::Portable};
 
     fn lanes_of(f: impl Fn([f32; LANES]) -> [f32; LANES], x: f32) -> f64 {
         f64::from(f([x; LANES])[5])

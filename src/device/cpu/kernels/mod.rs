@@ -1,8 +1,8 @@
 //! The CPU's kernels and the table that chooses among them.
 //!
 //! A kernel is a function over its parameter struct, generic over the instruction set, run by every thread of the pool
-//! at once; threads share its work by tiles. Its phases are [`Body`](super::isa::Body)s: what is below
-//! [`Isa::enter`](super::isa::Isa::enter) is compiled for the instruction set. [`choose`] picks instruction set, tile
+//! at once; threads share its work by tiles. Its phases are [`Body`](crate::isa::Body)s: what is below
+//! [`Isa::enter`](crate::isa::Isa::enter) is compiled for the instruction set. [`choose`] picks instruction set, tile
 //! and phases at capture.
 
 mod activations;
@@ -18,9 +18,9 @@ pub mod pack;
 mod product;
 mod sample;
 
-use super::isa::IsaChoice;
 use super::worker::Worker;
 use crate::device::KernelParams;
+use crate::isa::IsaChoice;
 
 /// A kernel's entry for one instruction set; called by all threads of the pool.
 pub type KernelFn = unsafe fn(&KernelParams, &Worker);
@@ -43,15 +43,15 @@ pub struct Choice {
 /// The instance of a kernel (a function generic over the instruction set, and maybe constants) for a chosen set.
 macro_rules! instance {
     ($isa:expr, $kernel:ident $(, $constant:expr)*) => {{
-        use $crate::device::cpu::isa::{IsaChoice, portable::Portable};
+        use $crate::isa::{IsaChoice, portable::Portable};
         let run: $crate::device::cpu::kernels::KernelFn = match $isa {
             IsaChoice::Portable => $kernel::<Portable $(, { $constant })*>,
             #[cfg(target_arch = "x86_64")]
-            IsaChoice::Avx2 => $kernel::<$crate::device::cpu::isa::avx2::Avx2 $(, { $constant })*>,
+            IsaChoice::Avx2 => $kernel::<$crate::isa::avx2::Avx2 $(, { $constant })*>,
             #[cfg(target_arch = "x86_64")]
-            IsaChoice::Avx512 => $kernel::<$crate::device::cpu::isa::avx512::Avx512<false> $(, { $constant })*>,
+            IsaChoice::Avx512 => $kernel::<$crate::isa::avx512::Avx512<false> $(, { $constant })*>,
             #[cfg(target_arch = "x86_64")]
-            IsaChoice::Avx512Bf16 => $kernel::<$crate::device::cpu::isa::avx512::Avx512<true> $(, { $constant })*>,
+            IsaChoice::Avx512Bf16 => $kernel::<$crate::isa::avx512::Avx512<true> $(, { $constant })*>,
             #[cfg(not(target_arch = "x86_64"))]
             _ => $kernel::<Portable $(, { $constant })*>,
         };

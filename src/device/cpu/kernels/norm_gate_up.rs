@@ -9,8 +9,8 @@ use super::product::Product;
 use super::{Choice, instance};
 use crate::device::KernelParams;
 use crate::device::cpu::Worker;
-use crate::device::cpu::isa::{Body, Isa, IsaChoice, LANES};
 use crate::device::params::*;
+use crate::isa::{Body, Isa, IsaChoice, LANES};
 
 pub(super) fn choose(p: &NormGateUpParams, bucket: u32, isa: IsaChoice) -> Choice {
     let instances =

@@ -11,9 +11,9 @@
 use std::ops::Range;
 
 use crate::device::cpu::CpuDevice;
-use crate::device::cpu::isa::LANES;
 use crate::device::params::*;
 use crate::device::{Activations, DeviceError, PackSource, WeightFormat};
+use crate::isa::LANES;
 
 /// Bytes of the integers of 16 rows × 32 columns of nibbles.
 pub(super) const NIBBLES_BYTES: usize = LANES * 16;

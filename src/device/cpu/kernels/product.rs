@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::activations::{Activations, RESIDUAL_STEPS};
 use super::pack::{NIBBLES_BYTES, OCTETS_BYTES, SCALES_BYTES, format_of};
 use crate::device::WeightFormat;
-use crate::device::cpu::isa::{Body, Isa, LANES};
 use crate::device::params::*;
+use crate::isa::{Body, Isa, LANES};
 
 const QUANT: usize = QUANT_BLOCK as usize;
 

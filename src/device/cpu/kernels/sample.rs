@@ -18,10 +18,10 @@ use std::slice;
 use super::math::exp;
 use super::{Choice, instance};
 use crate::device::KernelParams;
-use crate::device::cpu::isa::{Body, Isa, IsaChoice, LANES};
 use crate::device::cpu::worker::Worker;
 use crate::device::params::*;
 use crate::device::uniform::uniform;
+use crate::isa::{Body, Isa, IsaChoice, LANES};
 
 /// Ids whose maximum and sum are kept together.
 const GROUP: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::IsaChoice;
+use crate::isa::IsaChoice;
 
 /// A loop without memory traffic.
 pub(super) struct Arithmetic {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::{CHUNK, GROUP_PAGES, PAGE};
-use crate::device::cpu::isa::{Isa, LANES};
+use crate::isa::{Isa, LANES};
 
 /// A value as the cache holds it.
 pub(super) trait Element: Copy {
