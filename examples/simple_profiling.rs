@@ -10,8 +10,9 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use vitrum::device::{Activations, DeviceChoice, DeviceOptions, WeightFormat};
+use vitrum::device::{Activations, DeviceChoice, DeviceOptions};
 use vitrum::engine::{self, Engine, EngineOptions};
+use vitrum::formats::WeightFormat;
 use vitrum::model::KvFormat;
 use vitrum::report::{self, Format, Report, Table};
 use vitrum::request::{SamplingParams, TokenEvent};

@@ -16,7 +16,7 @@
 //!    src/text: tokenise,      src/step: bucket → two captured graphs, forward and sample
 //!    chat template,           src/model: a layer as a list of ops      src/ops: node = kernel + params + place + cost
 //!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
-//!                                                                      src/isa: 16 lanes on every instruction set
+//!                             src/formats: a file a weight format      src/isa: 16 lanes on every instruction set
 //!                             src/trace: the record's words and bytes, always compiled
 //!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI, samples
 //!  src/report reads recordings: Chrome JSON, a page, flame graphs, SQLite, tables, merge, diff
@@ -26,8 +26,9 @@
 //! ```
 //!
 //! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → {ops, weights} → device →
-//! request`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`], [`console`] and [`isa`] are
-//! leaves; [`config`] is read by main and cli only and handed down as values. `tests/tidy.rs` holds this.
+//! {formats, request}`, and `formats → isa`; [`doctor`] names no engine. [`text`] is used by http, bench and cli;
+//! [`trace`], [`console`] and [`isa`] are leaves; [`config`] is read by main and cli only and handed down as values.
+//! `tests/tidy.rs` holds this.
 //!
 //! # The life of a request
 //!
@@ -49,8 +50,8 @@
 //!
 //! 1. After the engine has started nothing allocates device memory but a first capture: the graph, and scratch
 //!    memory if its kernels need more than those before.
-//! 2. Only `http` and `bench` are async; only `device`, `isa`, `weights` and `trace/record/cupti` hold `unsafe`, each
-//!    block with the fact relied on;
+//! 2. Only `http` and `bench` are async; only `device`, `formats`, `isa`, `weights` and `trace/record/cupti` hold
+//!    `unsafe`, each block with the fact relied on;
 //!    only [`config`] reads the command line and the environment (four variables: three of vitrum's, and CUDA_HOME).
 //! 3. `engine` and `step` name no backend; `device` names no model.
 //! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, bodies together,
@@ -95,6 +96,7 @@ pub mod console;
 pub mod device;
 pub mod doctor;
 pub mod engine;
+pub mod formats;
 pub mod http;
 pub mod isa;
 pub mod model;

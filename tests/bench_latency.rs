@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use support::temp::TempDir;
 use support::tiny_engine::CONFIG;
-use vitrum::device::WeightFormat;
 use vitrum::engine::CAN_RECORD;
+use vitrum::formats::WeightFormat;
 use vitrum::model::Checkpoint;
 
 fn bench(folder: &TempDir, device: &str, flags: &[&str]) -> Output {

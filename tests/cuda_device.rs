@@ -13,6 +13,7 @@ use support::software_gpu::{finished, in_child, on_softcuda};
 use support::steps::{assert_same_bits, deviation, prefill, push, tokens};
 use support::temp::TempDir;
 use vitrum::device::*;
+use vitrum::formats::WeightFormat;
 use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::step::{Precision, RowTokens, StepLimits, StepRunner};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, NodeStamp, Op, Place, StepCopies};

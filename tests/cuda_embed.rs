@@ -7,8 +7,9 @@ mod next_rows;
 use emulated::Memory;
 use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
+use vitrum::device::KernelParams;
 use vitrum::device::params::*;
-use vitrum::device::{KernelParams, WeightFormat};
+use vitrum::formats::WeightFormat;
 use vitrum::ops::embed::{Embed, reference};
 use vitrum::ops::linear::Matrix;
 

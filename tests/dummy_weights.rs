@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use support::assert_says;
 use support::temp::TempDir;
-use vitrum::device::WeightFormat;
+use vitrum::formats::WeightFormat;
 use vitrum::model::Checkpoint;
 use vitrum::weights::WeightsError;
 
@@ -52,14 +52,7 @@ fn the_config_is_what_the_file_says() {
 fn weights_have_mean_0_and_keep_variance() {
     let folder = TempDir::new();
     let path = written(&folder, |_| {});
-    for format in [
-        WeightFormat::F32,
-        WeightFormat::F16,
-        WeightFormat::Bf16,
-        WeightFormat::Q8_0,
-        WeightFormat::Q4_0,
-        WeightFormat::Q4_1,
-    ] {
+    for format in WeightFormat::ALL {
         let weights = Checkpoint::random(&path, format, 1).expect("a model");
         for spec in weights.tensors() {
             let tensor = weights.tensor(&spec.name).expect("a tensor");

@@ -180,7 +180,7 @@ fn a_full_queue_refuses_and_shutdown_finishes_what_was_accepted() {
 fn a_step_that_would_not_fit_the_staging_memory_is_refused_at_the_start() {
     let limits = StepLimits { max_tokens: 100_000, max_seqs: 100_000, max_model_len: 1024, kv_pages: 256 };
     let error = vitrum::engine::start(
-        &weights(vitrum::device::WeightFormat::Q4_1),
+        &weights(vitrum::formats::WeightFormat::Q4_1),
         &EngineOptions { limits, ..engine_options() },
     )
     .expect_err("100,000 page tables are more than a step may upload");

@@ -5,9 +5,10 @@ mod sets;
 
 use sets::sets;
 use vitrum::device::params::*;
-use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
+use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions};
 use vitrum::doctor::attention::*;
 use vitrum::doctor::bench::Bench;
+use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
 use vitrum::ops::attention::{self, Attention};
 use vitrum::trace::schema::{Op, StepSizes};

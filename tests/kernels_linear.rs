@@ -9,6 +9,7 @@ use vitrum::device::params::*;
 use vitrum::device::*;
 use vitrum::doctor::bench::*;
 use vitrum::doctor::linear::*;
+use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
 use vitrum::ops::linear::{Matrix, product, rms_norm, round_activations};
 
@@ -22,7 +23,9 @@ fn bench(isa: IsaChoice, format: WeightFormat, activations: Activations) -> Benc
 /// Every format, way to read activations, and instruction set.
 fn benches() -> impl Iterator<Item = Bench> {
     sets().flat_map(|isa| {
-        FORMATS.into_iter().flat_map(move |format| ACTIVATIONS.into_iter().map(move |a| bench(isa, format, a)))
+        WeightFormat::ALL
+            .into_iter()
+            .flat_map(move |format| ACTIVATIONS.into_iter().map(move |a| bench(isa, format, a)))
     })
 }
 
@@ -126,7 +129,7 @@ fn rows_do_not_depend_on_their_batch() {
 /// All instruction sets give the same bits, but for bf16 dot products, whose roundings are the processor's own.
 #[test]
 fn instruction_sets_agree() {
-    for format in FORMATS {
+    for format in WeightFormat::ALL {
         for activations in ACTIVATIONS {
             let mut first: Option<Vec<f32>> = None;
             for isa in sets() {
@@ -195,9 +198,9 @@ fn gate_and_up_match() {
 #[test]
 fn gate_and_up_of_any_formats_match() {
     for (isa, activations) in sets().flat_map(|isa| ACTIVATIONS.map(|activations| (isa, activations))) {
-        for gate in FORMATS {
+        for gate in WeightFormat::ALL {
             let mut bench = bench(isa, gate, activations);
-            for formats in FORMATS.map(|up| [gate, up]) {
+            for formats in WeightFormat::ALL.map(|up| [gate, up]) {
                 [1, 6].iter().for_each(|rows| passes(check_gate_up(&mut bench, formats, (37, 64), *rows)));
             }
         }
@@ -208,9 +211,11 @@ fn gate_and_up_of_any_formats_match() {
 #[test]
 fn qkv_of_any_formats_match() {
     for (isa, activations) in sets().flat_map(|isa| ACTIVATIONS.map(|activations| (isa, activations))) {
-        for query in FORMATS {
+        for query in WeightFormat::ALL {
             let mut bench = bench(isa, query, activations);
-            for formats in FORMATS.into_iter().flat_map(|key| FORMATS.map(|value| [query, key, value])) {
+            for formats in
+                WeightFormat::ALL.into_iter().flat_map(|key| WeightFormat::ALL.map(|value| [query, key, value]))
+            {
                 [1, 6].iter().for_each(|rows| passes(check_qkv(&mut bench, formats, [3, 1, 16], FORMAT_F32, *rows)));
             }
         }

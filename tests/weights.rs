@@ -7,7 +7,7 @@ use support::gguf_writer::{GgufWriter, Meta, quantise};
 use support::temp::TempDir;
 use support::tiny_model::TinyModel;
 use support::{assert_says, smollm2};
-use vitrum::device::WeightFormat;
+use vitrum::formats::WeightFormat;
 use vitrum::model::Checkpoint;
 use vitrum::weights::{Malformed, TokenKind, WeightsError};
 
@@ -33,7 +33,7 @@ fn open_tiny(change: impl FnOnce(&mut GgufWriter) -> &mut GgufWriter) -> Result<
 
 #[test]
 fn every_format_is_read_as_it_was_written() {
-    for format in FORMATS {
+    for format in WeightFormat::ALL {
         let model = TinyModel { format, embedding_format: format, tied_embeddings: false, ..TinyModel::default() };
         let writer = model.writer();
         let weights = open(&writer.bytes()).expect("a model");
@@ -51,7 +51,7 @@ fn every_format_is_read_as_it_was_written() {
 #[test]
 fn formats_hold_the_values_to_their_precision() {
     let values: Vec<f32> = (0..64).map(|i| (i as f32 * 0.37).sin()).collect();
-    for (format, error_max) in FORMATS.into_iter().zip([0.0, 5e-4, 4e-3, 5e-3, 0.126, 0.07]) {
+    for (format, error_max) in WeightFormat::ALL.into_iter().zip([0.0, 5e-4, 4e-3, 5e-3, 0.126, 0.07]) {
         let mut out = vec![0.0; values.len()];
         format.dequantise_row(&quantise(format, &values), &mut out);
         let error = values.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -11,11 +11,11 @@
 
 // This warp's sums of 32 outputs, from `first_output` on, of up to T tokens. `ready` comes between the first loads of
 // weights and the first of rows, which it locates; it returns whether there is anything to do.
-template <uint32_t FORMAT, class Block, uint32_t KIND, class Ready>
+template <class Format, class Block, uint32_t KIND, class Ready>
 __device__ __forceinline__ bool format_product(
     typename Block::Memory& memory, Sums<Block::TOKENS>& sums, const WeightRef& weight, uint32_t first_output,
     TokenRows<KIND, Block::TOKENS>& rows, const Ready& ready) {
-    TileStream<FORMAT, Block::RING_BYTES> stream(
+    TileStream<Format, Block::RING_BYTES> stream(
         weight, first_output, Block::first_slice(), Block::end_slice(), memory.ring);
     stream.start();
     if (!ready()) {
@@ -31,15 +31,9 @@ template <class Block, uint32_t KIND, class Ready>
 __device__ __forceinline__ bool product(
     typename Block::Memory& memory, Sums<Block::TOKENS>& sums, const WeightRef& weight, uint32_t first_output,
     TokenRows<KIND, Block::TOKENS>& rows, const Ready& ready) {
-    if constexpr (KIND == VITRUM_ACTIVATIONS_BF16) {
-        return format_product<VITRUM_FORMAT_BF16, Block>(memory, sums, weight, first_output, rows, ready);
-    } else if (weight.format == VITRUM_FORMAT_Q8_0) {
-        return format_product<VITRUM_FORMAT_Q8_0, Block>(memory, sums, weight, first_output, rows, ready);
-    } else if (weight.format == VITRUM_FORMAT_Q4_0) {
-        return format_product<VITRUM_FORMAT_Q4_0, Block>(memory, sums, weight, first_output, rows, ready);
-    } else {
-        return format_product<VITRUM_FORMAT_Q4_1, Block>(memory, sums, weight, first_output, rows, ready);
-    }
+    return with_format_of_rows<KIND>(weight.format, [&](auto format) {
+        return format_product<decltype(format), Block>(memory, sums, weight, first_output, rows, ready);
+    });
 }
 
 // Of a group, what the lanes hold of mma's D, to where token by token is read: (8 tokens, outputs). A warp's stores of

@@ -9,6 +9,7 @@
 // Weights are read once per T tokens, 16 bytes a lane, into a ring in shared memory, several units ahead of their use;
 // the first ones before the kernel waits for the one before it. Rows come from the caches.
 #pragma once
+#include "../formats/table.cuh"
 #include "math.cuh"
 #include "ptx.cuh"
 #include "reduce.cuh"
@@ -44,18 +45,15 @@ struct __align__(16) Ring {
     unsigned char bytes[BLOCK_WARPS][BYTES];
 };
 
-// A warp's way through two tiles of a weight matrix, over its slices of columns, in units: of 16 columns (bf16), a
-// block of 32 (q8_0), or a pair of blocks (q4). A step is what the slices are cut in: a whole number of blocks.
-template <uint32_t FORMAT, uint32_t RING_BYTES>
+// A warp's way through two tiles of a weight matrix, over its slices of columns, in units. A step is what the slices
+// are cut in: a whole number of blocks.
+template <class OfFormat, uint32_t RING_BYTES>
 struct TileStream {
-    static constexpr bool BF16 = FORMAT == VITRUM_FORMAT_BF16;
-    static constexpr bool Q4 = FORMAT == VITRUM_FORMAT_Q4_0 || FORMAT == VITRUM_FORMAT_Q4_1;
-    static constexpr bool MINIMA = FORMAT == VITRUM_FORMAT_Q4_1;
-    static constexpr float SCALE_FACTOR = FORMAT == VITRUM_FORMAT_Q4_0 ? 1.0f / 16.0f : 1.0f;  // of `matrix`
-    static constexpr uint32_t STEP_BLOCKS = Q4 ? 2 : 1;
-    static constexpr uint32_t STEP_UNITS = BF16 ? 2 : 1;
-    static constexpr uint32_t VALUE_BYTES = 32 * 16;                               // of a tile, in a unit
-    static constexpr uint32_t LANE_HEADER_BYTES = BF16 ? 0 : MINIMA ? 16 : Q4 ? 8 : 4;  // of a tile, in a unit
+    using Format = OfFormat;
+    static constexpr uint32_t STEP_BLOCKS = Step<Format>::BLOCKS;
+    static constexpr uint32_t STEP_UNITS = Step<Format>::UNITS;
+    static constexpr uint32_t VALUE_BYTES = TILE_UNIT_BYTES;
+    static constexpr uint32_t LANE_HEADER_BYTES = Format::LANE_HEADER_BYTES;  // of a tile, in a unit
     static constexpr uint32_t HEADER_BYTES = 8 * LANE_HEADER_BYTES;
     static constexpr uint32_t UNIT_BYTES = WARP_TILES * (VALUE_BYTES + HEADER_BYTES);
     static constexpr uint32_t STAGES = RING_BYTES / UNIT_BYTES;
@@ -66,7 +64,7 @@ struct TileStream {
     // What a lane has of a unit.
     struct Unit {
         uint4 values[WARP_TILES];
-        uint4 headers[WARP_TILES];  // f16 of rows g and g + 8: scales of one block or two, then q4_1's minima
+        uint4 headers[WARP_TILES];  // f16 of rows g and g + 8: scales of one block or two, then their minima
     };
 
     const unsigned char* values[WARP_TILES];  // where the next copy is from
@@ -80,7 +78,7 @@ struct TileStream {
     __device__ __forceinline__ TileStream(
         const WeightRef& weight, uint32_t first_output, uint32_t first_slice, uint32_t end_slice,
         Ring<RING_BYTES>& memory) {
-        const WeightLayout layout = weight_layout(weight.rows, weight.cols, FORMAT);
+        const WeightLayout layout = weight_layout<Format>(weight.rows, weight.cols);
         const unsigned char* data = static_cast<const unsigned char*>(weight.data);
         const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         all_steps = layout.tile_bytes / (STEP_UNITS * VALUE_BYTES);
@@ -148,23 +146,6 @@ struct TileStream {
         copy(stage);
         stage = stage == (STAGES - 1) * UNIT_BYTES ? 0 : stage + UNIT_BYTES;
         return unit;
-    }
-
-    // mma's A: of q4 block `part` of the unit. q4_0 is 16 (q - 8).
-    static __device__ __forceinline__ void matrix(uint32_t (&a)[4], const Unit& unit, uint32_t tile, uint32_t part) {
-        const uint4& v = unit.values[tile];
-        if (!Q4) {
-            a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
-            return;
-        }
-        const uint32_t even = part == 0 ? v.x : v.z, odd = part == 0 ? v.y : v.w;
-        if (MINIMA) {
-            a[0] = even & 0x0f0f0f0f, a[1] = odd & 0x0f0f0f0f;
-            a[2] = even >> 4 & 0x0f0f0f0f, a[3] = odd >> 4 & 0x0f0f0f0f;
-        } else {
-            a[0] = (even << 4 & 0xf0f0f0f0) ^ 0x80808080, a[1] = (odd << 4 & 0xf0f0f0f0) ^ 0x80808080;
-            a[2] = (even & 0xf0f0f0f0) ^ 0x80808080, a[3] = (odd & 0xf0f0f0f0) ^ 0x80808080;
-        }
     }
 };
 
@@ -269,32 +250,33 @@ __device__ __forceinline__ void integer_products(float (&to)[4], const uint32_t 
     }
 }
 
-// Adds what a unit has of one block of columns, for all groups; `row(n)` gives the block of a group. Part: of q4 which
-// block of the unit, of bf16 which half of the block.
+// Adds what a unit has of one block of columns, for all groups; `row(n)` gives the block of a group. Part: which block
+// of the unit or, of bf16, which half of the block.
 template <class Stream, uint32_t KIND, uint32_t T, class Row>
 __device__ __forceinline__ void add_part(
     Sums<T>& sums, const typename Stream::Unit& unit, uint32_t part, const Row& row) {
+    using Format = typename Stream::Format;
     using Rows = TokenRows<KIND, T>;
     uint32_t a[WARP_TILES][4];
     float d[WARP_TILES][2], m[WARP_TILES][2];  // of rows g and g + 8
 #pragma unroll
     for (uint32_t i = 0; i < WARP_TILES; i++) {
-        Stream::matrix(a[i], unit, i, part);
-        if (Stream::BF16) continue;
+        Format::matrix(a[i], unit.values[i], part);
+        if (Rows::BF16) continue;
         f16_pair_to_f32(part == 0 ? unit.headers[i].x : unit.headers[i].y, d[i][0], d[i][1]);
-        if (Stream::MINIMA) f16_pair_to_f32(part == 0 ? unit.headers[i].z : unit.headers[i].w, m[i][0], m[i][1]);
-        if (Stream::SCALE_FACTOR == 1.0f) continue;
-        d[i][0] = mul(d[i][0], Stream::SCALE_FACTOR), d[i][1] = mul(d[i][1], Stream::SCALE_FACTOR);
+        if (Format::MINIMA) f16_pair_to_f32(part == 0 ? unit.headers[i].z : unit.headers[i].w, m[i][0], m[i][1]);
+        if (Format::SCALE_FACTOR == 1.0f) continue;
+        d[i][0] = mul(d[i][0], Format::SCALE_FACTOR), d[i][1] = mul(d[i][1], Format::SCALE_FACTOR);
     }
 #pragma unroll
     for (uint32_t n = 0; n < Rows::GROUPS; n++) {
         const typename Rows::Block b = row(n);
         float scales[2], block_sums[2];  // of tokens 2t and 2t + 1
-        if (!Stream::BF16) of_columns(scales, b.scale);
-        if (Stream::MINIMA) of_columns(block_sums, mul(b.scale, b.sum));
+        if (!Rows::BF16) of_columns(scales, b.scale);
+        if (Format::MINIMA) of_columns(block_sums, mul(b.scale, b.sum));
 #pragma unroll
         for (uint32_t i = 0; i < WARP_TILES; i++) {
-            if (Stream::BF16) {
+            if (Rows::BF16) {
                 const uint32_t columns[2] = {part == 0 ? b.values.x : b.values.z, part == 0 ? b.values.y : b.values.w};
                 mma_bf16(sums[n][i], a[i], columns);
                 continue;
@@ -305,7 +287,7 @@ __device__ __forceinline__ void add_part(
             for (uint32_t k = 0; k < 4; k++) {
                 float& sum = sums[n][i][k];
                 sum = fma_once(mul(d[i][k / 2], scales[k % 2]), products[k], sum);
-                if (Stream::MINIMA) sum = fma_once(m[i][k / 2], block_sums[k % 2], sum);
+                if (Format::MINIMA) sum = fma_once(m[i][k / 2], block_sums[k % 2], sum);
             }
         }
     }
@@ -329,7 +311,7 @@ __device__ __forceinline__ void slice_product(
     typename Rows::Block now[Rows::GROUPS], next[Rows::GROUPS];
 #pragma unroll
     for (uint32_t n = 0; n < Rows::GROUPS; n++) {
-        if (AHEAD) next[n] = rows.template load<Stream::MINIMA>(n, 0, true);
+        if (AHEAD) next[n] = rows.template load<Stream::Format::MINIMA>(n, 0, true);
     }
 #pragma unroll 1
     for (; block < end; block += Stream::STEP_BLOCKS) {
@@ -344,10 +326,10 @@ __device__ __forceinline__ void slice_product(
                 for (uint32_t n = 0; n < Rows::GROUPS; n++) {
                     if (!AHEAD || u > 0) continue;
                     now[n] = next[n];
-                    next[n] = rows.template load<Stream::MINIMA>(n, ahead, exists);
+                    next[n] = rows.template load<Stream::Format::MINIMA>(n, ahead, exists);
                 }
                 add_part<Stream, KIND, T>(sums, unit, u + b, [&](uint32_t n) {
-                    return AHEAD ? now[n] : rows.template load<Stream::MINIMA>(n, ahead, exists);
+                    return AHEAD ? now[n] : rows.template load<Stream::Format::MINIMA>(n, ahead, exists);
                 });
             }
         }

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
 use crate::device::params::PAGE_TOKENS;
-use crate::device::{Activations, DeviceChoice, DeviceOptions, NodeDelay, WeightFormat};
+use crate::device::{Activations, DeviceChoice, DeviceOptions, NodeDelay};
 use crate::engine::EngineOptions;
+use crate::formats::WeightFormat;
 use crate::isa::IsaChoice;
 use crate::model::{Checkpoint, KvFormat};
 use crate::step::{Precision, StepLimits};
@@ -28,8 +30,8 @@ pub(super) struct EngineArgs {
     #[arg(long, value_enum, default_value_t = LoadFormat::Gguf)]
     load_format: LoadFormat,
     /// How the random weights of --load-format dummy are stored [default: bf16]
-    #[arg(long, value_enum)]
-    dummy_weights: Option<DummyFormat>,
+    #[arg(long, value_parser = format_names())]
+    dummy_weights: Option<WeightFormat>,
     /// Seed of the random weights [default: 0]
     #[arg(long)]
     dummy_seed: Option<u64>,
@@ -120,19 +122,6 @@ enum KvArg {
     F16,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DummyFormat {
-    F32,
-    F16,
-    Bf16,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q4_0")]
-    Q4_0,
-    #[value(name = "q4_1")]
-    Q4_1,
-}
-
 /// A flag whose value does not fit.
 #[derive(Debug, Error)]
 pub(super) enum FlagError {
@@ -175,7 +164,7 @@ impl EngineArgs {
             LoadFormat::Dummy => {
                 let given = PathBuf::from(&self.model);
                 let path = if given.is_dir() { given.join("config.json") } else { given };
-                let format = self.dummy_weights.unwrap_or(DummyFormat::Bf16).into();
+                let format = self.dummy_weights.unwrap_or(WeightFormat::Bf16);
                 (Checkpoint::random(&path, format, self.dummy_seed.unwrap_or(0))?, path)
             }
         };
@@ -337,17 +326,12 @@ impl From<ActivationsArg> for Activations {
     }
 }
 
-impl From<DummyFormat> for WeightFormat {
-    fn from(arg: DummyFormat) -> WeightFormat {
-        match arg {
-            DummyFormat::F32 => WeightFormat::F32,
-            DummyFormat::F16 => WeightFormat::F16,
-            DummyFormat::Bf16 => WeightFormat::Bf16,
-            DummyFormat::Q8_0 => WeightFormat::Q8_0,
-            DummyFormat::Q4_0 => WeightFormat::Q4_0,
-            DummyFormat::Q4_1 => WeightFormat::Q4_1,
-        }
-    }
+/// Takes a weight format by its name.
+fn format_names() -> impl TypedValueParser<Value = WeightFormat> {
+    PossibleValuesParser::new(WeightFormat::ALL.map(WeightFormat::as_str)).map(|name| {
+        let named = WeightFormat::ALL.into_iter().find(|format| format.as_str() == name);
+        named.expect("one of the possible values")
+    })
 }
 
 /// `OP:LAYER:MICROSECONDS`, the layer −1 outside of layers.

@@ -23,9 +23,10 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub use self::clock::{clock_anchor, monotonic_ns, thread_id, yield_to_others};
-pub use self::pack::{PackSource, WeightFormat};
+pub use self::pack::PackSource;
 use self::params::*;
 pub use self::pod::{pod_bytes, read_pod};
+use crate::formats::WeightFormat;
 use crate::isa::IsaChoice;
 use crate::trace::schema::{CallTimes, Cost, GraphKey, GraphTable, NodeSources, NodeStamp, Place, StepCopies};
 

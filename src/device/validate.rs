@@ -6,7 +6,8 @@
 
 use crate::device::buffers::Buffers;
 use crate::device::params::*;
-use crate::device::{DeviceError, GraphKey, KernelParams, WeightFormat, activation_forms, activation_rows_bytes};
+use crate::device::{DeviceError, GraphKey, KernelParams, activation_forms, activation_rows_bytes};
+use crate::formats::WeightFormat;
 
 /// A parameter that no kernel takes.
 #[derive(Debug)]

@@ -7,18 +7,10 @@ use thiserror::Error;
 use crate::device::cuda::rows::RowsLayout;
 use crate::device::params::*;
 use crate::device::*;
+use crate::formats::WeightFormat;
 use crate::ops::linear::Matrix;
 use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
-/// Every file format.
-pub const FORMATS: [WeightFormat; 6] = [
-    WeightFormat::F32,
-    WeightFormat::F16,
-    WeightFormat::Bf16,
-    WeightFormat::Q8_0,
-    WeightFormat::Q4_0,
-    WeightFormat::Q4_1,
-];
 /// Every way to read activations.
 pub const ACTIVATIONS: [Activations; 3] = [Activations::F32, Activations::Reduced, Activations::ReducedFine];
 /// Of the norm, in every case.
@@ -72,44 +64,11 @@ impl Numbers {
     }
 }
 
-/// One block of a format, near `values`.
-fn encode_block(format: WeightFormat, values: &[f32], out: &mut Vec<u8>) {
-    let f16 = |value: f32| half::f16::from_f32(value);
-    let amax = values.iter().fold(0f32, |max, v| max.max(v.abs()));
-    let inverse = |d: half::f16| if d.to_f32() == 0.0 { 0.0 } else { 1.0 / d.to_f32() };
-    let nibbles = |q: &dyn Fn(f32) -> f32, out: &mut Vec<u8>| {
-        let q: Vec<u8> = values.iter().map(|v| q(*v).round().clamp(0.0, 15.0) as u8).collect();
-        out.extend((0..16).map(|i| q[i] | q[i + 16] << 4));
-    };
-    match format {
-        WeightFormat::F32 => out.extend(values[0].to_le_bytes()),
-        WeightFormat::F16 => out.extend(f16(values[0]).to_le_bytes()),
-        WeightFormat::Bf16 => out.extend(half::bf16::from_f32(values[0]).to_le_bytes()),
-        WeightFormat::Q8_0 => {
-            let d = f16(amax / 127.0);
-            out.extend(d.to_le_bytes());
-            out.extend(values.iter().map(|v| (v * inverse(d)).round().clamp(-128.0, 127.0) as i8 as u8));
-        }
-        WeightFormat::Q4_0 => {
-            let d = f16(-amax / 8.0);
-            out.extend(d.to_le_bytes());
-            nibbles(&|v| v * inverse(d) + 8.0, out);
-        }
-        WeightFormat::Q4_1 => {
-            let (min, max) = values.iter().fold((f32::MAX, f32::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
-            let (d, m) = (f16((max - min) / 15.0), f16(min));
-            out.extend(d.to_le_bytes());
-            out.extend(m.to_le_bytes());
-            nibbles(&|v| (v - m.to_f32()) * inverse(d), out);
-        }
-    }
-}
-
 /// A matrix near `values`, in a file's format, and what it is expanded.
 pub fn encode(format: WeightFormat, rows: usize, cols: usize, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     assert_eq!(values.len(), rows * cols);
     let mut data = Vec::new();
-    values.chunks_exact(format.block_values()).for_each(|block| encode_block(format, block, &mut data));
+    format.encode(values, &mut data);
     let mut values = vec![0.0; rows * cols];
     let file_rows = data.chunks_exact(format.row_bytes(cols));
     file_rows.zip(values.chunks_exact_mut(cols)).for_each(|(row, out)| format.dequantise_row(row, out));

@@ -2,10 +2,11 @@
 //! rows than one block takes.
 
 use super::attention::{self, Heads};
-use super::bench::{ACTIVATIONS, Bench, Case, CaseError, FORMATS, Numbers};
+use super::bench::{ACTIVATIONS, Bench, Case, CaseError, Numbers};
 use super::{Doctor, Finding, Found, linear, open, sample};
 use crate::device::params::{FORMAT_F16, FORMAT_F32};
-use crate::device::{Activations, DeviceChoice, WeightFormat};
+use crate::device::{Activations, DeviceChoice};
+use crate::formats::WeightFormat;
 
 /// Rows of a step: each in a bucket that CUDA kernels have a variant for, the last one in two blocks of 64.
 const ROWS: [usize; 4] = [1, 13, 29, ROWS_MOST];
@@ -84,9 +85,9 @@ type Cases = fn(&mut Bench, &mut Counted) -> Result<(), CaseError>;
 
 fn over_formats(choice: DeviceChoice, run: Cases) -> Found {
     let mut counted = Counted::default();
-    let mut bench = Bench::new(open(choice)?, FORMATS[0], Activations::F32);
+    let mut bench = Bench::new(open(choice)?, WeightFormat::F32, Activations::F32);
     let is_cuda = bench.is_cuda();
-    for (format, activations) in FORMATS.into_iter().flat_map(|format| ACTIVATIONS.map(|a| (format, a))) {
+    for (format, activations) in WeightFormat::ALL.into_iter().flat_map(|format| ACTIVATIONS.map(|a| (format, a))) {
         if is_cuda && !is_cuda_pairing(format, activations) {
             continue;
         }
@@ -98,10 +99,7 @@ fn over_formats(choice: DeviceChoice, run: Cases) -> Found {
 
 /// What CUDA kernels read.
 fn is_cuda_pairing(format: WeightFormat, activations: Activations) -> bool {
-    match format {
-        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => activations == Activations::Reduced,
-        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => activations != Activations::F32,
-    }
+    if format.is_quantised() { activations != Activations::F32 } else { activations == Activations::Reduced }
 }
 
 /// So many outputs that a CUDA kernel has wide blocks.

@@ -1,8 +1,8 @@
 //! Cases of the linear kernels and the embedding: one node, against its scalar reference.
 
 use super::bench::*;
-use crate::device::WeightFormat;
 use crate::device::params::*;
+use crate::formats::WeightFormat;
 use crate::ops::linear::rms_norm;
 use crate::ops::{embed, linear_residual, norm_gate_up, norm_lm_head, norm_qkv};
 use crate::trace::schema::{Op, Place};

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::config::SizeNames;
 use super::tensors::{Part, TensorList};
 use super::{Family, ModelConfig, family_of};
-use crate::device::WeightFormat;
+use crate::formats::WeightFormat;
 use crate::weights::{Container, Dummy, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
 
 /// A model's files, known to hold a model of a family that can be run.

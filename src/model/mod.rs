@@ -22,7 +22,8 @@ pub use self::config::ModelConfig;
 pub use self::packed::{Model, StepNodes};
 use self::tensors::TensorList;
 use crate::device::params::{KvCacheRef, PAGE_TOKENS};
-use crate::device::{DeviceError, Node, WeightFormat};
+use crate::device::{DeviceError, Node};
+use crate::formats::WeightFormat;
 use crate::weights::{Container, Keys, Naming, WeightsError};
 
 /// Every family of models.

@@ -1,7 +1,7 @@
 //! What the linear ops share: the cost of a weight, and the scalar reference of norm, rounded activations and product.
 
-use crate::device::WeightFormat;
 use crate::device::params::*;
+use crate::formats::WeightFormat;
 use crate::trace::schema::{Cost, LinearCost};
 
 /// Bytes of one f32.

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::config_json::ConfigJson;
-use super::random::{Stream, fill_norm, fill_row};
 use super::{Container, Keys, Naming, Tensor, TensorSpec, TokenizerSpec, WeightsError};
-use crate::device::WeightFormat;
+use crate::formats::WeightFormat;
+use crate::formats::random::Stream;
 
 /// Below this size a second thread costs more than it brings.
 const BYTES_PER_THREAD_MIN: usize = 1 << 20;
@@ -82,11 +82,10 @@ impl Container for Dummy {
         // Asked first: memory that comes zeroed is not touched by one thread alone, and cannot be refused.
         Vec::<u8>::new().try_reserve_exact(bytes).map_err(no_memory)?;
         let mut data = vec![0; bytes];
-        let stream = Stream::of_tensor(self.seed, name);
-        if rows == 1 {
-            fill_norm(stream, &mut data)
-        } else {
-            fill_matrix(format, stream, cols, &mut data)
+        let mut stream = Stream::of_tensor(self.seed, name);
+        match rows {
+            1 => stream.fill_f32(&mut data, 1.0, 0.125), // around 1: the gains of a norm
+            _ => fill_matrix(format, stream, cols, &mut data),
         }
         Ok(Tensor { name, format, rows, cols, data: Cow::Owned(data) })
     }
@@ -96,7 +95,11 @@ impl Container for Dummy {
     }
 }
 
+/// Fills rows with values of mean 0 and standard deviation 1/√cols: a row's product with an input of unit variance has
+/// unit variance. Values are uniform within a block.
 fn fill_matrix(format: WeightFormat, stream: Stream, cols: usize, data: &mut [u8]) {
+    // A uniform distribution over ±a has standard deviation a/√3.
+    let amplitude = (3.0 / cols as f32).sqrt();
     let row_bytes = format.row_bytes(cols);
     let rows = data.len() / row_bytes;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -106,7 +109,7 @@ fn fill_matrix(format: WeightFormat, stream: Stream, cols: usize, data: &mut [u8
         for (index, part) in data.chunks_mut(rows_per_thread * row_bytes).enumerate() {
             let mut fill = move || {
                 for (row, bytes) in part.chunks_exact_mut(row_bytes).enumerate() {
-                    fill_row(format, stream.of_row(index * rows_per_thread + row), cols, bytes);
+                    format.fill_row(bytes, &mut stream.of_row(index * rows_per_thread + row), amplitude);
                 }
             };
             if threads == 1 { fill() } else { drop(scope.spawn(fill)) }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::device::WeightFormat;
+use crate::formats::WeightFormat;
 
 /// Why a model file could not be read. Every variant names the file.
 #[derive(Debug, Error)]

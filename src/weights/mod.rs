@@ -9,7 +9,6 @@ mod error;
 mod gguf;
 pub mod hub;
 mod keys;
-mod random;
 mod tokenizer_spec;
 
 use std::borrow::Cow;
@@ -21,7 +20,8 @@ pub use self::error::{Malformed, WeightsError};
 pub use self::gguf::Gguf;
 pub use self::keys::{DIMENSION_MAX, Key, Keys, Naming, Value};
 pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerSpec};
-use crate::device::{PackSource, WeightFormat};
+use crate::device::PackSource;
+use crate::formats::WeightFormat;
 
 /// Where a model comes from: what a file says of it, and its tensors.
 pub trait Container: Debug + Send + Sync {

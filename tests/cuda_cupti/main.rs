@@ -10,8 +10,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use vitrum::device::{DeviceChoice, DeviceOptions, WeightFormat, cuda};
+use vitrum::device::{DeviceChoice, DeviceOptions, cuda};
 use vitrum::engine::{self, Engine, EngineOptions};
+use vitrum::formats::WeightFormat;
 use vitrum::step::StepLimits;
 use vitrum::trace::session::{SessionOptions, SpoolSummary, TraceSource};
 

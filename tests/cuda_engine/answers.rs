@@ -5,9 +5,10 @@
 //! token up to the first difference. Before it all log probabilities have to be near; at it, the CUDA device's token
 //! has to be one that the CPU device would have chosen with log probabilities that are as near.
 
+use vitrum::device::DeviceChoice;
 use vitrum::device::uniform::uniform;
-use vitrum::device::{DeviceChoice, WeightFormat};
 use vitrum::engine::{self, Engine, EngineOptions};
+use vitrum::formats::WeightFormat;
 use vitrum::request::{SamplingParams, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 

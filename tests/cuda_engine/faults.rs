@@ -1,7 +1,8 @@
 //! Every call of the driver may fail: then the engine ends with an error that names it, and leaves nothing behind.
 
-use vitrum::device::{DeviceChoice, WeightFormat};
+use vitrum::device::DeviceChoice;
 use vitrum::engine::{self, EngineOptions};
+use vitrum::formats::WeightFormat;
 use vitrum::model::Checkpoint;
 use vitrum::request::{TokenEvent, TokenId};
 use vitrum::step::StepLimits;

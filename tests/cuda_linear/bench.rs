@@ -7,9 +7,11 @@ use softcuda::emulate::{Launch, Library, Mode};
 use vitrum::device::cuda::pack;
 use vitrum::device::cuda::rows::RowsLayout;
 use vitrum::device::params::*;
-use vitrum::device::{PackSource, WeightFormat, pod_bytes};
+use vitrum::device::{PackSource, pod_bytes};
 use vitrum::doctor::bench as cases;
 use vitrum::doctor::bench::{Numbers, Weight, encode};
+use vitrum::formats::WeightFormat;
+use vitrum::formats::cuda::packed_format;
 
 /// How a block shares its work, and its tokens: a name's end.
 pub(crate) const BLOCKS: [Block; 5] =
@@ -56,7 +58,7 @@ pub(crate) fn pairings() -> Vec<Pairing> {
 
 /// How a node reads its rows whose weights have these formats, if it reads `integers` where all are quantised.
 pub(crate) fn activations_of(formats: &[WeightFormat], integers: u32) -> u32 {
-    let is_float = formats.iter().any(|format| pack::packed_format(*format, formats) == WeightFormat::Bf16);
+    let is_float = formats.iter().any(|format| packed_format(*format, formats) == WeightFormat::Bf16);
     if is_float { ACTIVATIONS_BF16 } else { integers }
 }
 
@@ -134,7 +136,7 @@ impl Bench {
         (numbers, scale): (&mut Numbers, f32),
     ) -> (Weight, Memory) {
         let (data, mut values) = encode(format, rows, cols, &numbers.values(rows * cols, scale));
-        let to_format = pack::packed_format(format, beside);
+        let to_format = packed_format(format, beside);
         if to_format != format {
             values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
         }

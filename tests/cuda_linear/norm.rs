@@ -1,8 +1,9 @@
 //! Norm, gate, up; and norm, logits.
 
 use vitrum::device::params::*;
-use vitrum::doctor::bench::{EPS, FORMATS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{RowInput, gate_up_tolerances};
+use vitrum::formats::WeightFormat;
 use vitrum::ops::linear::{Matrix, rms_norm};
 use vitrum::ops::{norm_gate_up, norm_lm_head};
 
@@ -69,7 +70,7 @@ fn gate_and_up_match() {
 #[test]
 fn gate_and_up_of_any_formats_match() {
     let (mut variants, ffn, hidden, tokens) = (variants().cycle(), 37, 64, 6);
-    for formats in FORMATS.into_iter().flat_map(|gate| FORMATS.map(|up| [gate, up])) {
+    for formats in WeightFormat::ALL.into_iter().flat_map(|gate| WeightFormat::ALL.map(|up| [gate, up])) {
         let (mut numbers, activations) = (Numbers(8), activations_of(&formats, ACTIVATIONS_INT8));
         let case = NormCase::new(&mut numbers, (tokens, hidden), activations);
         let [(gate, _g), (up, _u)] = formats.map(|format| {

@@ -1,10 +1,10 @@
 //! Norm, query, key and value projections, rotary embedding, KV cache write.
 
 use softcuda::emulate::Mode;
-use vitrum::device::WeightFormat;
 use vitrum::device::params::*;
-use vitrum::doctor::bench::{EPS, FORMATS, Numbers, UNTOUCHED, Weight};
+use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{QkvWant, RowInput};
+use vitrum::formats::WeightFormat;
 use vitrum::ops::norm_qkv;
 
 use crate::bench::*;
@@ -31,8 +31,9 @@ fn qkv_are_rotated_and_cached() {
 #[test]
 fn qkv_of_any_formats_match() {
     let mut variants = variants().cycle();
-    for query in FORMATS {
-        for formats in FORMATS.into_iter().flat_map(|key| FORMATS.map(|value| [query, key, value])) {
+    for query in WeightFormat::ALL {
+        for formats in WeightFormat::ALL.into_iter().flat_map(|key| WeightFormat::ALL.map(|value| [query, key, value]))
+        {
             let activations = activations_of(&formats, ACTIVATIONS_INT8X2);
             let variant = variants.next().expect("they come again");
             QkvCase::of(formats, activations, [3, 1, 16], 6).check(variant, FORMAT_F16);

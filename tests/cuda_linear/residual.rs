@@ -1,12 +1,13 @@
 //! x += input Wᵀ: every form of the product, in every shape.
 
 use softcuda::emulate::Mode;
+use vitrum::device::PackSource;
 use vitrum::device::cuda::pack;
 use vitrum::device::cuda::rows::RowsLayout;
 use vitrum::device::params::*;
-use vitrum::device::{PackSource, WeightFormat};
 use vitrum::doctor::bench::{Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::residual_tolerances;
+use vitrum::formats::WeightFormat;
 use vitrum::ops::linear_residual;
 
 use crate::bench::*;

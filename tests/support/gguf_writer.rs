@@ -1,7 +1,7 @@
 //! Writes GGUF files: any metadata, tensors of every supported format, and files that are wrong on purpose.
 
-use half::{bf16, f16};
-use vitrum::device::WeightFormat;
+use half::f16;
+use vitrum::formats::WeightFormat;
 
 /// A metadata value.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ impl GgufWriter {
     pub fn tensor(&mut self, name: &str, format: WeightFormat, rows: usize, values: &[f32]) -> &mut GgufWriter {
         let cols = (values.len() / rows) as u64;
         let dims = if rows == 1 { vec![cols] } else { vec![cols, rows as u64] };
-        let (name, data, type_id) = (name.to_owned(), quantise(format, values), type_id(format));
+        let (name, data, type_id) = (name.to_owned(), quantise(format, values), format.ggml_type());
         self.tensors.push(TensorEntry { name, dims, type_id, data, claimed_offset: None });
         self
     }
@@ -236,26 +236,11 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     out.extend(text.as_bytes());
 }
 
-/// GGML's number of a format.
-pub fn type_id(format: WeightFormat) -> u32 {
-    match format {
-        WeightFormat::F32 => 0,
-        WeightFormat::F16 => 1,
-        WeightFormat::Q4_0 => 2,
-        WeightFormat::Q4_1 => 3,
-        WeightFormat::Q8_0 => 8,
-        WeightFormat::Bf16 => 30,
-    }
-}
-
 /// Rounds values to a format, block by block.
 pub fn quantise(format: WeightFormat, values: &[f32]) -> Vec<u8> {
     assert!(values.len().is_multiple_of(format.block_values()), "whole blocks of {}", format.as_str());
     let mut out = Vec::with_capacity(format.row_bytes(values.len()));
     match format {
-        WeightFormat::F32 => values.iter().for_each(|value| out.extend(value.to_le_bytes())),
-        WeightFormat::F16 => values.iter().for_each(|value| out.extend(f16::from_f32(*value).to_le_bytes())),
-        WeightFormat::Bf16 => values.iter().for_each(|value| out.extend(bf16::from_f32(*value).to_le_bytes())),
         WeightFormat::Q8_0 => values.chunks(32).for_each(|block| {
             let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
             let scale = put_f16(largest / 127.0, &mut out);
@@ -273,6 +258,7 @@ pub fn quantise(format: WeightFormat, values: &[f32]) -> Vec<u8> {
             let minimum = put_f16(low, &mut out);
             put_nibbles(block.iter().map(|value| ratio(*value - minimum, scale)), &mut out);
         }),
+        _ => format.encode(values, &mut out),
     }
     out
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions, WeightFormat};
+use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions};
 use vitrum::engine::{self, Engine, EngineOptions};
+use vitrum::formats::WeightFormat;
 use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::request::{FinishReason, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::{Precision, StepLimits, StepRunner};

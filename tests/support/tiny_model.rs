@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vitrum::device::WeightFormat;
+use vitrum::formats::WeightFormat;
 
 use super::gguf_writer::GgufWriter;
 use super::temp::TempDir;

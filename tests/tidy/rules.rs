@@ -11,6 +11,7 @@ pub(crate) const COLUMNS_MAX: usize = 120;
 /// Where `unsafe` may stand.
 const UNSAFE_ALLOWED: &[&str] = &[
     "src/device/",
+    "src/formats/",
     "src/isa/",
     "src/weights/",
     "src/trace/record/cupti/",

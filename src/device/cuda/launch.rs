@@ -3,8 +3,9 @@
 //! The names are those of csrc/*.cu: `norm_qkv_int8x2_t16` reads activations as int8x2 and has blocks of up to 16 rows.
 //! Which line is chosen changes no bit of a result.
 
+use crate::device::KernelParams;
 use crate::device::params::*;
-use crate::device::{KernelParams, WeightFormat};
+use crate::formats::WeightFormat;
 
 /// Threads of every block but those that say otherwise: 8 warps.
 const THREADS: u32 = 256;

@@ -40,6 +40,7 @@ use self::steps::{Steps, Tracer};
 pub(super) use self::validate::LIMITS;
 use super::params::WeightRef;
 use super::*;
+use crate::formats::cuda::packed_format;
 use crate::trace::record::ActivityLibrary;
 use crate::trace::schema::NodeInfo;
 
@@ -199,7 +200,7 @@ impl CudaDevice {
         beside: &[WeightFormat],
     ) -> Result<WeightRef, DeviceError> {
         self.begin()?;
-        let format = pack::packed_format(source.format, beside);
+        let format = packed_format(source.format, beside);
         let activations = activations_for(source.name, format, activations)?;
         let packed = pack::pack(source, format)?;
         let buffer = self.memory.alloc(packed.len(), "weights")?;
@@ -285,7 +286,7 @@ fn activations_for(name: &str, format: WeightFormat, activations: Activations) -
     let reason = "f32 activations are for the CPU: there is no CUDA kernel for them";
     match (format, activations) {
         (_, Activations::F32) => Err(DeviceError::PackFormat { name: name.to_owned(), reason: reason.into() }),
-        (WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16, _) => Ok(params::ACTIVATIONS_BF16),
+        _ if !format.is_quantised() => Ok(params::ACTIVATIONS_BF16),
         (_, Activations::Reduced) => Ok(params::ACTIVATIONS_INT8),
         (_, Activations::ReducedFine) => Ok(params::ACTIVATIONS_INT8X2),
     }

@@ -1,10 +1,13 @@
 //! What the CUDA kernels ask for beside what all kernels do.
 
+use std::sync::LazyLock;
+
 use super::rows::RowsLayout;
 use crate::device::buffers::Buffers;
 use crate::device::params::*;
 use crate::device::validate::{self, Check, Checker, require};
 use crate::device::{DeviceError, GraphKey, KernelLimits, KernelParams};
+use crate::formats::WeightFormat;
 
 /// Widths of a head that there is an attention kernel for: csrc/attention.cu. A wider one takes a third
 /// tile of sums for each warp; from 176 on, more shared memory than any GPU has.
@@ -20,6 +23,12 @@ pub(in crate::device) const LIMITS: KernelLimits = KernelLimits {
     // csrc/sample.cu
     vocab_max: 1 << 21,
 };
+
+/// What a weight has to be in.
+static FORMATS: LazyLock<String> = LazyLock::new(|| {
+    let read = WeightFormat::ALL.into_iter().filter(|format| format.is_read_by_cuda());
+    format!("in a format that CUDA kernels read: {}", read.map(WeightFormat::as_str).collect::<Vec<_>>().join(", "))
+});
 
 /// Checks the parameters of one node.
 pub(super) fn node(params: &KernelParams, key: GraphKey, ordinal: usize, buffers: &Buffers) -> Result<(), DeviceError> {
@@ -81,18 +90,12 @@ fn linear(checker: &Checker<'_>, rows: u64, weights: &[(&'static str, WeightRef)
 }
 
 fn weight(what: &'static str, weight: &WeightRef) -> Check {
-    let reading: &[u32] = match weight.format {
-        FORMAT_BF16 => &[ACTIVATIONS_BF16],
-        FORMAT_Q8_0 | FORMAT_Q4_0 | FORMAT_Q4_1 => &[ACTIVATIONS_INT8, ACTIVATIONS_INT8X2],
-        _ => &[],
+    let format = WeightFormat::from_u32(weight.format).filter(|format| format.is_read_by_cuda());
+    require(format.is_some(), what, weight.format.into(), &FORMATS)?;
+    let fits = match format.is_some_and(WeightFormat::is_quantised) {
+        true => [ACTIVATIONS_INT8, ACTIVATIONS_INT8X2].contains(&weight.activations),
+        false => weight.activations == ACTIVATIONS_BF16,
     };
-    require(
-        !reading.is_empty(),
-        what,
-        weight.format.into(),
-        "in a format that CUDA kernels read: bf16, q8_0, q4_0, q4_1",
-    )?;
-    let fits = reading.contains(&weight.activations);
     require(
         fits,
         what,

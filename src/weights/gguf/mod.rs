@@ -21,7 +21,7 @@ use self::cursor::Cursor;
 use self::metadata::Metadata;
 use self::tensors::{TensorInfo, type_name};
 use super::{Container, Keys, Malformed, Naming, Tensor, TensorSpec, TokenizerSpec, Value, WeightsError};
-use crate::device::WeightFormat;
+use crate::formats::WeightFormat;
 
 const DEFAULT_ALIGNMENT: u64 = 32;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::cursor::Cursor;
-use crate::device::WeightFormat;
+use crate::formats::WeightFormat;
 use crate::weights::Malformed;
 
 /// GGUF's own limit.
@@ -31,15 +31,7 @@ pub(super) struct TensorInfo {
 impl TensorInfo {
     /// The format, if it is supported.
     pub(super) fn format(&self) -> Option<WeightFormat> {
-        match self.type_id {
-            0 => Some(WeightFormat::F32),
-            1 => Some(WeightFormat::F16),
-            2 => Some(WeightFormat::Q4_0),
-            3 => Some(WeightFormat::Q4_1),
-            8 => Some(WeightFormat::Q8_0),
-            30 => Some(WeightFormat::Bf16),
-            _ => None,
-        }
+        WeightFormat::from_ggml_type(self.type_id)
     }
 
     /// (rows, cols) of a vector or a matrix; a vector is one row.
@@ -173,4 +165,16 @@ pub(super) fn place(
         }
     }
     Ok(by_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_have_the_numbers_of_their_names() {
+        for format in WeightFormat::ALL {
+            assert_eq!(type_name(format.ggml_type()).to_lowercase(), format.as_str());
+        }
+    }
 }

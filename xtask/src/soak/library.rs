@@ -100,7 +100,9 @@ impl Built {
     /// Copies csrc, with that file changed; returns the copy's folder.
     fn copy_sources(&self, work: &Path, changed: &Path, text: &str) -> std::io::Result<PathBuf> {
         let to = work.join("csrc");
-        fs::create_dir_all(to.join("common"))?;
+        for folder in ["common", "formats"] {
+            fs::create_dir_all(to.join(folder))?;
+        }
         for file in sites::sources(&self.csrc)? {
             if file == changed {
                 fs::write(to.join(&file), text)?;

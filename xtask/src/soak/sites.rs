@@ -72,7 +72,7 @@ pub(super) fn find_all(csrc: &Path) -> io::Result<Vec<Site>> {
 /// The `.cu` files and headers, relative to the folder.
 pub(super) fn sources(csrc: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for folder in ["", "common"] {
+    for folder in ["", "common", "formats"] {
         for entry in fs::read_dir(csrc.join(folder))? {
             let path = entry?.path();
             if path.extension().is_some_and(|end| ["cu", "cuh", "h"].iter().any(|known| end == *known)) {

@@ -8,9 +8,9 @@
 use std::ops::Range;
 
 use super::activations::{Activations, RESIDUAL_STEPS};
-use super::pack::{NIBBLES_BYTES, OCTETS_BYTES, SCALES_BYTES, format_of};
-use crate::device::WeightFormat;
+use super::pack::format_of;
 use crate::device::params::*;
+use crate::formats::cpu::{FloatWeights, Multiply, QuantisedWeights};
 use crate::isa::{Body, Isa, LANES};
 
 const QUANT: usize = QUANT_BLOCK as usize;
@@ -36,18 +36,7 @@ impl Body for Product {
     unsafe fn run<I: Isa>(self) {
         // SAFETY: the caller gives a packed weight, its blocks, rows prepared for it, and room for the results.
         unsafe {
-            match (format_of(&self.weight), self.activations.kind) {
-                (WeightFormat::Q4_0, ACTIVATIONS_INT8X2) => self.quantised::<I, Q40, 2>(),
-                (WeightFormat::Q4_1, ACTIVATIONS_INT8X2) => self.quantised::<I, Q41, 2>(),
-                (WeightFormat::Q8_0, ACTIVATIONS_INT8X2) => self.quantised::<I, Q80, 2>(),
-                (WeightFormat::Q4_0, _) => self.quantised::<I, Q40, 1>(),
-                (WeightFormat::Q4_1, _) => self.quantised::<I, Q41, 1>(),
-                (WeightFormat::Q8_0, _) => self.quantised::<I, Q80, 1>(),
-                (WeightFormat::F32, _) => self.float::<I, F32Columns>(),
-                (WeightFormat::F16, _) => self.float::<I, F16Columns>(),
-                (WeightFormat::Bf16, ACTIVATIONS_BF16) => self.float::<I, Bf16Dots>(),
-                (WeightFormat::Bf16, _) => self.float::<I, Bf16Columns>(),
-            }
+            format_of(&self.weight).multiply::<I>(&self, self.activations.kind == ACTIVATIONS_BF16);
         }
     }
 }
@@ -73,33 +62,14 @@ macro_rules! with_rows {
     }};
 }
 
-impl Product {
-    /// Pieces of `rows` of nearly equal size, at most `most` each.
+impl Multiply for Product {
     #[inline(always)]
-    fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
-        let (first, count) = (rows.start, rows.len());
-        let pieces = count.div_ceil(most);
-        (0..pieces).map(move |piece| first + piece * count / pieces..first + (piece + 1) * count / pieces)
-    }
-
-    /// Where the results of a block and a row go.
-    #[inline(always)]
-    fn out(&self, block: usize, row: usize) -> *mut f32 {
-        let at = (block - self.blocks.start) * self.rows.len() + (row - self.rows.start);
-        self.out.wrapping_add(at * LANES)
-    }
-
-    #[inline(always)]
-    unsafe fn quantised<I: Isa, W: QuantisedWeights, const PLANES: usize>(&self) {
-        let columns = self.activations.cols / QUANT;
-        for block in self.blocks.clone() {
-            let weights = (self.weight.data as *const u8).wrapping_add(block * columns * W::BYTES);
-            for rows in Self::pieces(&self.rows, I::INT8_ROWS) {
-                let out = self.out(block, rows.start);
-                // SAFETY: see `run`.
-                with_rows!(rows.len(), I::INT8_ROWS, M => unsafe {
-                    quantised_tile::<I, W, PLANES, M>(weights, &self.activations, rows.start, out)
-                });
+    unsafe fn quantised<I: Isa, W: QuantisedWeights>(&self) {
+        // SAFETY: see `run`.
+        unsafe {
+            match self.activations.kind {
+                ACTIVATIONS_INT8X2 => self.quantised_tiles::<I, W, 2>(),
+                _ => self.quantised_tiles::<I, W, 1>(),
             }
         }
     }
@@ -121,6 +91,38 @@ impl Product {
                 }
             }
             block += if together { SINGLE_ROW_BLOCKS } else { 1 };
+        }
+    }
+}
+
+impl Product {
+    /// Pieces of `rows` of nearly equal size, at most `most` each.
+    #[inline(always)]
+    fn pieces(rows: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+        let (first, count) = (rows.start, rows.len());
+        let pieces = count.div_ceil(most);
+        (0..pieces).map(move |piece| first + piece * count / pieces..first + (piece + 1) * count / pieces)
+    }
+
+    /// Where the results of a block and a row go.
+    #[inline(always)]
+    fn out(&self, block: usize, row: usize) -> *mut f32 {
+        let at = (block - self.blocks.start) * self.rows.len() + (row - self.rows.start);
+        self.out.wrapping_add(at * LANES)
+    }
+
+    #[inline(always)]
+    unsafe fn quantised_tiles<I: Isa, W: QuantisedWeights, const PLANES: usize>(&self) {
+        let columns = self.activations.cols / QUANT;
+        for block in self.blocks.clone() {
+            let weights = (self.weight.data as *const u8).wrapping_add(block * columns * W::BYTES);
+            for rows in Self::pieces(&self.rows, I::INT8_ROWS) {
+                let out = self.out(block, rows.start);
+                // SAFETY: see `run`.
+                with_rows!(rows.len(), I::INT8_ROWS, M => unsafe {
+                    quantised_tile::<I, W, PLANES, M>(weights, &self.activations, rows.start, out)
+                });
+            }
         }
     }
 
@@ -222,149 +224,5 @@ unsafe fn quantised_tile<I: Isa, W: QuantisedWeights, const PLANES: usize, const
         for m in 0..M {
             I::store(out.add(m * LANES), acc[m]);
         }
-    }
-}
-
-/// 16 rows × 32 columns of quantised weights.
-trait QuantisedWeights {
-    /// Their bytes.
-    const BYTES: usize;
-    /// Integer products; `sums` are the sums of the activations.
-    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], sums: [i32; M]) -> [I::F32; M];
-    /// Scale d and, unless values are d·q alone, minimum m.
-    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>);
-}
-
-struct Q40;
-struct Q41;
-struct Q80;
-
-impl QuantisedWeights for Q40 {
-    const BYTES: usize = NIBBLES_BYTES + SCALES_BYTES;
-    #[inline(always)]
-    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], _: [i32; M]) -> [I::F32; M] {
-        // SAFETY: the caller's.
-        unsafe { I::dot_nibbles(block, a) }
-    }
-    #[inline(always)]
-    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>) {
-        // SAFETY: scales follow the integers. d·(q − 8) = d·q − 8d.
-        unsafe {
-            let d = I::load_f16(block.add(NIBBLES_BYTES).cast());
-            (d, Some(I::mul(d, I::splat(-8.0))))
-        }
-    }
-}
-
-impl QuantisedWeights for Q41 {
-    const BYTES: usize = NIBBLES_BYTES + 2 * SCALES_BYTES;
-    #[inline(always)]
-    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], _: [i32; M]) -> [I::F32; M] {
-        // SAFETY: the caller's.
-        unsafe { I::dot_nibbles(block, a) }
-    }
-    #[inline(always)]
-    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>) {
-        // SAFETY: scales follow the integers, minima the scales.
-        unsafe {
-            let d = I::load_f16(block.add(NIBBLES_BYTES).cast());
-            (d, Some(I::load_f16(block.add(NIBBLES_BYTES + SCALES_BYTES).cast())))
-        }
-    }
-}
-
-impl QuantisedWeights for Q80 {
-    const BYTES: usize = OCTETS_BYTES + SCALES_BYTES;
-    #[inline(always)]
-    unsafe fn dot<I: Isa, const M: usize>(block: *const u8, a: [*const i8; M], sums: [i32; M]) -> [I::F32; M] {
-        // SAFETY: the caller's.
-        unsafe { I::dot_bytes(block.cast(), a, sums) }
-    }
-    #[inline(always)]
-    unsafe fn scales<I: Isa>(block: *const u8) -> (I::F32, Option<I::F32>) {
-        // SAFETY: scales follow the integers.
-        unsafe { (I::load_f16(block.add(OCTETS_BYTES).cast()), None) }
-    }
-}
-
-/// 16 rows × 2 columns of floating-point weights.
-trait FloatWeights {
-    /// Their bytes.
-    const PAIR_BYTES: usize;
-    /// Bytes of two activations.
-    const ACTIVATION_PAIR_BYTES: usize;
-    /// Adds the products with M pairs of activations.
-    unsafe fn multiply_add<I: Isa, const M: usize>(
-        weights: *const u8,
-        a: [*const u8; M],
-        acc: [I::F32; M],
-    ) -> [I::F32; M];
-}
-
-struct F32Columns;
-struct F16Columns;
-struct Bf16Columns;
-struct Bf16Dots;
-
-/// Two columns of weights, one after the other, times f32 activations.
-#[inline(always)]
-unsafe fn two_columns<I: Isa, const M: usize>(
-    (first, second): (I::F32, I::F32),
-    a: [*const u8; M],
-    acc: [I::F32; M],
-) -> [I::F32; M] {
-    let mut sums = acc;
-    for m in 0..M {
-        // SAFETY: the caller gives pairs of f32.
-        unsafe {
-            let a = a[m].cast::<f32>();
-            sums[m] = I::fma(first, I::splat(a.read()), sums[m]);
-            sums[m] = I::fma(second, I::splat(a.add(1).read()), sums[m]);
-        }
-    }
-    sums
-}
-
-impl FloatWeights for F32Columns {
-    const PAIR_BYTES: usize = 2 * LANES * 4;
-    const ACTIVATION_PAIR_BYTES: usize = 8;
-    #[inline(always)]
-    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
-        // SAFETY: the caller gives two columns.
-        unsafe { two_columns::<I, M>((I::load(w.cast()), I::load(w.cast::<f32>().add(LANES))), a, acc) }
-    }
-}
-
-impl FloatWeights for F16Columns {
-    const PAIR_BYTES: usize = 2 * LANES * 2;
-    const ACTIVATION_PAIR_BYTES: usize = 8;
-    #[inline(always)]
-    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
-        // SAFETY: the caller gives two columns.
-        unsafe { two_columns::<I, M>((I::load_f16(w.cast()), I::load_f16(w.cast::<u16>().add(LANES))), a, acc) }
-    }
-}
-
-impl FloatWeights for Bf16Columns {
-    const PAIR_BYTES: usize = 2 * LANES * 2;
-    const ACTIVATION_PAIR_BYTES: usize = 8;
-    #[inline(always)]
-    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
-        // SAFETY: the caller gives two columns.
-        unsafe { two_columns::<I, M>(I::load_bf16_pairs(w.cast()), a, acc) }
-    }
-}
-
-impl FloatWeights for Bf16Dots {
-    const PAIR_BYTES: usize = 2 * LANES * 2;
-    const ACTIVATION_PAIR_BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn multiply_add<I: Isa, const M: usize>(w: *const u8, a: [*const u8; M], acc: [I::F32; M]) -> [I::F32; M] {
-        let mut pairs = [std::ptr::null::<u16>(); M];
-        for m in 0..M {
-            pairs[m] = a[m].cast();
-        }
-        // SAFETY: the caller gives two columns and M pairs of bf16.
-        unsafe { I::fma_bf16_pairs(w.cast(), pairs, acc) }
     }
 }
