@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use vitrum::device::cpu::Worker;
-use vitrum::device::cpu::kernels::{Choice, KernelFn};
-use vitrum::device::params::EmbedParams;
 use vitrum::device::*;
+use vitrum::kernels::cpu::Worker;
+use vitrum::kernels::cpu::{Choice, KernelFn};
+use vitrum::kernels::params::EmbedParams;
+use vitrum::kernels::{KernelParams, Node};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place};
 
 const NODES: usize = 1_000;

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use vitrum::device::params::{PAGE_TOKENS, SampleRow};
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions};
 use vitrum::formats::WeightFormat;
+use vitrum::kernels::params::{PAGE_TOKENS, SampleRow};
 use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};

@@ -1,7 +1,7 @@
 // The contract between the host and the kernels: one parameter struct per kernel, in fixed-width types.
 //
 // A CUDA kernel takes its struct by value (`const __grid_constant__ NormQkvParams p`); the CPU kernel of the same name
-// takes the same struct, through the Rust twin that `cargo xtask bindings` generates (src/device/params.rs).
+// takes the same struct, through the Rust twin that `cargo xtask bindings` generates (src/kernels/params.rs).
 // A `DEVPTR(T)` is a device address: a typed pointer in device code, a 64-bit integer for the host.
 //
 // Shapes are written (rows, columns), row-major. "tokens", "seqs" and "logit_rows" are the true sizes of the step, read

@@ -1,5 +1,5 @@
 // Draws one token per row of logits: the largest, or temperature, top-k, top-p and the inverse of the distribution
-// function. The order of everything, and so every token, is that of src/device/cpu/kernels/sample.rs, whose doc comment
+// function. The order of everything, and so every token, is that of src/kernels/sample/cpu.rs, whose doc comment
 // says what is drawn and what becomes of NaN and infinities.
 //
 // A block of 1024 threads has one row: grid = (bucket of logit rows). No dynamic shared memory.

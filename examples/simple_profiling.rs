@@ -13,21 +13,20 @@ use std::path::{Path, PathBuf};
 use vitrum::device::{Activations, DeviceChoice, DeviceOptions};
 use vitrum::engine::{self, Engine, EngineOptions};
 use vitrum::formats::WeightFormat;
-use vitrum::model::KvFormat;
+use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::report::{self, Format, Report, Table};
 use vitrum::request::{SamplingParams, TokenEvent};
 use vitrum::step::{Precision, StepLimits};
 use vitrum::text::{Detokenizer, Tokenizer};
 use vitrum::trace::session::SessionOptions;
-use vitrum::weights::Weights;
 
 const PROMPTS: [&str; 4] =
     ["Hello, my name is", "The president of the United States is", "The capital of France is", "The future of AI is"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let weights = match std::env::args_os().nth(1) {
-        Some(file) => Weights::open(Path::new(&file))?,
-        None => Weights::dummy(Path::new("benches/configs/smollm2-135m.json"), WeightFormat::Q8_0, 0)?,
+        Some(file) => Checkpoint::open(Path::new(&file))?,
+        None => Checkpoint::random(Path::new("benches/configs/smollm2-135m.json"), WeightFormat::Q8_0, 0)?,
     };
     let engine = engine::start(&weights, &options())?;
 
@@ -45,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Runs the prompts at once, and prints their answers.
-fn answer_all(engine: &Engine, weights: &Weights) -> Result<(), Box<dyn Error>> {
+fn answer_all(engine: &Engine, weights: &Checkpoint) -> Result<(), Box<dyn Error>> {
     let tokenizer = std::sync::Arc::new(match weights.tokenizer() {
         Some(spec) => Tokenizer::from_spec(spec)?,
         None => Tokenizer::numeric(weights.config().vocab),

@@ -14,7 +14,7 @@
 //!         ▲   bounded queues     └──────────────────────────────│─────────────────────────────────┘
 //!         │                                                      ▼
 //!    src/text: tokenise,      src/step: bucket → two captured graphs, forward and sample
-//!    chat template,           src/model: a layer as a list of ops      src/ops: node = kernel + params + place + cost
+//!    chat template,           src/model: a family: keys, tensors, ops  src/kernels: node = kernel + params + place + cost
 //!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
 //!                             src/formats: a file a weight format      src/isa: 16 lanes on every instruction set
 //!                             src/trace: the record's words and bytes, always compiled
@@ -25,10 +25,21 @@
 //!  src/console is standard output, standard error and the log, whose failures end nothing
 //! ```
 //!
-//! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → {ops, weights} → device →
-//! {formats, request}`, and `formats → isa`; [`doctor`] names no engine. [`text`] is used by http, bench and cli;
-//! [`trace`], [`console`] and [`isa`] are leaves; [`config`] is read by main and cli only and handed down as values.
+//! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → {weights, device} → kernels →
+//! formats → isa`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`], [`console`],
+//! [`request`] and [`isa`] are leaves; [`config`] is read by main and cli only and handed down as values.
 //! `tests/tidy.rs` holds this.
+//!
+//! # I want to add
+//!
+//! | what | where |
+//! | --- | --- |
+//! | a family of models | `src/model/llama.rs` is one: keys, tensors, ops; its line in `src/model/mod.rs` |
+//! | a weight format | `src/formats/q4_1.rs` and `csrc/formats/q4_1.cuh` are one; its line in `src/formats/mod.rs` |
+//! | a container of weights | `src/weights/gguf/mod.rs` is one: a `Container`; opened in `src/model/checkpoint.rs` |
+//! | an op | `src/kernels/norm_qkv/mod.rs` and `csrc/norm_qkv.cu` are one; its line in `src/kernels/mod.rs` |
+//! | an HTTP parameter | `src/http/parse/generation.rs`, where it is honoured or refused |
+//! | a column of the node table | `src/report/stats/nodes.rs` (text, JSON), `src/report/html/places.rs` (page) |
 //!
 //! # The life of a request
 //!
@@ -50,10 +61,10 @@
 //!
 //! 1. After the engine has started nothing allocates device memory but a first capture: the graph, and scratch
 //!    memory if its kernels need more than those before.
-//! 2. Only `http` and `bench` are async; only `device`, `formats`, `isa`, `weights` and `trace/record/cupti` hold
-//!    `unsafe`, each block with the fact relied on;
-//!    only [`config`] reads the command line and the environment (four variables: three of vitrum's, and CUDA_HOME).
-//! 3. `engine` and `step` name no backend; `device` names no model.
+//! 2. Only `http` and `bench` are async; only `device`, `kernels`, `formats`, `isa`, `weights` and `trace/record/cupti`
+//!    hold `unsafe`, each block with the fact relied on; only [`config`] reads the command line and the environment (four
+//!    variables: three of vitrum's, and CUDA_HOME).
+//! 3. `engine` and `step` name no backend; `device` names no model, and only `model` names a family.
 //! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, bodies together,
 //!    prompt length, connections, time to send and to read (docs/reliability.md has them).
 //! 5. A parameter is honoured or refused by name.
@@ -86,8 +97,8 @@
 //! # Deliberately absent
 //!
 //! No tensor type and no operator dispatch: a model is a list of nodes. No eager path beside the graphs. No prefix
-//! cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: the devices, ops and
-//! architectures are closed enums.
+//! cache, no speculative decoding, no LoRA, no tensor parallelism. No plug-ins: devices, kernels, weight formats and
+//! families are closed lists.
 
 pub mod bench;
 pub mod cli;
@@ -99,8 +110,8 @@ pub mod engine;
 pub mod formats;
 pub mod http;
 pub mod isa;
+pub mod kernels;
 pub mod model;
-pub mod ops;
 pub mod report;
 pub mod request;
 pub mod step;

@@ -8,10 +8,10 @@ use std::convert::Infallible;
 use emulated::Memory;
 use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
-use vitrum::device::KernelParams;
-use vitrum::device::params::*;
 use vitrum::doctor::attention::*;
-use vitrum::ops::attention::Attention;
+use vitrum::kernels::KernelParams;
+use vitrum::kernels::attention::Attention;
+use vitrum::kernels::params::*;
 
 const THREADS: u32 = 256;
 /// A grid that shares no factor with the numbers of pieces here.

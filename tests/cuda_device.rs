@@ -14,6 +14,8 @@ use support::steps::{assert_same_bits, deviation, prefill, push, tokens};
 use support::temp::TempDir;
 use vitrum::device::*;
 use vitrum::formats::WeightFormat;
+use vitrum::kernels::params;
+use vitrum::kernels::{KernelParams, Node};
 use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::step::{Precision, RowTokens, StepLimits, StepRunner};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, NodeStamp, Op, Place, StepCopies};

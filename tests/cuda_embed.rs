@@ -7,11 +7,11 @@ mod next_rows;
 use emulated::Memory;
 use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
-use vitrum::device::KernelParams;
-use vitrum::device::params::*;
 use vitrum::formats::WeightFormat;
-use vitrum::ops::embed::{Embed, reference};
-use vitrum::ops::linear::Matrix;
+use vitrum::kernels::KernelParams;
+use vitrum::kernels::embed::{Embed, reference};
+use vitrum::kernels::linear::Matrix;
+use vitrum::kernels::params::*;
 
 const THREADS: u32 = 256;
 const TILE_ROWS: usize = 16;

@@ -6,10 +6,11 @@ use std::convert::Infallible;
 
 use emulated::Memory;
 use softcuda::emulate::Mode;
-use vitrum::device::params::*;
-use vitrum::device::{Device, DeviceChoice, DeviceOptions, KernelParams};
+use vitrum::device::{Device, DeviceChoice, DeviceOptions};
 use vitrum::doctor::sample::{self, *};
 use vitrum::isa::IsaChoice;
+use vitrum::kernels::KernelParams;
+use vitrum::kernels::params::*;
 
 const THREADS: u32 = 1024;
 /// Blocks for which there is no row.

@@ -3,11 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use vitrum::device::cpu::Worker;
-use vitrum::device::cpu::kernels::{Choice, KernelFn};
-use vitrum::device::params::{AttentionParams, EmbedParams};
 use vitrum::device::*;
 use vitrum::isa::IsaChoice;
+use vitrum::kernels::cpu::Worker;
+use vitrum::kernels::cpu::{Choice, KernelFn};
+use vitrum::kernels::params::{AttentionParams, EmbedParams};
+use vitrum::kernels::{KernelParams, Node};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place, StepCopies};
 
 const KEY: GraphKey = GraphKey { kind: GraphKind::ForwardDecode, bucket: 1 };

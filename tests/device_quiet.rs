@@ -7,10 +7,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use vitrum::device::cpu::Worker;
-use vitrum::device::cpu::kernels::Choice;
-use vitrum::device::params::EmbedParams;
 use vitrum::device::*;
+use vitrum::kernels::cpu::Choice;
+use vitrum::kernels::cpu::Worker;
+use vitrum::kernels::params::EmbedParams;
+use vitrum::kernels::{KernelParams, Node};
 use vitrum::trace::schema::{Cost, GraphKey, GraphKind, NodeSources, Op, Place};
 
 struct Counting;

@@ -4,13 +4,13 @@
 mod sets;
 
 use sets::sets;
-use vitrum::device::params::*;
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions};
 use vitrum::doctor::attention::*;
 use vitrum::doctor::bench::Bench;
 use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
-use vitrum::ops::attention::{self, Attention};
+use vitrum::kernels::attention::{self, Attention};
+use vitrum::kernels::params::*;
 use vitrum::trace::schema::{Op, StepSizes};
 
 struct Step {

@@ -5,13 +5,13 @@
 mod sets;
 
 use sets::sets;
-use vitrum::device::params::*;
 use vitrum::device::*;
 use vitrum::doctor::bench::*;
 use vitrum::doctor::linear::*;
 use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
-use vitrum::ops::linear::{Matrix, product, rms_norm, round_activations};
+use vitrum::kernels::linear::{Matrix, product, rms_norm, round_activations};
+use vitrum::kernels::params::*;
 
 /// On two threads of the CPU.
 fn bench(isa: IsaChoice, format: WeightFormat, activations: Activations) -> Bench {

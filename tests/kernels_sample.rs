@@ -4,11 +4,11 @@
 mod sets;
 
 use sets::sets;
-use vitrum::device::params::*;
 use vitrum::device::{Device, DeviceChoice, DeviceOptions};
 use vitrum::doctor::sample::{self, *};
 use vitrum::isa::IsaChoice;
-use vitrum::ops::sample::{Sample, reference, reference_draw, reference_logprobs};
+use vitrum::kernels::params::*;
+use vitrum::kernels::sample::{Sample, reference, reference_draw, reference_logprobs};
 use vitrum::trace::schema::{Op, StepSizes};
 
 /// One step on the CPU.

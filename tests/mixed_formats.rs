@@ -10,10 +10,10 @@ use support::software_gpu::in_child;
 use support::steps::{assert_same_bits, deviation, prefill, tokens};
 use support::temp::TempDir;
 use support::tiny_model::TinyModel;
-use vitrum::device::params::{ACTIVATIONS_F32, ACTIVATIONS_INT8X2};
 use vitrum::device::{Activations, Device, DeviceChoice, DeviceOptions};
 use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
+use vitrum::kernels::params::{ACTIVATIONS_F32, ACTIVATIONS_INT8X2};
 use vitrum::model::{Checkpoint, KvFormat};
 use vitrum::step::{Precision, StepLimits, StepRunner};
 
@@ -47,7 +47,7 @@ const EXACT: Precision = Precision { activations: Activations::F32, kv: KvFormat
 /// Whether matrices of one node are in formats that read unlike forms.
 fn is_mixed(weights: &Checkpoint) -> bool {
     let is_quantised = |part: &str| {
-        let format = weights.format(&format!("blk.0.{part}.weight")).expect("a matrix");
+        let format = weights.tensor(&format!("blk.0.{part}.weight")).expect("a matrix").format;
         format.block_values() > 1
     };
     let [q, k, v, gate, up] = ["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"].map(is_quantised);

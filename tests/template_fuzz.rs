@@ -109,7 +109,7 @@ fn count(ends: &mut Ends, result: &Result<String, TextError>) -> bool {
             TemplateError::Output { .. } => &mut ends.long,
             TemplateError::Memory { .. } => &mut ends.died,
             TemplateError::Engine { .. } => &mut ends.panicked,
-            TemplateError::Busy { .. } | TemplateError::Process { .. } => return false,
+            TemplateError::Busy { .. } | TemplateError::Process { .. } | TemplateError::Abandoned => return false,
         },
         Err(_) => return false,
     };

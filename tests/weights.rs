@@ -11,15 +11,6 @@ use vitrum::formats::WeightFormat;
 use vitrum::model::Checkpoint;
 use vitrum::weights::{Malformed, TokenKind, WeightsError};
 
-const FORMATS: [WeightFormat; 6] = [
-    WeightFormat::F32,
-    WeightFormat::F16,
-    WeightFormat::Bf16,
-    WeightFormat::Q8_0,
-    WeightFormat::Q4_0,
-    WeightFormat::Q4_1,
-];
-
 fn open(bytes: &[u8]) -> Result<Checkpoint, WeightsError> {
     let folder = TempDir::new();
     Checkpoint::open(&folder.write("model.gguf", bytes))

@@ -3,7 +3,7 @@
 #include "math.cuh"
 
 // To 2 units in the last place. 0 below -87.7 and for NaN; the value at 88 above 88. The constants and the order of
-// everything are those of src/device/cpu/kernels/math.rs.
+// everything are those of src/kernels/cpu/math.rs.
 __device__ __forceinline__ float exp_exactly(float x) {
     // e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln 2 / 2; ln 2 in two parts, so that r keeps its low bits.
     constexpr float LOG2_E = 1.44269504088896340736f, LN_2_HIGH = 0.6933594f, LN_2_LOW = -2.1219444e-4f;

@@ -1,4 +1,4 @@
-// The uniform number that a token is drawn with: that of src/device/uniform.rs, which says where it comes from.
+// The uniform number that a token is drawn with: that of src/kernels/sample/uniform.rs, which says where it comes from.
 #pragma once
 #include <stdint.h>
 

@@ -7,11 +7,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 
-use crate::device::params::PAGE_TOKENS;
 use crate::device::{Activations, DeviceChoice, DeviceOptions, NodeDelay};
 use crate::engine::EngineOptions;
 use crate::formats::WeightFormat;
 use crate::isa::IsaChoice;
+use crate::kernels::params::PAGE_TOKENS;
 use crate::model::{Checkpoint, KvFormat};
 use crate::step::{Precision, StepLimits};
 use crate::text::{TextError, Tokenizer};

@@ -2,8 +2,7 @@
 //!
 //! A step is [`Device::submit`]ted as one upload, replays of captured graphs and one download, and waited for by its
 //! [`Ticket`]; two may be under way. A [`Node`] says which kernel runs with which parameters; how (instruction set,
-//! tile, phases) is chosen once, at capture, from the device's own table. The device knows ops only as kernels: it
-//! names no model.
+//! tile, phases) is chosen once, at capture, by the kernel (`src/kernels`) for the device. The device names no model.
 
 mod buffers;
 mod clock;
@@ -11,12 +10,8 @@ pub mod cpu;
 pub mod cuda;
 pub mod null;
 mod pack;
-#[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
-pub mod params;
 mod pod;
 mod tickets;
-pub mod uniform;
-mod validate;
 
 use std::sync::Arc;
 
@@ -24,11 +19,13 @@ use thiserror::Error;
 
 pub use self::clock::{clock_anchor, monotonic_ns, thread_id, yield_to_others};
 pub use self::pack::PackSource;
-use self::params::*;
 pub use self::pod::{pod_bytes, read_pod};
 use crate::formats::WeightFormat;
 use crate::isa::IsaChoice;
-use crate::trace::schema::{CallTimes, Cost, GraphKey, GraphTable, NodeSources, NodeStamp, Place, StepCopies};
+use crate::kernels::params::WeightRef;
+use crate::kernels::sizes::KernelLimits;
+use crate::kernels::{self, Node, Wrong};
+use crate::trace::schema::{CallTimes, GraphKey, GraphTable, NodeSources, NodeStamp, Place, StepCopies};
 
 /// Which device to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,36 +153,6 @@ pub struct DeviceBuffer {
     pub addr: u64,
     /// The length in bytes.
     pub bytes: usize,
-}
-
-/// The parameters of one kernel launch, by kernel.
-#[derive(Clone, Copy, Debug)]
-pub enum KernelParams {
-    /// Token embedding.
-    Embed(EmbedParams),
-    /// Norm, q/k/v projections, rotary embedding, KV write.
-    NormQkv(NormQkvParams),
-    /// Attention over the paged cache.
-    Attention(AttentionParams),
-    /// Projection added to the residual stream.
-    LinearResidual(LinearResidualParams),
-    /// Norm, gate and up projections, SiLU.
-    NormGateUp(NormGateUpParams),
-    /// Final norm and vocabulary projection.
-    NormLmHead(NormLmHeadParams),
-    /// Drawing tokens.
-    Sample(SampleParams),
-}
-
-/// A node of a graph to capture: a kernel, its parameters, where it stands and what it costs.
-#[derive(Clone, Copy, Debug)]
-pub struct Node {
-    /// The kernel and its parameters.
-    pub params: KernelParams,
-    /// Layer and op.
-    pub place: Place,
-    /// Bytes and operations.
-    pub cost: Cost,
 }
 
 /// A captured graph of this device.
@@ -414,7 +381,7 @@ impl Device {
     /// What its kernels take.
     pub fn limits(&self) -> KernelLimits {
         match self {
-            Device::Cuda(_) => cuda::LIMITS,
+            Device::Cuda(_) => kernels::cuda::LIMITS,
             Device::Cpu(_) | Device::Null(_) => KernelLimits::NONE,
         }
     }
@@ -453,41 +420,8 @@ impl Device {
     }
 }
 
-/// Prepared rows of activations are whole cache lines and one more: rows whose length is a power of two would otherwise
-/// share cache sets.
-const ACTIVATION_ROW_PADDING_BYTES: usize = 64;
-
-/// The sizes that a device's kernels take, where not all do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelLimits {
-    /// Widths of a head; `None`: any.
-    pub head_dims: Option<&'static [usize]>,
-    /// The most query heads that share a head of keys and values.
-    pub heads_per_kv_head_max: usize,
-    /// What the inputs of every matrix are a multiple of, and the values of the query heads that share a head of keys
-    /// and values.
-    pub inputs_multiple: usize,
-    /// The largest vocabulary.
-    pub vocab_max: usize,
-}
-
-impl KernelLimits {
-    /// Of kernels that take any.
-    pub const NONE: KernelLimits =
-        KernelLimits { head_dims: None, heads_per_kv_head_max: usize::MAX, inputs_multiple: 1, vocab_max: usize::MAX };
-}
-
-/// In how many forms the matrices of one node read their rows: one is prepared beside the other.
-pub fn activation_forms(weights: &[WeightRef]) -> usize {
-    let is_first = |(i, weight): &(usize, &WeightRef)| {
-        !weights[..*i].iter().any(|before| before.activations == weight.activations)
-    };
-    weights.iter().enumerate().filter(is_first).count()
-}
-
-/// Bytes of `rows` rows of `cols` activations in one form, whichever a device's products read.
-pub fn activation_rows_bytes(rows: usize, cols: usize) -> usize {
-    // f32 values, or int8 values (twice at most) with an f32 scale and up to three sums per 32: the f32 row is the
-    // largest.
-    rows * (cols.next_multiple_of(QUANT_BLOCK as usize) * size_of::<f32>() + ACTIVATION_ROW_PADDING_BYTES)
+/// The error for a node whose parameter no kernel takes.
+fn unsupported(graph: GraphKey, ordinal: usize, node: &Node, wrong: Wrong) -> DeviceError {
+    let Wrong { what, value, expected } = wrong;
+    DeviceError::Unsupported { graph, ordinal, kernel: node.params.name(), what, value, expected }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::buffers::Buffers;
 use super::tickets::Tickets;
 use super::*;
+use crate::kernels::params::ACTIVATIONS_F32;
 use crate::trace::schema::{CopyStamp, NodeInfo};
 
 /// The space between buffers: no address is in two of them, and one behind the end of a buffer is in none.

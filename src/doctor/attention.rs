@@ -3,8 +3,8 @@
 use half::f16;
 
 use super::bench::{Bench, Case, CaseError, ensure};
-use crate::device::params::*;
-use crate::ops::attention::{self, Attention, PlanOptions, Reference, SequenceRows};
+use crate::kernels::attention::{self, Attention, PlanOptions, Reference, SequenceRows};
+use crate::kernels::params::*;
 
 const PAGE: usize = PAGE_TOKENS as usize;
 

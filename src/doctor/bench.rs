@@ -4,11 +4,13 @@
 use cust_core::DeviceCopy;
 use thiserror::Error;
 
-use crate::device::cuda::rows::RowsLayout;
-use crate::device::params::*;
 use crate::device::*;
 use crate::formats::WeightFormat;
-use crate::ops::linear::Matrix;
+use crate::kernels::Node;
+use crate::kernels::cuda::rows::RowsLayout;
+use crate::kernels::linear::Matrix;
+use crate::kernels::params::*;
+use crate::kernels::rows::{activation_forms, activation_rows_bytes};
 use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
 /// Every way to read activations.

@@ -4,9 +4,9 @@
 use super::attention::{self, Heads};
 use super::bench::{ACTIVATIONS, Bench, Case, CaseError, Numbers};
 use super::{Doctor, Finding, Found, linear, open, sample};
-use crate::device::params::{FORMAT_F16, FORMAT_F32};
 use crate::device::{Activations, DeviceChoice};
 use crate::formats::WeightFormat;
+use crate::kernels::params::{FORMAT_F16, FORMAT_F32};
 
 /// Rows of a step: each in a bucket that CUDA kernels have a variant for, the last one in two blocks of 64.
 const ROWS: [usize; 4] = [1, 13, 29, ROWS_MOST];

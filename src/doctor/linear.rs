@@ -1,10 +1,10 @@
 //! Cases of the linear kernels and the embedding: one node, against its scalar reference.
 
 use super::bench::*;
-use crate::device::params::*;
 use crate::formats::WeightFormat;
-use crate::ops::linear::rms_norm;
-use crate::ops::{embed, linear_residual, norm_gate_up, norm_lm_head, norm_qkv};
+use crate::kernels::linear::rms_norm;
+use crate::kernels::params::*;
+use crate::kernels::{embed, linear_residual, norm_gate_up, norm_lm_head, norm_qkv};
 use crate::trace::schema::{Op, Place};
 
 /// What the references are given, so that they round where the kernels do. CUDA kernels round x · gamma, a reference

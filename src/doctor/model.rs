@@ -7,9 +7,9 @@ use std::error::Error;
 use std::path::Path;
 
 use super::{Doctor, Finding, Found, ModelChoice, open};
-use crate::device::params::SampleRow;
 use crate::device::{Activations, DeviceChoice, monotonic_ns};
 use crate::formats::WeightFormat;
+use crate::kernels::params::SampleRow;
 use crate::model::{Checkpoint, KvFormat};
 use crate::request::TokenId;
 use crate::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};

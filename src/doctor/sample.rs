@@ -1,10 +1,10 @@
 //! Cases of the kernel that draws tokens: rows of logits, a step of the sample graph, and what it may draw.
 
 use super::bench::{Case, CaseError, ensure};
-use crate::device::params::*;
-use crate::device::uniform::uniform;
 use crate::device::{Device, DeviceError, Download, Submission};
-use crate::ops::sample::{Sample, reference, reference_logprobs};
+use crate::kernels::params::*;
+use crate::kernels::sample::uniform;
+use crate::kernels::sample::{Sample, reference, reference_logprobs};
 use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
 /// Probabilities are ratios of f32 exponentials, whose arguments (below 30) are rounded by 10⁻⁶ and which are off by

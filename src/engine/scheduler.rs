@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::pages::PagePool;
 use super::sequence::Sequence;
-use crate::device::params::PAGE_TOKENS;
+use crate::kernels::params::PAGE_TOKENS;
 use crate::request::StepId;
 use crate::step::StepLimits;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::QueueSlot;
 use super::metrics::FinishedRequest;
 use super::stream::TokenSender;
-use crate::device::params::SampleRow;
+use crate::kernels::params::SampleRow;
 use crate::request::{FinishReason, RequestId, SamplingParams, TokenId};
 
 /// A request with its tokens, its place in the KV cache and its client.

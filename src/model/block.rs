@@ -2,12 +2,12 @@
 
 use super::StepAddresses;
 use super::packed::{LayerWeights, Model};
-use crate::device::Node;
-use crate::device::params::NextRows;
-use crate::ops::attention::Attention;
-use crate::ops::linear_residual::LinearResidual;
-use crate::ops::norm_gate_up::NormGateUp;
-use crate::ops::norm_qkv::NormQkv;
+use crate::kernels::Node;
+use crate::kernels::attention::Attention;
+use crate::kernels::linear_residual::LinearResidual;
+use crate::kernels::norm_gate_up::NormGateUp;
+use crate::kernels::norm_qkv::NormQkv;
+use crate::kernels::params::NextRows;
 use crate::trace::schema::{Op, Place};
 
 /// One layer of a model.
@@ -96,7 +96,7 @@ impl Block<'_> {
         self.residual(self.at.mlp, self.weights.down, Op::MlpDown)
     }
 
-    fn residual(&self, input: u64, weight: crate::device::params::WeightRef, op: Op) -> Node {
+    fn residual(&self, input: u64, weight: crate::kernels::params::WeightRef, op: Op) -> Node {
         let at = self.at;
         let next = NextRows::default();
         LinearResidual { shape: at.shape, input, x: at.x, rows: at.inner_rows, weight, next }.node(self.place(op))

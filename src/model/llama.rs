@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::tensors::{Part, TensorList, TensorName};
 use super::{Family, ModelConfig, config, rope};
-use crate::device::Node;
+use crate::kernels::Node;
 use crate::weights::{Container, Key, Keys, Value, WeightsError};
 
 pub(super) const LLAMA: Family =

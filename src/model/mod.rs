@@ -21,9 +21,10 @@ pub use self::checkpoint::Checkpoint;
 pub use self::config::ModelConfig;
 pub use self::packed::{Model, StepNodes};
 use self::tensors::TensorList;
-use crate::device::params::{KvCacheRef, PAGE_TOKENS};
-use crate::device::{DeviceError, Node};
+use crate::device::DeviceError;
 use crate::formats::WeightFormat;
+use crate::kernels::Node;
+use crate::kernels::params::{KvCacheRef, PAGE_TOKENS};
 use crate::weights::{Container, Keys, Naming, WeightsError};
 
 /// Every family of models.

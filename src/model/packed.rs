@@ -4,14 +4,16 @@ use super::block::Block;
 use super::checkpoint::Checkpoint;
 use super::tensors::Part;
 use super::{Family, ModelConfig, ModelError, StepAddresses, rope};
-use crate::device::params::{NextRows, WeightRef};
-use crate::device::{Activations, Device, KernelLimits, Node, activation_forms, pod_bytes};
+use crate::device::{Activations, Device, pod_bytes};
 use crate::formats::WeightFormat;
-use crate::ops::embed::Embed;
-use crate::ops::next_rows;
-use crate::ops::norm_lm_head::NormLmHead;
-use crate::ops::sample::Sample;
-use crate::ops::sizes::{self, ModelSizes, Size, Unfit};
+use crate::kernels::embed::Embed;
+use crate::kernels::norm_lm_head::NormLmHead;
+use crate::kernels::params::{NextRows, WeightRef};
+use crate::kernels::rows::activation_forms;
+use crate::kernels::sample::Sample;
+use crate::kernels::sizes::KernelLimits;
+use crate::kernels::sizes::{self, ModelSizes, Size, Unfit};
+use crate::kernels::{self, Node};
 use crate::weights::WeightsError;
 
 /// A model on a device.
@@ -97,7 +99,7 @@ impl Model {
         }
         let forward = nodes.len();
         nodes.extend([self.norm_lm_head(at), self.draw(at)]);
-        next_rows::link(&mut nodes);
+        kernels::link(&mut nodes);
         let sample = nodes.split_off(forward);
         StepNodes { forward: nodes, sample }
     }

@@ -2,8 +2,8 @@
 
 use super::StepLimits;
 use super::buckets::buckets;
-use crate::device::params::*;
-use crate::ops::attention::{self, PlanOptions, SequenceRows};
+use crate::kernels::attention::{self, PlanOptions, SequenceRows};
+use crate::kernels::params::*;
 use crate::request::TokenId;
 use crate::trace::schema::StepSizes;
 

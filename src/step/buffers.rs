@@ -2,10 +2,11 @@
 
 use super::StepLimits;
 use super::batch::{StepBatch, max_items, max_partials};
-use crate::device::params::*;
-use crate::device::{Device, DeviceBuffer, DeviceError, Download, Upload, activation_rows_bytes, pod_bytes};
+use crate::device::{Device, DeviceBuffer, DeviceError, Download, Upload, pod_bytes};
+use crate::kernels::attention;
+use crate::kernels::params::*;
+use crate::kernels::rows::activation_rows_bytes;
 use crate::model::{KvFormat, Model, StepAddresses};
-use crate::ops::attention;
 
 /// Everything that captured graphs read and write besides weights.
 #[derive(Debug)]

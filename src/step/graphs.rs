@@ -4,7 +4,8 @@ use super::StepLimits;
 use super::batch::{StepBatch, forward_buckets, sample_buckets};
 use super::buckets::bucket_for;
 use super::buffers::StepBuffers;
-use crate::device::{Device, DeviceError, GraphId, Node};
+use crate::device::{Device, DeviceError, GraphId};
+use crate::kernels::Node;
 use crate::model::Model;
 use crate::trace::schema::{GraphKey, GraphKind};
 

@@ -17,11 +17,11 @@ pub use self::batch::{RowTokens, Rows, StepBatch};
 use self::buffers::StepBuffers;
 use self::graphs::GraphCache;
 pub use self::graphs::ReplayCount;
-use crate::device::params::{LogprobRow, PAGE_TOKENS};
 use crate::device::{
     Activations, Completion, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, STAGING_BYTES,
     Submission, Ticket,
 };
+use crate::kernels::params::{LogprobRow, PAGE_TOKENS};
 use crate::model::{Checkpoint, KvFormat, Model, ModelError};
 use crate::request::TokenId;
 use crate::trace::schema::{CallTimes, GraphKey, GraphTable, NodeSources, NodeStamp, StepCopies, StepSizes};

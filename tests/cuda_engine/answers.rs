@@ -6,9 +6,9 @@
 //! has to be one that the CPU device would have chosen with log probabilities that are as near.
 
 use vitrum::device::DeviceChoice;
-use vitrum::device::uniform::uniform;
 use vitrum::engine::{self, Engine, EngineOptions};
 use vitrum::formats::WeightFormat;
+use vitrum::kernels::sample::uniform;
 use vitrum::request::{SamplingParams, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 

@@ -5,13 +5,13 @@ use std::rc::{Rc, Weak};
 
 use softcuda::emulate::{Launch, Library, Mode};
 use vitrum::device::cuda::pack;
-use vitrum::device::cuda::rows::RowsLayout;
-use vitrum::device::params::*;
 use vitrum::device::{PackSource, pod_bytes};
 use vitrum::doctor::bench as cases;
 use vitrum::doctor::bench::{Numbers, Weight, encode};
 use vitrum::formats::WeightFormat;
 use vitrum::formats::cuda::packed_format;
+use vitrum::kernels::cuda::rows::RowsLayout;
+use vitrum::kernels::params::*;
 
 /// How a block shares its work, and its tokens: a name's end.
 pub(crate) const BLOCKS: [Block; 5] =

@@ -1,11 +1,11 @@
 //! Norm, gate, up; and norm, logits.
 
-use vitrum::device::params::*;
 use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{RowInput, gate_up_tolerances};
 use vitrum::formats::WeightFormat;
-use vitrum::ops::linear::{Matrix, rms_norm};
-use vitrum::ops::{norm_gate_up, norm_lm_head};
+use vitrum::kernels::linear::{Matrix, rms_norm};
+use vitrum::kernels::params::*;
+use vitrum::kernels::{norm_gate_up, norm_lm_head};
 
 use crate::bench::*;
 

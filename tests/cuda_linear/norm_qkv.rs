@@ -1,11 +1,11 @@
 //! Norm, query, key and value projections, rotary embedding, KV cache write.
 
 use softcuda::emulate::Mode;
-use vitrum::device::params::*;
 use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{QkvWant, RowInput};
 use vitrum::formats::WeightFormat;
-use vitrum::ops::norm_qkv;
+use vitrum::kernels::norm_qkv;
+use vitrum::kernels::params::*;
 
 use crate::bench::*;
 use crate::norm::NormCase;

@@ -3,12 +3,12 @@
 use softcuda::emulate::Mode;
 use vitrum::device::PackSource;
 use vitrum::device::cuda::pack;
-use vitrum::device::cuda::rows::RowsLayout;
-use vitrum::device::params::*;
 use vitrum::doctor::bench::{Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::residual_tolerances;
 use vitrum::formats::WeightFormat;
-use vitrum::ops::linear_residual;
+use vitrum::kernels::cuda::rows::RowsLayout;
+use vitrum::kernels::linear_residual;
+use vitrum::kernels::params::*;
 
 use crate::bench::*;
 

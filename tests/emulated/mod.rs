@@ -1,7 +1,7 @@
 //! Kernels of csrc, run on the host by softcuda, and memory for them.
 
 use softcuda::emulate::{Launch, Library, Mode};
-use vitrum::device::params::LaunchInfo;
+use vitrum::kernels::params::LaunchInfo;
 
 /// Device memory. Its buffers begin at multiples of 256 bytes, as those of a device do.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Rows of activations as csrc/common/rows.cuh lays them out for linear layers without a norm, and with one.
 
-use vitrum::device::params::*;
+use vitrum::kernels::params::*;
 
 /// Every way in which a row is left.
 pub(crate) const ROWS_ACTIVATIONS: [u32; 3] = [ACTIVATIONS_BF16, ACTIVATIONS_INT8, ACTIVATIONS_INT8X2];

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use vitrum::device::params::{PAGE_TOKENS, SampleRow};
 use vitrum::device::{Device, DeviceChoice, DeviceOptions};
+use vitrum::kernels::params::{PAGE_TOKENS, SampleRow};
 use vitrum::model::Checkpoint;
 use vitrum::request::TokenId;
 use vitrum::step::{Precision, RowTokens, Rows, StepLimits, StepRunner};

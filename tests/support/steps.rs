@@ -1,6 +1,6 @@
 //! Feeding sequences to a runner, step by step, and comparing the logits.
 
-use vitrum::device::params::SampleRow;
+use vitrum::kernels::params::SampleRow;
 use vitrum::request::TokenId;
 use vitrum::step::{RowTokens, Rows, StepRunner};
 use vitrum::trace::schema::NodeSources;

@@ -17,7 +17,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "engine",
             "step",
             "model",
-            "ops",
+            "kernels",
             "weights",
             "device",
             "formats",
@@ -32,15 +32,15 @@ const ORDER: &[(&str, &[&str])] = &[
     ("http", &["engine", "step", "model", "weights", "device", "text", "request", "console"]),
     ("bench", &["engine", "step", "model", "weights", "device", "text", "request", "console"]),
     ("report", &["engine", "step", "model", "weights", "device", "request"]),
-    ("doctor", &["step", "model", "ops", "weights", "device", "formats", "request", "trace::record"]),
-    ("engine", &["step", "model", "ops", "weights", "device", "request", "trace::record"]),
-    ("step", &["model", "ops", "weights", "device", "request", "trace::record"]),
-    ("model", &["ops", "weights", "device", "formats", "request"]),
-    ("ops", &["device", "formats"]),
+    ("doctor", &["step", "model", "kernels", "weights", "device", "formats", "request", "trace::record"]),
+    ("engine", &["step", "model", "kernels", "device", "request", "trace::record"]),
+    ("step", &["model", "kernels", "device", "request", "trace::record"]),
+    ("model", &["weights", "device", "kernels", "formats", "request"]),
     ("text", &["weights", "request"]),
     ("weights", &["device", "formats", "request", "console"]),
-    ("device", &["formats", "isa", "request", "trace::record", "console"]),
+    ("device", &["kernels", "formats", "isa", "request", "trace::record", "console"]),
     ("trace", &["request", "trace::record"]),
+    ("kernels", &["formats", "isa"]),
     ("formats", &["isa"]),
     ("isa", &[]),
     ("request", &[]),
@@ -48,7 +48,7 @@ const ORDER: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that know devices only by their interface.
-const NAME_NO_BACKEND: &[&str] = &["engine", "step", "model", "ops"];
+const NAME_NO_BACKEND: &[&str] = &["engine", "step", "model", "kernels"];
 const BACKENDS: &[&str] = &["device::cpu", "device::null", "device::cuda"];
 
 /// Names that break the order.
@@ -157,7 +157,7 @@ fn bad_imports_are_found() {
     let cases = [
         ("src/device/cpu/mod.rs", "use crate::model::Model;", 1),
         ("src/http/mod.rs", "use crate::{engine::Engine, bench::{a::c, b}, text::Tokenizer};", 2),
-        ("src/ops/embed.rs", "fn f() { crate::engine::go() } // crate::http::x", 1),
+        ("src/kernels/embed/mod.rs", "fn f() { crate::engine::go() } // crate::http::x", 1),
         ("src/engine/mod.rs", "use crate::device::{Device, cpu::CpuDevice};", 1),
         ("src/http/mod.rs", "use crate::trace::record::Recorder;", 1),
         ("src/http/mod.rs", "use super::bench::serve;", 1),

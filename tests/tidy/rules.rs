@@ -11,6 +11,7 @@ pub(crate) const COLUMNS_MAX: usize = 120;
 /// Where `unsafe` may stand.
 const UNSAFE_ALLOWED: &[&str] = &[
     "src/device/",
+    "src/kernels/",
     "src/formats/",
     "src/isa/",
     "src/weights/",
@@ -23,7 +24,7 @@ const ENVIRONMENT_ALLOWED: &[&str] = &["src/config.rs", "build.rs", "xtask/", "t
 /// Where code may be async; the engine's token stream is what http awaits.
 const ASYNC_ALLOWED: &[&str] = &["src/http/", "src/bench/", "src/engine/stream.rs", "tests/"];
 /// Written by `cargo xtask bindings`.
-const GENERATED: &[&str] = &["src/device/params.rs"];
+const GENERATED: &[&str] = &["src/kernels/params.rs"];
 const NAMES_BANNED: &[&str] = &["utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"];
 
 /// A rule and its name.
@@ -55,7 +56,7 @@ fn length(source: &Source) -> Vec<String> {
     if lines > FILE_LINES_MAX {
         found.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.path));
     }
-    let is_kernel = source.is_c() || starts(&source.path, &["src/device/cpu/kernels/", "tests/kernels_"]);
+    let is_kernel = source.is_c() || starts(&source.path, &["src/kernels/", "tests/kernels_"]);
     let limit = if is_kernel { KERNEL_LINES_MAX } else { FUNCTION_LINES_MAX };
     for function in functions(source).into_iter().filter(|function| function.lines > limit) {
         let at = source.at(function.offset);
@@ -179,10 +180,10 @@ fn bad_samples_are_found_and_good_ones_are_not() {
     let cases: &[(&str, &str, &str, usize)] = &[
         ("length", "src/a.rs", &many_lines, 1),
         ("length", "src/a.rs", &long_function, 1),
-        ("length", "src/device/cpu/kernels/a.rs", &long_function, 0),
+        ("length", "src/kernels/a.rs", &long_function, 0),
         ("length", "csrc/a.cu", &kernel, 1),
         ("length", "src/a.rs", &wide, 1),
-        ("length", "src/device/params.rs", &wide, 0),
+        ("length", "src/kernels/params.rs", &wide, 0),
         ("header", "src/a.rs", "use b;\n//! late", 1),
         ("header", "src/a.rs", "//! for this", 0),
         ("unsafe", "src/http/a.rs", "fn f() { unsafe { g() } }", 1),
@@ -205,7 +206,7 @@ fn bad_samples_are_found_and_good_ones_are_not() {
         ("leftovers", "src/a.rs", "// dbg!(x)\nlet todo = 1;", 0),
         ("machine", "README.md", folder, 2),
         ("machine", "a.py", concat!("pypi", ".org"), 1),
-        ("machine", "README.md", "src/device/cpu/worker.rs target/tmp/x https://a/root", 0),
+        ("machine", "README.md", "src/kernels/cpu/worker.rs target/tmp/x https://a/root", 0),
     ];
     for (name, path, text, count) in cases {
         let (_, rule) = RULES.iter().find(|(rule, _)| rule == name).expect("a rule of that name");

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         return Ok(process::run("bindings", again, std::io::sink())?);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let target: PathBuf = root.join("src/device/params.rs");
+    let target: PathBuf = root.join("src/kernels/params.rs");
     let bindings = bindgen::Builder::default()
         .header(root.join("csrc/params.h").display().to_string())
         .clang_args(["-x", "c++", "-std=c++17", "-Wno-pragma-once-outside-header"])

@@ -52,7 +52,7 @@ enum Task {
     Compare(compare::Args),
     /// Run the kernel tests on an emulated processor with AVX-512, VNNI and BF16
     Emulate(emulate::Args),
-    /// Generate src/device/params.rs from csrc/params.h
+    /// Generate src/kernels/params.rs from csrc/params.h
     Bindings(bindings::Args),
     /// Install NVIDIA's compiler under the target folder, and print where it is
     CudaToolchain,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::kernels::{Choice, KernelFn};
 use super::stamps::WorkerStamp;
-use super::worker::Worker;
-use crate::device::{GraphKey, KernelParams, Node, NodeDelay, STEP_NODES_MAX, monotonic_ns};
+use crate::device::{GraphKey, NodeDelay, STEP_NODES_MAX, monotonic_ns};
+use crate::kernels::cpu::{Choice, KernelFn, Worker};
+use crate::kernels::{KernelParams, Node};
 use crate::trace::schema::{GraphTable, NodeInfo};
 
 /// A graph of the device.

@@ -1,31 +1,27 @@
 //! The CPU device: a recorded list of nodes, walked by a pool of pinned threads.
 //!
-//! What a step costs besides its nodes: one barrier at its begin and one after each node ([`barrier`]), whose waits
-//! escalate from spinning to sleeping ([`signal`]). Each worker has a core of its own if there are enough
+//! What a step costs besides its nodes: one barrier at its begin and one after each node, whose waits escalate from
+//! spinning to sleeping (`src/kernels/cpu/barrier.rs`). Each worker has a core of its own if there are enough
 //! ([`topology`]); all memory comes from a few mappings advised for huge pages ([`memory`]).
 
-mod barrier;
 mod graph;
-pub mod kernels;
 mod memory;
 mod memory_limit;
+mod pack;
 mod peaks;
 mod pool;
-mod signal;
 mod stamps;
 mod topology;
-mod worker;
 
 use std::fmt;
 
 use self::graph::{Graph, Scratch};
-use self::kernels::Choice;
 use self::memory::Memory;
 use self::pool::{Completed, Pool};
 use self::topology::Topology;
-pub use self::worker::Worker;
-use super::params::WeightRef;
 use super::*;
+use crate::kernels::Checker;
+use crate::kernels::cpu::{Choice, Worker};
 
 /// The CPU device.
 pub struct CpuDevice {
@@ -103,19 +99,21 @@ impl CpuDevice {
     }
 
     pub(super) fn pack(&mut self, source: &PackSource<'_>, activations: Activations) -> Result<WeightRef, DeviceError> {
-        kernels::pack::pack(self, source, activations)
+        pack::pack(self, source, activations)
     }
 
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
         let mut numbered = nodes.iter().enumerate();
-        numbered.try_for_each(|(i, node)| validate::node(&node.params, key, i, self.memory.buffers(), None))
+        let holds = |addr, bytes| self.memory.buffers().holds(addr, bytes);
+        let checker = Checker { holds: &holds, rows: key.bucket as usize };
+        numbered.try_for_each(|(i, node)| node.params.check(&checker).map_err(|wrong| unsupported(key, i, node, wrong)))
     }
 
     pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {
         self.check(key, nodes)?;
         let mut chosen = Vec::with_capacity(nodes.len());
         for node in nodes {
-            chosen.push((*node, kernels::choose(&node.params, key.bucket, self.isa)));
+            chosen.push((*node, node.params.choose_for_cpu(key.bucket, self.isa)));
         }
         // SAFETY: the nodes were validated, and the table chooses kernels that take such parameters.
         unsafe { self.capture_chosen(key, chosen) }

@@ -11,12 +11,12 @@ use std::thread::JoinHandle;
 
 use super::graph::Recording;
 use super::memory::Memory;
-use super::signal::{Counter, Patience};
 use super::stamps::{self, COPIES, StampTable, WorkerStamp};
 use super::topology::{Topology, pin_this_thread};
-use super::worker::{Crew, Worker};
 use crate::console;
 use crate::device::{DeviceError, Download, STAGING_BYTES, STEP_PARTS_MAX, STEPS_IN_FLIGHT, Submission, monotonic_ns};
+use crate::kernels::cpu::signal::{Counter, Patience};
+use crate::kernels::cpu::worker::{Crew, Worker};
 use crate::trace::schema::{NodeStamp, StepCopies};
 
 /// Slots of steps: one more than may be under way. A slot is filled again only after a later step has completed; by

@@ -9,9 +9,9 @@ use cudarc::driver::sys;
 use super::CudaError;
 use super::context::Context;
 use super::graph::launch_with;
-use super::launch::Launch;
 use super::modules::Modules;
-use crate::device::params::LaunchInfo;
+use crate::kernels::cuda::Launch;
+use crate::kernels::params::LaunchInfo;
 
 /// The kernel that reads the GPU's clock: csrc/device_clock.cu.
 #[derive(Debug)]

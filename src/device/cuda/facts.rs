@@ -7,7 +7,7 @@ use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 use super::CudaError;
 use super::context::Context;
 use super::driver::filled;
-use super::launch::Launch;
+use crate::kernels::cuda::Launch;
 use crate::trace::schema::LaunchFacts;
 
 /// The facts of a launch, of whose blocks one multiprocessor holds so many.

@@ -14,9 +14,9 @@ use cudarc::driver::sys;
 use super::CudaError;
 use super::context::Context;
 use super::driver::filled;
-use super::launch::Launch;
-use crate::device::KernelParams;
-use crate::device::params::LaunchInfo;
+use crate::kernels::KernelParams;
+use crate::kernels::cuda::Launch;
+use crate::kernels::params::LaunchInfo;
 use crate::trace::record::{ActivityLibrary, KnownGraph};
 use crate::trace::schema::GraphTable;
 
@@ -214,8 +214,7 @@ pub(super) unsafe fn launch(
     mut info: LaunchInfo,
     follows: bool,
 ) -> Result<(), CudaError> {
-    let mut params = node.params;
-    let mut arguments = [params_address(&mut params), std::ptr::from_mut(&mut info).cast()];
+    let mut arguments = [node.params.as_ptr().cast_mut(), std::ptr::from_mut(&mut info).cast()];
     // SAFETY: the function takes these two arguments, by this function's contract; the driver copies them.
     unsafe { launch_with(context, node.function, &node.launch, &mut arguments, follows) }
 }
@@ -254,17 +253,4 @@ pub(super) unsafe fn launch_with(
     let launched =
         unsafe { context.driver.cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()) };
     Ok(launched.map_err(|error| error.of(|| launch.to_string()))?)
-}
-
-/// Where a node's parameter struct is.
-fn params_address(params: &mut KernelParams) -> *mut c_void {
-    match params {
-        KernelParams::Embed(p) => std::ptr::from_mut(p).cast(),
-        KernelParams::NormQkv(p) => std::ptr::from_mut(p).cast(),
-        KernelParams::Attention(p) => std::ptr::from_mut(p).cast(),
-        KernelParams::LinearResidual(p) => std::ptr::from_mut(p).cast(),
-        KernelParams::NormGateUp(p) => std::ptr::from_mut(p).cast(),
-        KernelParams::NormLmHead(p) => std::ptr::from_mut(p).cast(),
-        KernelParams::Sample(p) => std::ptr::from_mut(p).cast(),
-    }
 }

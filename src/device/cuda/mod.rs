@@ -1,8 +1,9 @@
 //! The CUDA device: a GPU through NVIDIA's driver, which is looked for when the device is opened.
 //!
 //! One stream has everything in order: a step is its upload, replays of captured graphs, its download ([`steps`]).
-//! Kernels come from csrc and lie in the binary ([`images`]); which one a node runs, and on what grid, is a table
-//! ([`launch`]). A failure of the GPU stays: every later call of the driver fails with it, and so does the engine.
+//! Kernels come from csrc and lie in the binary ([`images`]); which one a node runs, and on what grid, is the kernel's own
+//! to say (`src/kernels/cuda/launch.rs`). A failure of the GPU stays: every later call of the driver fails with it, and so
+//! does the engine.
 
 mod clock;
 mod context;
@@ -11,14 +12,13 @@ mod error;
 mod facts;
 mod graph;
 pub mod images;
-mod launch;
+#[cfg(test)]
+mod launches;
 mod measure;
 mod memory;
 mod modules;
 pub mod pack;
-pub mod rows;
 mod steps;
-mod validate;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,17 +30,16 @@ use self::driver::Driver;
 pub use self::driver::DriverError;
 pub use self::error::CudaError;
 use self::graph::{Graph, ReadyNode};
-use self::launch::Launch;
 pub use self::measure::{
     CHAIN_NODES, CHAIN_SPINS_NS, ChainRun, ChainTimes, Chains, Overheads, RecordCounts, RecordTimes, RecordedRun,
 };
 use self::memory::Memory;
 use self::modules::Modules;
 use self::steps::{Steps, Tracer};
-pub(super) use self::validate::LIMITS;
-use super::params::WeightRef;
 use super::*;
 use crate::formats::cuda::packed_format;
+use crate::kernels::cuda::Launch;
+use crate::kernels::{Checker, params};
 use crate::trace::record::ActivityLibrary;
 use crate::trace::schema::NodeInfo;
 
@@ -213,14 +212,17 @@ impl CudaDevice {
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {
         let mut numbered = nodes.iter().enumerate();
         numbered.try_for_each(|(ordinal, node)| {
-            validate::node(&node.params, key, ordinal, self.memory.buffers())?;
+            let holds = |addr, bytes| self.memory.buffers().holds(addr, bytes);
+            let checker = Checker { holds: &holds, rows: key.bucket as usize };
+            let check = node.params.check(&checker).and_then(|()| node.params.check_for_cuda(&checker));
+            check.map_err(|wrong| unsupported(key, ordinal, node, wrong))?;
             Ok(modules::check_shared(&self.context.gpu, &self.choose(node, key))?)
         })
     }
 
     /// How a node is launched, but for the grid of a persistent kernel.
     fn choose(&self, node: &Node, key: GraphKey) -> Launch {
-        launch::choose(&node.params, key.bucket, self.context.gpu.multiprocessors)
+        node.params.launch_on_cuda(key.bucket, self.context.gpu.multiprocessors)
     }
 
     pub(super) fn capture(&mut self, key: GraphKey, nodes: &[Node]) -> Result<GraphId, DeviceError> {

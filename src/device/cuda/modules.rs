@@ -10,7 +10,7 @@ use super::CudaError;
 use super::context::{Context, Gpu};
 use super::driver::filled;
 use super::images::{self, Image};
-use super::launch::Launch;
+use crate::kernels::cuda::Launch;
 
 /// Blocks may have so much shared memory without being asked whether they want it.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;

@@ -1,8 +1,8 @@
 //! Packed weight matrices, as CUDA's kernels read them: what is taken. The layout is src/formats/cuda.rs.
 
-use crate::device::params::*;
 use crate::device::{DeviceError, PackSource};
 use crate::formats::{WeightFormat, cuda};
+use crate::kernels::params::*;
 
 const QUANT: usize = QUANT_BLOCK as usize;
 

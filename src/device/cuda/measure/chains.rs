@@ -8,8 +8,8 @@ use crate::device::DeviceError;
 use crate::device::cuda::CudaError;
 use crate::device::cuda::context::Context;
 use crate::device::cuda::graph::{Executable, STAMP_BYTES, launch_with};
-use crate::device::cuda::launch::Launch;
-use crate::device::params::{LaunchInfo, NodeProbeParams};
+use crate::kernels::cuda::Launch;
+use crate::kernels::params::{LaunchInfo, NodeProbeParams};
 use crate::trace::record::ActivityLibrary;
 
 pub(super) const PROBE: &str = "probe_node";

@@ -18,11 +18,11 @@ pub use self::records::{RecordCounts, RecordTimes};
 use super::context::Context;
 use super::driver::filled;
 use super::graph::{STAMP_BYTES, launch_with};
-use super::launch::Launch;
 use super::modules::Modules;
 use super::{CudaDevice, CudaError};
-use crate::device::params::LaunchInfo;
 use crate::device::{DeviceError, DevicePeaks, read_pod};
+use crate::kernels::cuda::Launch;
+use crate::kernels::params::LaunchInfo;
 
 /// The kernels that are launched from here alone, for the launch table's test.
 #[cfg(test)]

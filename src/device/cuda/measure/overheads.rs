@@ -4,8 +4,8 @@ use super::chains::{self, Chain, ChainOptions, PROBE, Replay, THREADS, between, 
 use super::{Bench, Temporary, median};
 use crate::device::DeviceError;
 use crate::device::cuda::CudaError;
-use crate::device::cuda::launch::Launch;
-use crate::device::params::{ClockStepParams, NodeProbeParams};
+use crate::kernels::cuda::Launch;
+use crate::kernels::params::{ClockStepParams, NodeProbeParams};
 
 pub(super) const CLOCK_STEP: &str = "probe_clock";
 

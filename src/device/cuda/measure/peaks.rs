@@ -1,9 +1,9 @@
 //! The roofs of a roofline: csrc/peak.cu in grids that fill the GPU.
 
 use super::{Bench, Temporary, median};
-use crate::device::cuda::launch::Launch;
-use crate::device::params::{PEAK_MATRIX_CHAINS, PeakMatrixParams, PeakMemoryParams};
 use crate::device::{DeviceError, DevicePeaks};
+use crate::kernels::cuda::Launch;
+use crate::kernels::params::{PEAK_MATRIX_CHAINS, PeakMatrixParams, PeakMemoryParams};
 
 /// How long one sample lasts at least, if not the smallest one lasts longer. What a grid takes to begin and to end is
 /// little beside it.

@@ -1,0 +1,59 @@
+//! Token embedding: x[i] = row of token i.
+
+pub(super) mod cpu;
+pub(super) mod cuda;
+
+use crate::kernels::linear::{F32_BYTES, Matrix, cost_per_token, weight_row_bytes};
+use crate::kernels::params::*;
+use crate::kernels::{Check, Checker, KernelParams, Node};
+use crate::trace::schema::{Op, Place};
+
+/// Shapes and addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Embed {
+    /// `StepShape`
+    pub shape: u64,
+    /// (tokens) i32: a token id, or −1 − the slot that holds it
+    pub token_source: u64,
+    /// (slots) u32
+    pub slot_tokens: u64,
+    /// (tokens, weight.cols) f32: the result
+    pub x: u64,
+    /// (vocab, hidden)
+    pub weight: WeightRef,
+    /// Where the layer after it finds `x`
+    pub next: NextRows,
+}
+
+impl Embed {
+    /// The node.
+    pub fn node(&self) -> Node {
+        let &Embed { shape, token_source, slot_tokens, x, weight, next } = self;
+        assert!(weight.rows > 0, "an embedding of no tokens");
+        let row_bytes = weight_row_bytes(&weight) as f64 + F32_BYTES * f64::from(weight.cols) + 4.0;
+        Node {
+            params: KernelParams::Embed(EmbedParams { shape, token_source, slot_tokens, x, weight, next }),
+            place: Place { layer: -1, op: Op::Embed },
+            cost: cost_per_token(0.0, row_bytes, 0.0),
+        }
+    }
+}
+
+/// What the kernels of every device trust in.
+pub(super) fn check(checker: &Checker<'_>, p: &EmbedParams) -> Check {
+    checker.array("shape", p.shape, size_of::<StepShape>())?;
+    checker.array("token_source", p.token_source, checker.rows * 4)?;
+    checker.array("slot_tokens", p.slot_tokens, 4)?;
+    checker.array("x", p.x, checker.floats(p.weight.cols, 1))?;
+    checker.weight("weight", &p.weight, p.weight.rows, p.weight.cols)
+}
+
+/// (tokens, hidden)
+pub fn reference(weight: &Matrix<'_>, token_source: &[i32], slot_tokens: &[u32]) -> Vec<f64> {
+    let token = |source: i32| match source {
+        0.. => source as usize,
+        _ => slot_tokens[(-1 - source) as usize] as usize,
+    };
+    let row = |source: &i32| &weight.values[token(*source) * weight.cols..][..weight.cols];
+    token_source.iter().flat_map(row).map(|value| f64::from(*value)).collect()
+}

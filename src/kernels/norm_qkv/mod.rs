@@ -1,0 +1,155 @@
+//! Norm, query, key and value projections, rotary embedding, KV cache write.
+
+pub(super) mod cpu;
+pub(super) mod cuda;
+
+use crate::kernels::linear::*;
+use crate::kernels::params::*;
+use crate::kernels::{Check, Checker, KernelParams, Node};
+use crate::trace::schema::{Op, Place};
+
+/// Shapes and addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct NormQkv {
+    /// `StepShape`
+    pub shape: u64,
+    /// (tokens, hidden) f32
+    pub x: u64,
+    /// (hidden) f32
+    pub gamma: u64,
+    /// (max_position, head_dim / 2, 2) f32: cos, sin
+    pub rope: u64,
+    /// (tokens) u32
+    pub positions: u64,
+    /// (tokens) u32: page · PAGE_TOKENS + offset
+    pub slot_mapping: u64,
+    /// (tokens, heads · head_dim) f32: the result
+    pub q: u64,
+    /// `activation_rows_bytes(bucket, hidden)`, for each of the `activation_forms` of the weights
+    pub rows: u64,
+    /// (heads · head_dim, hidden)
+    pub wq: WeightRef,
+    /// (kv_heads · head_dim, hidden)
+    pub wk: WeightRef,
+    /// (kv_heads · head_dim, hidden)
+    pub wv: WeightRef,
+    /// Written at `slot_mapping`.
+    pub kv: KvCacheRef,
+    /// Of the norm.
+    pub eps: f32,
+    /// A multiple of 16.
+    pub head_dim: u32,
+}
+
+impl NormQkv {
+    /// The node.
+    pub fn node(&self, layer: i32) -> Node {
+        let &NormQkv { shape, x, gamma, rope, positions, slot_mapping, q, rows, wq, wk, wv, kv, eps, head_dim } = self;
+        assert_same_input("norm_qkv", &[&wq, &wk, &wv]);
+        assert!(head_dim > 0 && head_dim.is_multiple_of(16), "head_dim is {head_dim}, not a multiple of 16");
+        assert!(wq.rows.is_multiple_of(head_dim), "{} query rows are no heads of {head_dim}", wq.rows);
+        assert!(wk.rows.is_multiple_of(head_dim), "{} key rows are no heads of {head_dim}", wk.rows);
+        assert_eq!(wk.rows, wv.rows, "as many keys as values");
+        assert!(kv.format == FORMAT_F32 || kv.format == FORMAT_F16, "KV format {}", kv.format);
+        let (hidden, heads, kv_heads) = (wq.cols, wq.rows / head_dim, wk.rows / head_dim);
+        let kv_bytes = if kv.format == FORMAT_F16 { 2.0 } else { F32_BYTES };
+        let constant_bytes = weight_bytes(&wq) + weight_bytes(&wk) + weight_bytes(&wv) + F32_BYTES * f64::from(hidden);
+        // x, q, K and V, the angles, position and slot
+        let row_bytes = F32_BYTES * f64::from(hidden + wq.rows + head_dim) + kv_bytes * f64::from(2 * wk.rows) + 8.0;
+        // The norm is four operations a value, a rotation three.
+        let row_flops = product_flops(&wq)
+            + product_flops(&wk)
+            + product_flops(&wv)
+            + 4.0 * f64::from(hidden)
+            + 3.0 * f64::from(wq.rows + wk.rows);
+        let params = NormQkvParams {
+            shape,
+            x,
+            gamma,
+            rope,
+            positions,
+            slot_mapping,
+            q,
+            rows,
+            wq,
+            wk,
+            wv,
+            kv,
+            eps,
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            reserved: 0,
+        };
+        Node {
+            params: KernelParams::NormQkv(params),
+            place: Place { layer, op: Op::AttnQkv },
+            cost: cost_per_token(constant_bytes, row_bytes, row_flops),
+        }
+    }
+}
+
+/// What the kernels of every device trust in.
+pub(super) fn check(checker: &Checker<'_>, p: &NormQkvParams) -> Check {
+    checker.heads(p.heads, p.kv_heads, p.head_dim)?;
+    checker.array("shape", p.shape, size_of::<StepShape>())?;
+    checker.array("x", p.x, checker.floats(p.hidden, 1))?;
+    checker.array("gamma", p.gamma, p.hidden as usize * 4)?;
+    checker.array("rope", p.rope, p.head_dim as usize * 4)?;
+    checker.array("positions", p.positions, checker.rows * 4)?;
+    checker.array("slot_mapping", p.slot_mapping, checker.rows * 4)?;
+    checker.array("q", p.q, checker.floats(p.heads, p.head_dim))?;
+    checker.rows_of_input(p.rows, &[p.wq, p.wk, p.wv])?;
+    checker.weight("wq", &p.wq, p.heads.saturating_mul(p.head_dim), p.hidden)?;
+    checker.weight("wk", &p.wk, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
+    checker.weight("wv", &p.wv, p.kv_heads.saturating_mul(p.head_dim), p.hidden)?;
+    checker.kv_cache(&p.kv, p.kv_heads, p.head_dim)
+}
+
+/// The input of the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// (tokens, hidden)
+    pub x: &'a [f32],
+    /// (hidden)
+    pub gamma: &'a [f32],
+    /// Of the norm.
+    pub eps: f32,
+    /// Query, key and value projections.
+    pub weights: [Matrix<'a>; 3],
+    /// `ACTIVATIONS_*`, of each of the weights
+    pub activations: [u32; 3],
+    /// (max_position, head_dim / 2, 2)
+    pub rope: &'a [f32],
+    /// (tokens)
+    pub positions: &'a [u32],
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// Queries, keys and values: (tokens, heads · head_dim) of each.
+pub fn reference(input: &Reference<'_>) -> [Vec<f64>; 3] {
+    let hidden = input.weights[0].cols;
+    let mut out = [const { Vec::new() }; 3];
+    for (x, position) in input.x.chunks_exact(hidden).zip(input.positions) {
+        let normed = rms_norm(x, input.gamma, input.eps);
+        for (part, (weight, out)) in input.weights.iter().zip(&mut out).enumerate() {
+            let mut values = product(weight, &round_activations(&normed, input.activations[part]));
+            if part < 2 {
+                let angles = &input.rope[*position as usize * input.head_dim..][..input.head_dim];
+                values.chunks_exact_mut(input.head_dim).for_each(|head| rotate(head, angles));
+            }
+            out.extend(values);
+        }
+    }
+    out
+}
+
+fn rotate(head: &mut [f64], angles: &[f32]) {
+    for (pair, angle) in head.chunks_exact_mut(2).zip(angles.chunks_exact(2)) {
+        let (x, y, cos, sin) = (pair[0], pair[1], f64::from(angle[0]), f64::from(angle[1]));
+        pair[0] = x * cos - y * sin;
+        pair[1] = x * sin + y * cos;
+    }
+}
