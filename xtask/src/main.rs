@@ -5,7 +5,6 @@ mod attack;
 mod bindings;
 mod compare;
 mod cuda_toolchain;
-mod emulate;
 mod features;
 mod http;
 mod kernels;
@@ -50,8 +49,6 @@ enum Task {
     Features(features::Args),
     /// Measure against llama-bench on the same file, in turns
     Compare(compare::Args),
-    /// Run the kernel tests on an emulated processor with AVX-512, VNNI and BF16
-    Emulate(emulate::Args),
     /// Generate src/kernels/params.rs from csrc/params.h
     Bindings(bindings::Args),
     /// Install NVIDIA's compiler under the target folder, and print where it is
@@ -72,7 +69,6 @@ fn main() -> ExitCode {
         Task::VerifyOff => verify_off::run(),
         Task::Features(args) => features::run(&args),
         Task::Compare(args) => compare::run(&args),
-        Task::Emulate(args) => emulate::run(&args),
         Task::Bindings(args) => bindings::run(&args),
         Task::CudaToolchain => cuda_toolchain::run(),
         Task::Kernels(args) => kernels::run(&args),

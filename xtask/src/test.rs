@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod cuda_serve;
+mod isa;
 mod merged;
 mod page;
 mod parts;
@@ -19,8 +20,7 @@ use crate::{process, tree};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Add the slow checks: HTA, readers of nsys, aarch64, emulated AVX-512, long random tests, changed recordings,
-    /// attacks
+    /// Add the slow checks: HTA, readers of nsys, aarch64, long random tests, changed recordings, attacks
     #[arg(long)]
     full: bool,
     /// Run only these parts

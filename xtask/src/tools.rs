@@ -78,15 +78,10 @@ fn program(name: &'static str, package: &str) -> Result<&'static str, String> {
     Ok(name)
 }
 
-/// The list of Debian packages that there are.
-pub(crate) fn update_packages() -> Result<(), String> {
-    run_patiently("apt-get update", || apt_get(&["update", "--quiet"]))
-}
-
 /// Debian packages.
 pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     eprintln!("installing {}", packages.join(", "));
-    update_packages()?;
+    run_patiently("apt-get update", || apt_get(&["update", "--quiet"]))?;
     let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
     run_patiently("apt-get install", || apt_get(&[&install, packages].concat()))
 }

@@ -1,11 +1,10 @@
 //! The parts of `cargo xtask test`, in the order of running: quick ones first.
 
-use std::fs;
 use std::process::Command;
 
-use super::{Check, Outcome, Part, acceptance, cuda_serve, merged, page};
+use super::{Check, Outcome, Part, acceptance, cuda_serve, isa, merged, page};
 use crate::process::output;
-use crate::{emulate, tools, tree};
+use crate::{tools, tree};
 
 /// Cases of each random test under `--full`; proptest's own number is 256.
 const RANDOM_CASES: &str = "4096";
@@ -35,6 +34,10 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("model", model),
         ("test-tools", |part| cargo_tests(part, &TOOLS.map(|package| vec!["-p", package]), None)),
         ("test", |part| cargo_tests(part, &[vec!["-p", "vitrum", "--features", "profiling"]], None)),
+        // Part `test` goes over every instruction set that this machine has; these say which it has not.
+        ("isa-avx2", |_| Ok(isa::avx2())),
+        ("isa-avx512", |_| Ok(isa::avx512())),
+        ("isa-avx512bf16", |_| Ok(isa::avx512bf16())),
         ("test-no-recorder", test_without_recorder),
         ("profile-serve", acceptance::profile_serve),
         ("trace-lint", acceptance::lint),
@@ -54,7 +57,6 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("cuda-hta", cuda_serve::hta),
             ("merge-hta", merged::hta),
             ("aarch64", aarch64),
-            ("emulate", emulate),
             ("spool-fuzz", |part| fuzz(part, "spool_fuzz", " files, ")),
             ("template-fuzz", |part| fuzz(part, "template_fuzz", " templates: ")),
             ("attack", |part| this(part, &["attack"])),
@@ -165,18 +167,6 @@ fn aarch64(part: &Part) -> Result<Outcome, String> {
     check.env("LIBSQLITE3_SYS_USE_PKG_CONFIG", "1");
     part.run("cargo check", check)?;
     Ok(Outcome::passed(""))
-}
-
-/// The kernel tests on AVX-512, where part `test` could not run them on a processor that has it.
-fn emulate(part: &Part) -> Result<Outcome, String> {
-    let features = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    if ["avx512_vnni", "avx512_bf16"].iter().all(|feature| features.split_whitespace().any(|word| word == *feature)) {
-        return Ok(Outcome::NotRun { reason: "this processor has these instructions: part test ran on them".into() });
-    }
-    if let Some(reason) = emulate::cannot_be_had() {
-        return Ok(Outcome::NotRun { reason: reason.into() });
-    }
-    this(part, &["emulate"])
 }
 
 /// A command with a Python of an environment that has these packages.
