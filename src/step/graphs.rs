@@ -9,22 +9,12 @@ use crate::kernels::Node;
 use crate::model::Model;
 use crate::trace::schema::{GraphKey, GraphKind};
 
-/// How often a captured graph was replayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayCount {
-    /// The graph's name.
-    pub key: GraphKey,
-    /// The device's number for it.
-    pub graph: GraphId,
-    /// Its replays since the start.
-    pub replays: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct GraphCache {
     forward_buckets: Vec<u32>,
     sample_buckets: Vec<u32>,
-    captured: Vec<ReplayCount>,
+    /// In the order of capture.
+    captured: Vec<(GraphKey, GraphId)>,
 }
 
 impl GraphCache {
@@ -70,22 +60,17 @@ impl GraphCache {
         model: &Model,
         buffers: &StepBuffers,
     ) -> Result<GraphId, DeviceError> {
-        if let Some(found) = self.captured.iter().find(|count| count.key == key) {
-            return Ok(found.graph);
+        if let Some((_, graph)) = self.captured.iter().find(|(captured, _)| *captured == key) {
+            return Ok(*graph);
         }
         let graph = device.capture(key, &nodes(key, model, buffers))?;
-        self.captured.push(ReplayCount { key, graph, replays: 0 });
+        self.captured.push((key, graph));
         Ok(graph)
     }
 
-    pub(super) fn count(&mut self, graph: GraphId) {
-        if let Some(count) = self.captured.iter_mut().find(|count| count.graph == graph) {
-            count.replays += 1;
-        }
-    }
-
-    pub(super) fn counts(&self) -> &[ReplayCount] {
-        &self.captured
+    /// Every captured graph, in the order of capture.
+    pub(super) fn captured(&self) -> impl Iterator<Item = GraphId> {
+        self.captured.iter().map(|(_, graph)| *graph)
     }
 }
 

@@ -16,7 +16,6 @@ use thiserror::Error;
 pub use self::batch::{RowTokens, Rows, StepBatch};
 use self::buffers::StepBuffers;
 use self::graphs::GraphCache;
-pub use self::graphs::ReplayCount;
 use crate::device::{
     Activations, Completion, Device, DeviceError, DeviceInfo, DevicePeaks, Download, GraphId, STAGING_BYTES,
     Submission, Ticket,
@@ -224,7 +223,6 @@ impl StepRunner {
         let downloads: &[Download] = if self.batch.wants_logprobs() { &[tokens, logprobs] } else { &[tokens] };
         let submission = Submission { uploads: &uploads, graphs: replayed, downloads, sources };
         let ticket = self.device.submit(&submission)?;
-        replayed.iter().for_each(|id| self.graphs.count(*id));
         Ok(SubmittedStep { ticket, graphs, sizes: self.batch.sizes(), sources, logit_rows })
     }
 
@@ -246,11 +244,6 @@ impl StepRunner {
 
     /// Every captured graph, in the order of capture.
     pub fn tables(&self) -> Vec<&Arc<GraphTable>> {
-        self.graphs.counts().iter().map(|count| self.device.graph(count.graph)).collect()
-    }
-
-    /// Every captured graph with the number of its replays.
-    pub fn replay_counts(&self) -> &[ReplayCount] {
-        self.graphs.counts()
+        self.graphs.captured().map(|graph| self.device.graph(graph)).collect()
     }
 }
