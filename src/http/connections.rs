@@ -12,13 +12,13 @@ use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tower::ServiceExt;
 
 use super::held::Held;
 use super::places::{Place, PlaceLimits, Places, Throttle};
@@ -210,7 +210,7 @@ async fn answer(
     router: Router,
 ) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(peer);
-    let response = router.oneshot(request).await?;
+    let response = TowerToHyperService::new(router).call(request).await?;
     Ok(response.map(|body| Body::new(Held::new(body, exchange))))
 }
 
