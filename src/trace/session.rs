@@ -170,7 +170,6 @@ pub struct SessionPeaks {
     pub cache_bytes: u64,
     /// Multiply-adds of floating-point numbers, counted as two, 10⁹ per second: of a CPU f32, of a GPU products of bf16
     /// matrices.
-    #[serde(alias = "f32_gflop_s")]
     pub float_gflop_s: f64,
     /// int8 multiply-adds, counted as two, 10⁹ per second.
     pub int8_gop_s: f64,
@@ -342,7 +341,6 @@ pub struct Closing {
     /// Whether the file's limit was reached.
     pub limit_reached: bool,
     /// What became of the driver's profiling library's records, if it was a source.
-    #[serde(default)]
     pub activity: Option<ActivityCounts>,
     /// What a ring has lost to later records, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,8 +5,8 @@ use std::io;
 use super::spare::SPARE;
 use super::wire::{Encoder, NAME_BYTES_MAX, NAME_TAG, RUN_HEADER_BYTES, RUN_TAG, STAMP_BYTES, Wire, put_stamp};
 use super::{
-    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, FILE_PREFIX_BYTES, MAGIC, PLACE_JSON_BYTES, Packing,
-    RING_VERSION, Seam, SpoolHeader, VERSION, crc32,
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind, FILE_PREFIX_BYTES, MAGIC, PLACE_JSON_BYTES, Packing, Seam,
+    SpoolHeader, VERSION, crc32,
 };
 use crate::trace::schema::{GraphTable, NodeStamp};
 use crate::trace::session::{Closing, Counts};
@@ -220,7 +220,7 @@ pub fn file_header(header: &SpoolHeader) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = vec![0; FILE_PREFIX_BYTES + json.len()];
     let mut out = Encoder::new(&mut bytes);
     out.put_bytes(&MAGIC);
-    out.put_u32(if header.ring.is_some() { RING_VERSION } else { VERSION });
+    out.put_u32(VERSION);
     out.put_u32(json.len() as u32);
     out.put_u32(crc32(&json));
     out.put_bytes(&json);

@@ -15,7 +15,7 @@
 //!
 //! # Rings
 //!
-//! A recording that keeps what comes last has a ring (`SpoolHeader::ring`, format 5) in place of the blocks:
+//! A recording that keeps what comes last has a ring (`SpoolHeader::ring`) in place of the blocks:
 //!
 //! ```text
 //! file    … · up to `ring` places of 64 KiB · the closing block
@@ -58,11 +58,8 @@ use super::window::Window;
 /// First bytes of a spool. The line ending is broken by a transfer as text, which is then noticed at once.
 pub const MAGIC: [u8; 8] = *b"VITRUM\r\n";
 
-/// The format that this build writes and reads.
-pub const VERSION: u32 = 4;
-
-/// The format of rings, which builds that know none refuse by its number.
-pub const RING_VERSION: u32 = 5;
+/// The format that this build writes, and the only one that it reads.
+pub const VERSION: u32 = 6;
 
 /// Size of a block of records, its header included.
 pub const BLOCK_BYTES: usize = 64 << 10;
@@ -85,13 +82,11 @@ pub struct SpoolHeader {
     /// Set if each step's nodes were recorded with probability 1/2: the seed of that coin.
     pub toggle_seed: Option<u64>,
     /// Set if the file is a ring: how many places for blocks it may have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ring: Option<u64>,
     /// Which steps it has.
-    #[serde(default)]
     pub window: Window,
     /// What a record is of.
-    #[serde(default)]
     pub granularity: Granularity,
     /// Who records what.
     pub session: SessionHeader,
@@ -212,7 +207,7 @@ pub enum SpoolError {
     #[error("not a recording of vitrum: the file does not begin as one")]
     NotASpool,
     /// Another version's recording.
-    #[error("the recording has format {found}, and this build reads formats {VERSION} and {RING_VERSION}")]
+    #[error("the recording has format {found}, and this build reads format {VERSION}")]
     Version {
         /// The version found.
         found: u32,

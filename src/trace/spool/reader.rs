@@ -9,8 +9,8 @@ use super::head::Head;
 use super::ring::{Placed, Seam, in_order};
 use super::wire::{Decoder, NAME_TAG, RUN_TAG, Wire, take_stamp};
 use super::{
-    BLOCK_HEADER_BYTES, BlockKind, Damage, FILE_PREFIX_BYTES, JSON_BYTES_MAX, MAGIC, RING_VERSION, SpoolError,
-    SpoolHeader, VERSION, crc32,
+    BLOCK_HEADER_BYTES, BlockKind, Damage, FILE_PREFIX_BYTES, JSON_BYTES_MAX, MAGIC, SpoolError, SpoolHeader, VERSION,
+    crc32,
 };
 use crate::trace::activity::{Activity, CallActivity, CopyActivity, NodeActivity, OverheadActivity};
 use crate::trace::schema::{GraphTable, HostSpan, MemberRecord, NodeStamp, ReplayRecord, RequestRecord, StepRecord};
@@ -119,8 +119,7 @@ impl<R: Read + Seek> Reader<R> {
             return Err(SpoolError::NotASpool);
         }
         let mut prefix = Decoder::new(bytes.get(MAGIC.len()..).unwrap_or_default());
-        let version = prefix.take_u32();
-        if let Some(found) = version.filter(|found| ![VERSION, RING_VERSION].contains(found)) {
+        if let Some(found) = prefix.take_u32().filter(|found| *found != VERSION) {
             return Err(SpoolError::Version { found });
         }
         let (Some(json_bytes), Some(checksum)) = (prefix.take_u32(), prefix.take_u32()) else {
@@ -139,9 +138,6 @@ impl<R: Read + Seek> Reader<R> {
             return Err(SpoolError::HeaderDamaged);
         }
         let header: SpoolHeader = serde_json::from_slice(&bytes).map_err(|_| SpoolError::HeaderDamaged)?;
-        if header.ring.is_some() != (version == Some(RING_VERSION)) {
-            return Err(SpoolError::HeaderDamaged);
-        }
         let ring = header.ring.map(|places| in_order(&mut source, next_at, places)).transpose()?;
         let last = ring.as_ref().and_then(|blocks| blocks.last());
         let is_ring_closed = last.is_some_and(|block| block.head.kind == BlockKind::Closing);
