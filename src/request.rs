@@ -53,6 +53,67 @@ impl Default for SamplingParams {
     }
 }
 
+impl SamplingParams {
+    /// Whether every parameter is in its range.
+    pub fn check(&self) -> Result<(), RequestError> {
+        SamplingParameter::Temperature.check(self.temperature.into())?;
+        SamplingParameter::TopP.check(self.top_p.into())?;
+        SamplingParameter::MaxTokens.check(self.max_tokens.into())?;
+        self.logprobs.map_or(Ok(()), |alternatives| SamplingParameter::Logprobs.check(alternatives.into()))
+    }
+}
+
+/// The parameters of [`SamplingParams`] that have a range. It is said here and nowhere else: the engine holds every
+/// request to it, and HTTP refuses a body by the same check and in the same words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingParameter {
+    /// [`SamplingParams::temperature`].
+    Temperature,
+    /// [`SamplingParams::top_p`].
+    TopP,
+    /// [`SamplingParams::max_tokens`].
+    MaxTokens,
+    /// [`SamplingParams::logprobs`].
+    Logprobs,
+}
+
+/// The most alternatives for which log probabilities are reported.
+pub const LOGPROBS_MAX: u32 = 20;
+
+impl SamplingParameter {
+    /// Its name in the OpenAI API's completions.
+    pub fn name(self) -> &'static str {
+        match self {
+            SamplingParameter::Temperature => "temperature",
+            SamplingParameter::TopP => "top_p",
+            SamplingParameter::MaxTokens => "max_tokens",
+            SamplingParameter::Logprobs => "logprobs",
+        }
+    }
+
+    /// Its range, in words that follow "has to be".
+    pub fn expected(self) -> &'static str {
+        match self {
+            SamplingParameter::Temperature => "a number, 0 or more",
+            SamplingParameter::TopP => "a number above 0 and up to 1",
+            SamplingParameter::MaxTokens => "a whole number from 1 to 4294967295",
+            SamplingParameter::Logprobs => "a whole number from 0 to 20",
+        }
+    }
+
+    /// Whether a value is in its range; not a number is in none.
+    pub fn check(self, value: f64) -> Result<(), RequestError> {
+        let is_within = match self {
+            SamplingParameter::Temperature => value >= 0.0 && value.is_finite(),
+            SamplingParameter::TopP => value > 0.0 && value <= 1.0,
+            SamplingParameter::MaxTokens => (1.0..=f64::from(u32::MAX)).contains(&value),
+            SamplingParameter::Logprobs => (0.0..=f64::from(LOGPROBS_MAX)).contains(&value),
+        };
+        let wrong = RequestError::InvalidParameter { name: self.name(), value, expected: self.expected() };
+        if is_within { Ok(()) } else { Err(wrong) }
+    }
+}
+
 /// Log probabilities of one generated token, of the logits before temperature and cuts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {

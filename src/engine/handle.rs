@@ -17,13 +17,15 @@ use super::stream::{self, TokenSender, TokenStream};
 use crate::device::{DeviceError, DeviceInfo, DevicePeaks, monotonic_ns};
 use crate::kernels::params::MAX_LOGPROBS;
 use crate::model::ModelConfig;
-use crate::request::{RequestError, RequestId, SamplingParams, TokenId};
+use crate::request::{LOGPROBS_MAX, RequestError, RequestId, SamplingParams, TokenId};
 use crate::step::StepLimits;
 use crate::trace::progress::Progress;
 use crate::trace::record::Samples;
 use crate::trace::sample::{By, SampleReading};
 use crate::trace::schema::GraphKey;
 use crate::trace::session::{RecordError, SessionOptions, SessionSources, SpoolSummary};
+
+const _: () = assert!(LOGPROBS_MAX == MAX_LOGPROBS, "a request may ask for what a row of the device has room for");
 
 /// What an engine serves, and its limits. Fixed from start to end.
 #[derive(Clone, Debug)]
@@ -190,7 +192,7 @@ impl Engine {
         sampling: SamplingParams,
     ) -> Result<(Submission, TokenStream), RequestError> {
         self.check_prompt(&prompt)?;
-        check_sampling(&sampling)?;
+        sampling.check()?;
         if self.shutting_down.load(Ordering::Acquire) {
             return Err(RequestError::ShuttingDown);
         }
@@ -313,22 +315,6 @@ impl Engine {
             .map(|_| QueueSlot(self.waiting.clone()))
             .map_err(|_| RequestError::QueueFull { limit })
     }
-}
-
-fn check_sampling(sampling: &SamplingParams) -> Result<(), RequestError> {
-    let SamplingParams { temperature, top_p, max_tokens, logprobs, .. } = *sampling;
-    let (name, value, expected) = if !(temperature >= 0.0 && temperature.is_finite()) {
-        ("temperature", f64::from(temperature), "a number of at least 0")
-    } else if !(top_p > 0.0 && top_p <= 1.0) {
-        ("top_p", f64::from(top_p), "above 0 and at most 1")
-    } else if max_tokens == 0 {
-        ("max_tokens", 0.0, "at least 1")
-    } else if logprobs.is_some_and(|alternatives| alternatives > MAX_LOGPROBS) {
-        ("logprobs", f64::from(logprobs.unwrap_or_default()), "at most 20")
-    } else {
-        return Ok(());
-    };
-    Err(RequestError::InvalidParameter { name, value, expected })
 }
 
 fn stopped() -> RequestError {

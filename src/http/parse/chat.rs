@@ -3,9 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, excerpt, invalid};
-use super::generation::{Generation, LOGPROBS_MAX};
+use super::generation::{Generation, whole};
 use super::neutral;
 use crate::http::error::ApiError;
+use crate::request::SamplingParameter;
 use crate::text::ChatMessage;
 
 /// A conversation to go on with, and how.
@@ -38,11 +39,11 @@ impl ChatRequest {
 /// Two parameters of which the first switches the second on.
 fn logprobs(fields: &mut Fields<'_>) -> Result<Option<u32>, ApiError> {
     let wanted = fields.flag("logprobs")?;
-    match fields.whole("top_logprobs", 0..=LOGPROBS_MAX)? {
+    match whole(fields, "top_logprobs", SamplingParameter::Logprobs)? {
         Some(count) if count > 0 && !wanted => {
             Err(ApiError::Needs { param: "top_logprobs", needs: "logprobs to be true" })
         }
-        count => Ok(wanted.then_some(count.unwrap_or(0) as u32)),
+        count => Ok(wanted.then_some(count.unwrap_or(0))),
     }
 }
 

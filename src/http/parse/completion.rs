@@ -3,10 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, invalid};
-use super::generation::{Generation, LOGPROBS_MAX};
+use super::generation::{Generation, whole};
 use super::neutral;
 use crate::http::error::ApiError;
-use crate::request::TokenId;
+use crate::request::{SamplingParameter, TokenId};
 
 /// What is to be completed, and how.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl CompletionRequest {
         let mut fields = Fields::parse(body)?;
         let prompts = prompts(fields.take("prompt").ok_or(ApiError::Missing { param: "prompt" })?)?;
         let mut generation = Generation::take(&mut fields, &["max_tokens"], vocab)?;
-        generation.sampling.logprobs = fields.whole("logprobs", 0..=LOGPROBS_MAX)?.map(|count| count as u32);
+        generation.sampling.logprobs = whole(&mut fields, "logprobs", SamplingParameter::Logprobs)?;
         fields.finish(&[neutral::GENERATION, neutral::COMPLETION])?;
         Ok(CompletionRequest { prompts, generation })
     }

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, invalid};
 use crate::http::error::ApiError;
-use crate::request::{SamplingParams, TokenId};
+use crate::request::{SamplingParameter, SamplingParams, TokenId};
 
 /// The part of a generating request that both endpoints share.
 #[derive(Debug)]
@@ -58,16 +58,14 @@ const STOP_STRINGS_MAX: usize = 16;
 const STOP_STRING_BYTES_MAX: usize = 1024;
 /// The most stop tokens of a request.
 const STOP_TOKENS_MAX: usize = 256;
-/// The most alternatives for which log probabilities are reported.
-pub(super) const LOGPROBS_MAX: i64 = 20;
 
 impl Generation {
     /// Takes the shared fields. `limits` are the names of the length limit, the preferred one first.
     pub(super) fn take(fields: &mut Fields<'_>, limits: &[&'static str], vocab: usize) -> Result<Generation, ApiError> {
         let max_tokens = max_tokens(fields, limits)?;
         let sampling = SamplingParams {
-            temperature: fields.number("temperature", "a number, 0 or more", |t| t >= 0.0)?.unwrap_or(1.0),
-            top_p: fields.number("top_p", "a number above 0 and up to 1", |p| p > 0.0 && p <= 1.0)?.unwrap_or(1.0),
+            temperature: number(fields, SamplingParameter::Temperature)?.unwrap_or(1.0),
+            top_p: number(fields, SamplingParameter::TopP)?.unwrap_or(1.0),
             top_k: fields.whole("top_k", -1..=i64::from(u32::MAX))?.map_or(0, |k| k.max(0) as u32),
             seed: seed(fields)?,
             stop_token_ids: stop_token_ids(fields, vocab)?,
@@ -104,16 +102,34 @@ impl Generation {
     }
 }
 
+/// A number that the engine takes for this parameter.
+fn number(fields: &mut Fields<'_>, parameter: SamplingParameter) -> Result<Option<f32>, ApiError> {
+    fields.number(parameter.name(), parameter.expected(), |value| parameter.check(value.into()).is_ok())
+}
+
+/// A whole number that the engine takes for this parameter, which the endpoint calls `name`.
+pub(super) fn whole(
+    fields: &mut Fields<'_>,
+    name: &str,
+    parameter: SamplingParameter,
+) -> Result<Option<u32>, ApiError> {
+    let Some(raw) = fields.take(name) else { return Ok(None) };
+    match serde_json::from_str::<u32>(raw.get()) {
+        Ok(value) if parameter.check(value.into()).is_ok() => Ok(Some(value)),
+        _ => Err(invalid(&fields.path(name), parameter.expected(), raw)),
+    }
+}
+
 fn max_tokens(fields: &mut Fields<'_>, names: &[&'static str]) -> Result<Option<MaxTokens>, ApiError> {
     let mut chosen: Option<MaxTokens> = None;
     for &name in names {
-        let Some(value) = fields.whole(name, 1..=i64::from(u32::MAX))? else { continue };
+        let Some(value) = whole(fields, name, SamplingParameter::MaxTokens)? else { continue };
         match &chosen {
-            Some(first) if i64::from(first.value) != value => {
+            Some(first) if first.value != value => {
                 return Err(ApiError::Needs { param: name, needs: "the same value under its other name" });
             }
             Some(_) => {}
-            None => chosen = Some(MaxTokens { name, value: value as u32 }),
+            None => chosen = Some(MaxTokens { name, value }),
         }
     }
     Ok(chosen)
