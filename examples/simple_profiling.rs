@@ -65,10 +65,10 @@ fn answer_all(engine: &Engine, weights: &Checkpoint) -> Result<(), Box<dyn Error
         while let Some(event) = stream.blocking_next() {
             match event {
                 TokenEvent::Token { token, .. } => text += &detokenizer.push(token).text,
-                TokenEvent::Finished { .. } => text += &detokenizer.finish(),
                 TokenEvent::Failed(error) => return Err(error.into()),
             }
         }
+        text += &detokenizer.finish();
         println!("{prompt:?} → {text:?}");
     }
     Ok(())

@@ -147,24 +147,40 @@ impl FinishReason {
     }
 }
 
-/// What a running request sends to its client, in order; `Finished` or `Failed` is the last.
+/// Why a token is its request's last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastToken {
+    /// It is one of the model's end-of-sequence tokens. Its text is no part of the answer.
+    EndOfSequence,
+    /// It is one of the request's stop tokens. Its text is no part of the answer.
+    StopToken,
+    /// It is the last of `max_tokens`, or the model's length limit is reached. Its text is part of the answer.
+    Length,
+}
+
+impl LastToken {
+    /// Why the request ended.
+    pub fn reason(self) -> FinishReason {
+        match self {
+            LastToken::EndOfSequence | LastToken::StopToken => FinishReason::Stop,
+            LastToken::Length => FinishReason::Length,
+        }
+    }
+}
+
+/// What a running request sends to its client, in order. The last one is a token that says why it is, or `Failed`.
 #[derive(Clone, Debug)]
 pub enum TokenEvent {
-    /// One generated token. A stop token that ended the request is sent too, before `Finished`.
+    /// One generated token: a stop token, too.
     Token {
         /// The token.
         token: TokenId,
         /// Set if the request asked for log probabilities.
         logprobs: Option<Box<TokenLogprobs>>,
+        /// Set on the last token of the request: nothing follows.
+        last: Option<LastToken>,
     },
-    /// The request is complete.
-    Finished {
-        /// Why.
-        reason: FinishReason,
-        /// The stop token that ended it, whose text is not part of the answer.
-        stop_token: Option<TokenId>,
-    },
-    /// The engine could not go on.
+    /// The engine could not go on. Nothing follows.
     Failed(RequestError),
 }
 

@@ -128,7 +128,7 @@ fn complete(
     let mut answer = Answer { loaded: start, first: None, tokens: 0 };
     while let Some(event) = stream.blocking_next() {
         match event {
-            TokenEvent::Token { token, .. } => {
+            TokenEvent::Token { token, last, .. } => {
                 answer.token();
                 let piece = detokenizer.push(token);
                 console::print(&piece.text);
@@ -136,8 +136,10 @@ fn complete(
                 if console::stdout_is_closed() || piece.stopped.is_some() {
                     break;
                 }
+                if last.is_some() {
+                    console::print(&detokenizer.finish());
+                }
             }
-            TokenEvent::Finished { .. } => console::print(&detokenizer.finish()),
             TokenEvent::Failed(error) => return Err(error.into()),
         }
     }

@@ -13,7 +13,7 @@ use super::watch::StepWatch;
 use super::{Command, Engine, Inbox, Submission};
 use crate::device::{STEPS_IN_FLIGHT, monotonic_ns};
 use crate::kernels::params::LogprobRow;
-use crate::request::{FinishReason, RequestError, RequestId, StepId, TokenEvent, TokenId, TokenLogprobs};
+use crate::request::{FinishReason, LastToken, RequestError, RequestId, StepId, TokenEvent, TokenId, TokenLogprobs};
 use crate::step::{RowTokens, Rows, StepError, StepRunner, SubmittedStep};
 use crate::trace::record::Sampler;
 use crate::trace::schema::{MemberRecord, Phase, RequestMoment};
@@ -55,8 +55,9 @@ struct FilledBatch {
 /// A token that was read, for its client.
 struct DrawnToken {
     request: RequestId,
-    event: TokenEvent,
-    finish: Option<(FinishReason, Option<TokenId>)>,
+    token: TokenId,
+    logprobs: Option<Box<TokenLogprobs>>,
+    last: Option<LastToken>,
 }
 
 impl EngineLoop {
@@ -332,8 +333,8 @@ impl EngineLoop {
             sequence.pending -= 1;
             sequence.tokens.push(token);
             let logprobs = sequence.sampling.logprobs.map(|n| Box::new(token_logprobs(&finished.logprobs(row), n)));
-            let finish = sequence.finish_reason(&self.eos, self.max_model_len);
-            self.drawn.push(DrawnToken { request: *request, event: TokenEvent::Token { token, logprobs }, finish });
+            let last = sequence.last_token(&self.eos, self.max_model_len);
+            self.drawn.push(DrawnToken { request: *request, token, logprobs, last });
         }
         self.recording.finished(id, &finished, now);
         self.watch.step(id, work, now, &self.runner);
@@ -346,7 +347,7 @@ impl EngineLoop {
 
     fn emit(&mut self, now: u64) {
         let mut drawn = std::mem::take(&mut self.drawn);
-        for DrawnToken { request, event, finish } in drawn.drain(..) {
+        for DrawnToken { request, token, logprobs, last } in drawn.drain(..) {
             let Some(index) = self.scheduler.running.iter().position(|sequence| sequence.id == request) else {
                 continue;
             };
@@ -360,18 +361,15 @@ impl EngineLoop {
                 self.metrics.on_token(Duration::from_nanos(now - times.last_token_ns));
             }
             times.last_token_ns = now;
-            let is_there = sequence.events.send(event);
-            match finish {
-                _ if !is_there => {
-                    let reason = sequence.leaving_reason();
-                    self.end(index, reason, now);
-                }
-                None => {}
-                Some((reason, stop_token)) => {
-                    // Whoever is told of the end finds it among the finished ones.
-                    let sequence = self.end(index, reason, now);
-                    sequence.events.send(TokenEvent::Finished { reason, stop_token });
-                }
+            let event = TokenEvent::Token { token, logprobs, last };
+            if let Some(last) = last
+                && !sequence.is_abandoned()
+            {
+                // Whoever is told of the end finds it among the finished ones.
+                self.end(index, last.reason(), now).events.send(event);
+            } else if !sequence.events.send(event) {
+                let reason = sequence.leaving_reason();
+                self.end(index, reason, now);
             }
         }
         self.drawn = drawn;

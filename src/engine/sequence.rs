@@ -6,7 +6,7 @@ use super::QueueSlot;
 use super::metrics::FinishedRequest;
 use super::stream::TokenSender;
 use crate::kernels::params::SampleRow;
-use crate::request::{FinishReason, RequestId, SamplingParams, TokenId};
+use crate::request::{FinishReason, LastToken, RequestId, SamplingParams, TokenId};
 
 /// A request with its tokens, its place in the KV cache and its client.
 #[derive(Debug)]
@@ -81,19 +81,17 @@ impl Sequence {
         }
     }
 
-    /// Why the sequence ends with its last token, if it does.
-    pub(super) fn finish_reason(
-        &self,
-        eos: &[TokenId],
-        max_model_len: usize,
-    ) -> Option<(FinishReason, Option<TokenId>)> {
-        let last = *self.tokens.last()?;
-        let is_eos = !self.sampling.ignore_eos && eos.contains(&last);
-        if is_eos || self.sampling.stop_token_ids.contains(&last) {
-            return Some((FinishReason::Stop, Some(last)));
+    /// Why the sequence ends with the token that was read last, if it does.
+    pub(super) fn last_token(&self, eos: &[TokenId], max_model_len: usize) -> Option<LastToken> {
+        let token = *self.tokens.last()?;
+        if !self.sampling.ignore_eos && eos.contains(&token) {
+            return Some(LastToken::EndOfSequence);
+        }
+        if self.sampling.stop_token_ids.contains(&token) {
+            return Some(LastToken::StopToken);
         }
         let at_limit = self.generated() >= self.sampling.max_tokens as usize || self.tokens.len() >= max_model_len;
-        at_limit.then_some((FinishReason::Length, None))
+        at_limit.then_some(LastToken::Length)
     }
 
     /// What the metrics are told at its end.

@@ -41,10 +41,10 @@ impl TokenSender {
     }
 }
 
-/// A stream with room for every token, the end and an error: the engine's thread never waits for a client, and a client
-/// that does not read holds no more than that.
+/// A stream with room for every event, which are at most as many as tokens, as an error comes in a token's place: the
+/// engine's thread never waits for a client, and a client that does not read holds no more than that.
 pub(super) fn channel(id: RequestId, max_tokens: usize) -> (TokenSender, TokenStream) {
-    let (sender, events) = mpsc::channel(max_tokens + 2);
+    let (sender, events) = mpsc::channel(max_tokens);
     let enough = Arc::new(OnceLock::new());
     (TokenSender { events: sender, enough: enough.clone() }, TokenStream { id, events, enough })
 }

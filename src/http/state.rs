@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::response::Response;
 
 use super::access::KnownHosts;
-use super::answer::{Choice, Head, Rules, json, json_with};
+use super::answer::{Choice, Head, json, json_with};
 use super::body::{self, Body, SHORT_BYTES_MAX};
 use super::budget::Budget;
 use super::connections::{Peer, SPARE_BODY_TIMEOUT};
@@ -225,15 +225,8 @@ impl State {
         let mut sampling = generation.sampling.clone();
         let prompt_tokens = prompt.len();
         sampling.max_tokens = self.max_tokens(prompt_tokens, generation.max_tokens, default_max_tokens)?;
-        let model = &self.engine.info().model;
-        let rules = Rules {
-            eos: if sampling.ignore_eos { Vec::new() } else { model.eos_tokens.iter().copied().map(TokenId).collect() },
-            stop_token_ids: sampling.stop_token_ids.clone(),
-            stop: generation.stop.clone(),
-            max_tokens: sampling.max_tokens,
-        };
         let stream = self.engine.submit_named(name.to_owned(), prompt, sampling)?;
-        Ok(Choice::new(stream, self.tokenizer.clone(), prompt_tokens, rules))
+        Ok(Choice::new(stream, self.tokenizer.clone(), prompt_tokens, generation.stop.clone()))
     }
 
     /// A limit that the client gave and that does not fit is refused, as vLLM does; a default is made to fit.

@@ -36,8 +36,12 @@ fn short_run(weights: &Checkpoint) -> Result<Vec<TokenId>, String> {
         let mut tokens = Vec::new();
         while let Some(event) = stream.blocking_next() {
             match event {
-                TokenEvent::Token { token, .. } => tokens.push(token),
-                TokenEvent::Finished { .. } => return Ok(tokens),
+                TokenEvent::Token { token, last, .. } => {
+                    tokens.push(token);
+                    if last.is_some() {
+                        return Ok(tokens);
+                    }
+                }
                 TokenEvent::Failed(error) => return Err(error.to_string()),
             }
         }

@@ -15,7 +15,7 @@ use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
 use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, StartRequest, Submission};
 use vitrum::http::{FolderQuota, ProfileOptions, ServeOptions, Server};
 use vitrum::model::ModelConfig;
-use vitrum::request::{FinishReason, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
+use vitrum::request::{LastToken, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatLimits, ChatRenderer, TemplateSource, Tokenizer};
 use vitrum::trace::session::{Counts, Granularity, Keep, RecordError, SessionSources, SpoolSummary, TraceSource};
@@ -284,14 +284,15 @@ fn count(submission: Submission, script: &Script) -> Ended {
         last += 1;
         tokens += 1;
         let logprobs = sampling.logprobs.map(|count| Box::new(logprobs(last, count)));
+        let end = match TokenId(last) {
+            TokenId(EOS) if !sampling.ignore_eos => Some(LastToken::EndOfSequence),
+            token if sampling.stop_token_ids.contains(&token) => Some(LastToken::StopToken),
+            _ => (tokens == sampling.max_tokens).then_some(LastToken::Length),
+        };
         // Never full: a reader that stops reading does not stop the engine.
-        let sent = events.send(TokenEvent::Token { token: TokenId(last), logprobs });
+        let sent = events.send(TokenEvent::Token { token: TokenId(last), logprobs, last: end });
         assert!(sent || events.is_closed(), "a full stream");
-        let stop = last == EOS && !sampling.ignore_eos || sampling.stop_token_ids.contains(&TokenId(last));
-        if stop || tokens == sampling.max_tokens {
-            let (reason, stop_token) =
-                if stop { (FinishReason::Stop, Some(TokenId(last))) } else { (FinishReason::Length, None) };
-            events.send(TokenEvent::Finished { reason, stop_token });
+        if end.is_some() {
             break false;
         }
     };

@@ -109,11 +109,13 @@ pub fn answer(mut stream: engine::TokenStream) -> Answer {
     let (mut tokens, mut all_logprobs) = (Vec::new(), Vec::new());
     while let Some(event) = stream.blocking_next() {
         match event {
-            TokenEvent::Token { token, logprobs } => {
+            TokenEvent::Token { token, logprobs, last } => {
                 tokens.push(token);
                 all_logprobs.extend(logprobs.map(|logprobs| *logprobs));
+                if let Some(last) = last {
+                    return Answer { tokens, logprobs: all_logprobs, reason: last.reason() };
+                }
             }
-            TokenEvent::Finished { reason, .. } => return Answer { tokens, logprobs: all_logprobs, reason },
             TokenEvent::Failed(error) => panic!("the request failed: {error}"),
         }
     }

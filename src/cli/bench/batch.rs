@@ -79,8 +79,12 @@ impl Workload for Batch {
             let mut got = 0;
             while let Some(event) = stream.blocking_next() {
                 match event {
-                    TokenEvent::Token { .. } => got += 1,
-                    TokenEvent::Finished { .. } => break,
+                    TokenEvent::Token { last, .. } => {
+                        got += 1;
+                        if last.is_some() {
+                            break;
+                        }
+                    }
                     TokenEvent::Failed(error) => return Err(error.into()),
                 }
             }

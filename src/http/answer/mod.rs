@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-pub(crate) use self::choice::{Choice, Generated, Rules, Scored};
+pub(crate) use self::choice::{Choice, Generated, Scored};
 pub(crate) use self::choices::{Choices, Complete};
 use super::error::ApiError;
 use super::held::Pieces;
