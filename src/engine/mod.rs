@@ -2,9 +2,11 @@
 //!
 //! The loop is in `run.rs`: receive → schedule → upload → replay → download → apply → emit. It runs one step ahead:
 //! step N + 1 is submitted before the tokens of step N are read, which the device takes from the sequences' slots.
+//! What it does is told to the recording, the metrics and the watcher of steps in one place, `observers.rs`.
 
 mod handle;
 pub mod metrics;
+mod observers;
 mod pages;
 mod recording;
 mod run;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::QueueSlot;
 use super::metrics::FinishedRequest;
 use super::stream::TokenSender;
+use super::{QueueSlot, Submission};
 use crate::kernels::params::SampleRow;
 use crate::request::{FinishReason, LastToken, RequestId, SamplingParams, TokenId};
 
@@ -40,7 +40,33 @@ pub(super) struct Times {
     pub(super) last_token_ns: u64,
 }
 
+impl Times {
+    /// A token is sent.
+    pub(super) fn token(&mut self, at_ns: u64) {
+        self.first_token_ns.get_or_insert(at_ns);
+        self.last_token_ns = at_ns;
+    }
+}
+
 impl Sequence {
+    /// A request that waits to be scheduled for the first time.
+    pub(super) fn new(request: Submission) -> Sequence {
+        Sequence {
+            id: request.id,
+            name: request.name,
+            sampling: request.sampling,
+            events: request.events,
+            prompt_len: request.prompt.len(),
+            tokens: request.prompt,
+            computed: 0,
+            pending: 0,
+            slot: 0,
+            pages: Vec::new(),
+            queue_slot: Some(request.slot),
+            times: Times { queued_ns: request.queued_ns, ..Times::default() },
+        }
+    }
+
     /// Length once every submitted draw is read.
     pub(super) fn known_len(&self) -> usize {
         self.tokens.len() + self.pending
