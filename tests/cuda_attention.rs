@@ -10,7 +10,6 @@ use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
 use vitrum::doctor::attention::*;
 use vitrum::kernels::KernelParams;
-use vitrum::kernels::attention::Attention;
 use vitrum::kernels::params::*;
 
 const THREADS: u32 = 256;
@@ -28,7 +27,7 @@ struct How {
 const HOW: How = How { split: false, blocks: BLOCKS, mode: Mode::ALL[0] };
 
 /// The node of a step, in this memory.
-fn put(step: &StepData, memory: &mut Memory) -> Attention {
+fn put(step: &StepData, memory: &mut Memory) -> AttentionParams {
     let Ok(node) = step.node(|bytes| Ok::<_, Infallible>(memory.put(bytes)));
     node
 }
@@ -37,13 +36,12 @@ fn put(step: &StepData, memory: &mut Memory) -> Attention {
 fn run(heads: Heads, sequences: &[Rows], how: How) -> Vec<Vec<f32>> {
     let step = StepData::new(heads, sequences, how.split);
     let mut memory = Memory::default();
-    let node = put(&step, &mut memory);
-    let KernelParams::Attention(params) = node.node(0).params else { unreachable!("an attention node") };
+    let params = put(&step, &mut memory);
     let kernel = format!("attention_f16_d{}", heads.dim);
     memory.launch(&kernel, how.blocks, (THREADS, shared_bytes(heads)), &params, how.mode);
-    let arrivals = memory.read_words(node.arrivals, step.tokens() * heads.kv_heads);
+    let arrivals = memory.read_words(params.arrivals, step.tokens() * heads.kv_heads);
     assert!(arrivals.iter().all(|count| *count == 0), "counters are zero after a step: {arrivals:?}");
-    let out = memory.read_words(node.out, step.tokens() * heads.width());
+    let out = memory.read_words(params.out, step.tokens() * heads.width());
     out.chunks_exact(heads.width()).map(|row| row.iter().map(|bits| f32::from_bits(*bits)).collect()).collect()
 }
 

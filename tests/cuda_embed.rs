@@ -9,7 +9,7 @@ use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
 use vitrum::formats::WeightFormat;
 use vitrum::kernels::KernelParams;
-use vitrum::kernels::embed::{Embed, reference};
+use vitrum::kernels::embed::reference;
 use vitrum::kernels::linear::Matrix;
 use vitrum::kernels::params::*;
 
@@ -129,7 +129,7 @@ fn check(format: WeightFormat, vocab: usize, cols: usize, mode: Mode) {
         let tokens = token_source.len();
         let next_bytes = row_bytes(cols, activations);
         let weight = memory.put(&packed(format, vocab, cols, &data));
-        let op = Embed {
+        let params = EmbedParams {
             shape: memory.put(&words(&[tokens as u32, 0, 0, 0, 0, 0, 0, 0])),
             token_source: memory.put(&words(&token_source.map(|source| source as u32))),
             slot_tokens: memory.put(&words(&slot_tokens)),
@@ -142,19 +142,18 @@ fn check(format: WeightFormat, vocab: usize, cols: usize, mode: Mode) {
                 reserved: 0,
             },
         };
-        let KernelParams::Embed(params) = op.node().params else { unreachable!("an embedding") };
         memory.launch("embed", (tokens + SPARE) as u32, (THREADS, 0), &params, mode);
-        let x = memory.read_words(op.x, (tokens + SPARE) * cols);
+        let x = memory.read_words(params.x, (tokens + SPARE) * cols);
         assert!(x[..tokens * cols] == bits(&want), "{what}");
         assert!(x[tokens * cols..].iter().all(|word| *word == u32::MAX), "{what}: touched beyond the last row");
         let row = |row: &[f32]| prepared_row(row, Some(&gamma), activations);
         let mut rows: Vec<u8> = want.chunks_exact(cols).flat_map(row).collect();
         rows.resize((tokens + SPARE) * next_bytes, 0xff);
-        assert!(memory.read(op.next.rows, rows.len()) == rows, "{what}: rows for the next layer");
+        assert!(memory.read(params.next.rows, rows.len()) == rows, "{what}: rows for the next layer");
         // Without a layer that reads them next.
         let params = EmbedParams { next: NextRows::default(), ..params };
         memory.launch("embed", tokens as u32, (THREADS, 0), &params, mode);
-        assert!(memory.read_words(op.x, x.len()) == x, "{what}: the same again");
+        assert!(memory.read_words(params.x, x.len()) == x, "{what}: the same again");
     }
 }
 
@@ -177,7 +176,7 @@ fn a_stamp_ends_with_the_last_thread() {
     let mut memory = Memory::default();
     let data = file_rows(format, 1, cols, &mut Numbers(1));
     let weight = memory.put(&packed(format, 1, cols, &data));
-    let op = Embed {
+    let params = EmbedParams {
         shape: memory.put(&words(&[1, 0, 0, 0, 0, 0, 0, 0])),
         token_source: memory.put(&words(&[0])),
         slot_tokens: memory.put(&words(&[0])),
@@ -185,7 +184,6 @@ fn a_stamp_ends_with_the_last_thread() {
         weight: weight_ref(weight, format, 1, cols, activations),
         next: NextRows::default(),
     };
-    let KernelParams::Embed(params) = op.node().params else { unreachable!("an embedding") };
     let stamps: Vec<u64> = (0..8).map(|_| memory.put(&[0; 16])).collect();
     stamps.iter().for_each(|&stamp| memory.launch_stamped("embed", 1, (THREADS, 0), &params, Mode::ALL[0], stamp));
     let times: Vec<(u64, u64)> = stamps

@@ -9,7 +9,7 @@ use vitrum::doctor::attention::*;
 use vitrum::doctor::bench::Bench;
 use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
-use vitrum::kernels::attention::{self, Attention};
+use vitrum::kernels::attention;
 use vitrum::kernels::params::*;
 use vitrum::trace::schema::{Op, StepSizes};
 
@@ -150,25 +150,9 @@ fn the_number_of_threads_and_the_instruction_set_change_no_bit() {
 #[test]
 fn place_and_cost() {
     let kv = KvCacheRef { format: FORMAT_F16, ..Default::default() };
-    let node = Attention {
-        heads: 9,
-        kv_heads: 3,
-        head_dim: 64,
-        max_pages: 8,
-        scale: 0.125,
-        kv,
-        shape: 0,
-        q: 0,
-        positions: 0,
-        page_tables: 0,
-        items: 0,
-        splits: 0,
-        partials: 0,
-        arrivals: 0,
-        out: 0,
-        next: NextRows::default(),
-    }
-    .node(5);
+    let sizes =
+        AttentionParams { heads: 9, kv_heads: 3, head_dim: 64, max_pages: 8, scale: 0.125, ..Default::default() };
+    let node = AttentionParams { kv, ..sizes }.node(5);
     assert_eq!((node.place.layer, node.place.op), (5, Op::AttnCore));
     // Two sequences: 3 rows up to length 10, 1 row at length 100.
     let sizes = StepSizes { tokens: 4, seqs: 2, logit_rows: 2, kv_tokens: 110, qk_pairs: 8 + 9 + 10 + 100 };

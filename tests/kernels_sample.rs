@@ -8,7 +8,7 @@ use vitrum::device::{Device, DeviceChoice, DeviceOptions};
 use vitrum::doctor::sample::{self, *};
 use vitrum::isa::IsaChoice;
 use vitrum::kernels::params::*;
-use vitrum::kernels::sample::{Sample, reference, reference_draw, reference_logprobs};
+use vitrum::kernels::sample::{reference, reference_draw, reference_logprobs};
 use vitrum::trace::schema::{Op, StepSizes};
 
 /// One step on the CPU.
@@ -282,8 +282,7 @@ fn log_probabilities_are_always_finite() {
 
 #[test]
 fn place_and_cost() {
-    let node = Sample { vocab: 100, stride: 112, shape: 0, logits: 0, rows: 0, slot_tokens: 0, tokens: 0, logprobs: 0 };
-    let node = node.node();
+    let node = SampleParams { vocab: 100, stride: 112, ..Default::default() }.node();
     assert_eq!((node.place.layer, node.place.op), (-1, Op::Sample));
     let sizes = StepSizes { tokens: 9, seqs: 5, logit_rows: 4, kv_tokens: 110, qk_pairs: 1000 };
     assert_eq!(node.cost.bytes.at(&sizes), f64::from(4 * (100 * 4 + 32 + 8)));

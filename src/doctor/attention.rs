@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::bench::{Bench, Case, CaseError, ensure};
-use crate::kernels::attention::{self, Attention, PlanOptions, Reference, SequenceRows};
+use crate::kernels::attention::{self, PlanOptions, Reference, SequenceRows};
 use crate::kernels::params::*;
 
 const PAGE: usize = PAGE_TOKENS as usize;
@@ -149,16 +149,17 @@ impl StepData {
     }
 
     /// The node, whose buffers `put` makes.
-    pub fn node<E>(&self, mut put: impl FnMut(&[u8]) -> Result<u64, E>) -> Result<Attention, E> {
+    pub fn node<E>(&self, mut put: impl FnMut(&[u8]) -> Result<u64, E>) -> Result<AttentionParams, E> {
         let heads = self.heads;
         let items = self.items.iter().flat_map(|i| [i.row, i.rows, i.seq, i.kv_first, i.kv_count, i.partial]);
         let (tokens, seqs) = (self.tokens() as u32, self.seqs as u32);
         let partial_bytes = attention::partial_bytes(self.partials as usize, heads.heads, heads.dim);
-        Ok(Attention {
-            heads: heads.heads,
-            kv_heads: heads.kv_heads,
-            head_dim: heads.dim,
-            max_pages: self.max_pages,
+        Ok(AttentionParams {
+            heads: heads.heads as u32,
+            kv_heads: heads.kv_heads as u32,
+            head_dim: heads.dim as u32,
+            max_pages: self.max_pages as u32,
+            reserved: 0,
             scale: heads.scale(),
             kv: KvCacheRef {
                 k: put(&self.keys)?,

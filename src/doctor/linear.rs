@@ -92,7 +92,7 @@ pub fn residual(
     memory.resize(bucket * rows, UNTOUCHED);
     let mut padded = input.to_vec();
     padded.resize(bucket * width, f32::NAN);
-    let op = linear_residual::LinearResidual {
+    let op = LinearResidualParams {
         shape: bench.shape(tokens)?,
         input: bench.put(&padded)?,
         x: bench.put(&memory)?,
@@ -131,7 +131,7 @@ pub fn residual_tolerances(weight: &Weight, input: &[f32], x: &[f32], want: &[f6
 pub fn check_embedding(bench: &mut Bench, hidden: usize, sources: &[i32]) -> Case {
     let (vocab, slots, bucket) = (37, [36, 2, 17], bucket_of(sources.len()));
     let weight = bench.weight(vocab, hidden, &Numbers(6).values(vocab * hidden, 1.0))?;
-    let op = embed::Embed {
+    let op = EmbedParams {
         shape: bench.shape(sources.len())?,
         token_source: bench.put(sources)?,
         slot_tokens: bench.put(&slots)?,
@@ -191,7 +191,7 @@ pub fn check_qkv(
         false => bench.put(&vec![UNTOUCHED; cache_len]),
     };
     let caches = [cache()?, cache()?];
-    let op = norm_qkv::NormQkv {
+    let op = NormQkvParams {
         shape: bench.shape(tokens)?,
         x: bench.put(&rows.x)?,
         gamma: bench.put(&rows.gamma)?,
@@ -205,7 +205,11 @@ pub fn check_qkv(
         wv: packed[2],
         kv: KvCacheRef { k: caches[0], v: caches[1], format: kv_format, pages: pages as u32 },
         eps: EPS,
+        hidden: hidden as u32,
+        heads: (q_rows / head_dim) as u32,
+        kv_heads: (kv_rows / head_dim) as u32,
         head_dim: head_dim as u32,
+        reserved: 0,
     };
     let q = bench.run::<f32>(op.node(0), bucket, op.q, bucket * q_rows)?;
     let mut read_cache = |addr| -> Result<Vec<f32>, CaseError> {
@@ -340,7 +344,7 @@ pub fn check_gate_up(
     let (gate, up) = (weight(0)?, weight(1)?);
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
     let bucket = bucket_of(tokens);
-    let op = norm_gate_up::NormGateUp {
+    let op = NormGateUpParams {
         shape: bench.shape(tokens)?,
         x: bench.put(&rows.x)?,
         gamma: bench.put(&rows.gamma)?,
@@ -348,8 +352,11 @@ pub fn check_gate_up(
         rows: bench.rows(&rows.x, Some(&rows.gamma), &[gate.packed, up.packed], bucket)?,
         gate: gate.packed,
         up: up.packed,
-        eps: EPS,
         next: NextRows::default(),
+        eps: EPS,
+        hidden: hidden as u32,
+        ffn: ffn as u32,
+        reserved: 0,
     };
     let got = bench.run(op.node(0), bucket, op.out, bucket * ffn)?;
     let [gates, ups, want] = gate_up_reference(&rows, [&gate, &up]);
@@ -379,7 +386,7 @@ pub fn check_logits(bench: &mut Bench, vocab: usize, logit_rows: &[u32]) -> Case
     let weight = bench.weight(vocab, hidden, &numbers.values(vocab * hidden, 0.4))?;
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
     let (count, bucket) = (logit_rows.len(), bucket_of(logit_rows.len()));
-    let op = norm_lm_head::NormLmHead {
+    let op = NormLmHeadParams {
         shape: bench.shape(count)?,
         x: bench.put(&rows.x)?,
         logit_rows: bench.put(logit_rows)?,
@@ -388,6 +395,8 @@ pub fn check_logits(bench: &mut Bench, vocab: usize, logit_rows: &[u32]) -> Case
         rows: bench.rows(&rows.x, Some(&rows.gamma), &[weight.packed], bucket.max(tokens))?,
         weight: weight.packed,
         eps: EPS,
+        hidden: hidden as u32,
+        vocab: vocab as u32,
         stride: stride as u32,
     };
     let got = bench.run::<f32>(op.node(), bucket, op.logits, bucket * stride)?;

@@ -4,7 +4,7 @@ use super::bench::{Case, CaseError, ensure};
 use crate::device::{Device, DeviceError, Download, Submission};
 use crate::kernels::params::*;
 use crate::kernels::sample::uniform;
-use crate::kernels::sample::{Sample, reference, reference_logprobs};
+use crate::kernels::sample::{reference, reference_logprobs};
 use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
 /// Probabilities are ratios of f32 exponentials, whose arguments (below 30) are rounded by 10⁻⁶ and which are off by
@@ -68,7 +68,7 @@ impl Draws<'_> {
     }
 
     /// The node, whose buffers `put` makes.
-    pub fn node<E>(&self, mut put: impl FnMut(&[u8]) -> Result<u64, E>) -> Result<Sample, E> {
+    pub fn node<E>(&self, mut put: impl FnMut(&[u8]) -> Result<u64, E>) -> Result<SampleParams, E> {
         assert_eq!(self.logits.len(), self.how.len());
         let (vocab, rows) = (self.vocab(), self.how.len());
         let stride = vocab.next_multiple_of(16);
@@ -78,9 +78,9 @@ impl Draws<'_> {
             row.resize(stride, f32::INFINITY);
             row.into_iter().map(f32::to_bits)
         };
-        Ok(Sample {
-            vocab,
-            stride,
+        Ok(SampleParams {
+            vocab: vocab as u32,
+            stride: stride as u32,
             shape: put(&words([0, 0, rows as u32, 0, 0, 0, 0, 0]))?,
             logits: put(&words(self.logits.iter().flat_map(padded)))?,
             rows: put(&words(self.how.iter().flat_map(row_words)))?,
@@ -95,7 +95,7 @@ impl Draws<'_> {
     }
 
     /// The results, of which `read` gives so many words at an address.
-    pub fn results(&self, node: &Sample, read: impl Fn(u64, usize) -> Vec<u32>) -> Drawn {
+    pub fn results(&self, node: &SampleParams, read: impl Fn(u64, usize) -> Vec<u32>) -> Drawn {
         let rows = self.how.len();
         let logprob_words = read(node.logprobs, rows * LOGPROB_WORDS);
         let logprobs = logprob_words.chunks_exact(LOGPROB_WORDS).map(|words| {

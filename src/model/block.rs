@@ -3,11 +3,9 @@
 use super::StepAddresses;
 use super::packed::{LayerWeights, Model};
 use crate::kernels::Node;
-use crate::kernels::attention::Attention;
-use crate::kernels::linear_residual::LinearResidual;
-use crate::kernels::norm_gate_up::NormGateUp;
-use crate::kernels::norm_qkv::NormQkv;
-use crate::kernels::params::NextRows;
+use crate::kernels::params::{
+    AttentionParams, LinearResidualParams, NextRows, NormGateUpParams, NormQkvParams, WeightRef,
+};
 use crate::trace::schema::{Op, Place};
 
 /// One layer of a model.
@@ -26,7 +24,7 @@ impl Block<'_> {
     /// Norm, query, key and value projections, rotary embedding, KV cache write.
     pub(super) fn norm_qkv(&self) -> Node {
         let (at, config, weights) = (self.at, self.model.config(), self.weights);
-        let op = NormQkv {
+        let params = NormQkvParams {
             shape: at.shape,
             x: at.x,
             gamma: weights.attn_norm,
@@ -40,15 +38,19 @@ impl Block<'_> {
             wv: weights.value,
             kv: at.kv[self.index],
             eps: config.rms_eps,
+            hidden: config.hidden as u32,
+            heads: config.heads as u32,
+            kv_heads: config.kv_heads as u32,
             head_dim: config.head_dim as u32,
+            reserved: 0,
         };
-        op.node(self.index as i32)
+        params.node(self.index as i32)
     }
 
     /// Attention over the cache.
     pub(super) fn attention(&self) -> Node {
         let (at, config) = (self.at, self.model.config());
-        let op = Attention {
+        let params = AttentionParams {
             shape: at.shape,
             q: at.q,
             positions: at.positions,
@@ -60,13 +62,14 @@ impl Block<'_> {
             out: at.attention,
             next: NextRows::default(),
             kv: at.kv[self.index],
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            max_pages: at.max_pages as usize,
             scale: 1.0 / (config.head_dim as f32).sqrt(),
+            heads: config.heads as u32,
+            kv_heads: config.kv_heads as u32,
+            head_dim: config.head_dim as u32,
+            max_pages: at.max_pages,
+            reserved: 0,
         };
-        op.node(self.index as i32)
+        params.node(self.index as i32)
     }
 
     /// Attention's output projection, added to the residual stream.
@@ -76,8 +79,8 @@ impl Block<'_> {
 
     /// Norm, gate and up projections, SiLU.
     pub(super) fn norm_gate_up(&self) -> Node {
-        let (at, weights) = (self.at, self.weights);
-        let op = NormGateUp {
+        let (at, config, weights) = (self.at, self.model.config(), self.weights);
+        let params = NormGateUpParams {
             shape: at.shape,
             x: at.x,
             gamma: weights.mlp_norm,
@@ -85,10 +88,13 @@ impl Block<'_> {
             rows: at.x_rows,
             gate: weights.gate,
             up: weights.up,
-            eps: self.model.config().rms_eps,
             next: NextRows::default(),
+            eps: config.rms_eps,
+            hidden: config.hidden as u32,
+            ffn: config.ffn as u32,
+            reserved: 0,
         };
-        op.node(self.index as i32)
+        params.node(self.index as i32)
     }
 
     /// The MLP's down projection, added to the residual stream.
@@ -96,9 +102,9 @@ impl Block<'_> {
         self.residual(self.at.mlp, self.weights.down, Op::MlpDown)
     }
 
-    fn residual(&self, input: u64, weight: crate::kernels::params::WeightRef, op: Op) -> Node {
+    fn residual(&self, input: u64, weight: WeightRef, op: Op) -> Node {
         let at = self.at;
         let next = NextRows::default();
-        LinearResidual { shape: at.shape, input, x: at.x, rows: at.inner_rows, weight, next }.node(self.place(op))
+        LinearResidualParams { shape: at.shape, input, x: at.x, rows: at.inner_rows, weight, next }.node(self.place(op))
     }
 }

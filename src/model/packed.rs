@@ -6,11 +6,8 @@ use super::tensors::Part;
 use super::{Family, ModelConfig, ModelError, StepAddresses, rope};
 use crate::device::{Activations, Device, pod_bytes};
 use crate::formats::WeightFormat;
-use crate::kernels::embed::Embed;
-use crate::kernels::norm_lm_head::NormLmHead;
-use crate::kernels::params::{NextRows, WeightRef};
+use crate::kernels::params::{EmbedParams, NextRows, NormLmHeadParams, SampleParams, WeightRef};
 use crate::kernels::rows::activation_forms;
-use crate::kernels::sample::Sample;
 use crate::kernels::sizes::KernelLimits;
 use crate::kernels::sizes::{self, ModelSizes, Size, Unfit};
 use crate::kernels::{self, Node};
@@ -105,7 +102,7 @@ impl Model {
     }
 
     fn embed(&self, at: &StepAddresses) -> Node {
-        let op = Embed {
+        let params = EmbedParams {
             shape: at.shape,
             token_source: at.token_source,
             slot_tokens: at.slot_tokens,
@@ -113,11 +110,11 @@ impl Model {
             weight: self.embedding,
             next: NextRows::default(),
         };
-        op.node()
+        params.node()
     }
 
     fn norm_lm_head(&self, at: &StepAddresses) -> Node {
-        let op = NormLmHead {
+        let params = NormLmHeadParams {
             shape: at.shape,
             x: at.x,
             logit_rows: at.logit_rows,
@@ -126,23 +123,25 @@ impl Model {
             rows: at.x_rows,
             weight: self.lm_head,
             eps: self.config.rms_eps,
+            hidden: self.config.hidden as u32,
+            vocab: self.config.vocab as u32,
             stride: at.logits_stride,
         };
-        op.node()
+        params.node()
     }
 
     fn draw(&self, at: &StepAddresses) -> Node {
-        let op = Sample {
+        let params = SampleParams {
             shape: at.shape,
             logits: at.logits,
             rows: at.sample_rows,
             slot_tokens: at.slot_tokens,
             tokens: at.tokens,
             logprobs: at.logprobs,
-            vocab: self.config.vocab,
-            stride: at.logits_stride as usize,
+            vocab: self.config.vocab as u32,
+            stride: at.logits_stride,
         };
-        op.node()
+        params.node()
     }
 }
 

@@ -13,77 +13,22 @@ use crate::trace::schema::{Cost, LinearCost, Op, Place};
 /// The largest head that the kernels have room for.
 pub const MAX_HEAD_DIM: usize = 256;
 
-/// What an attention node reads and writes: sizes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct Attention {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; each serves heads / kv_heads query heads.
-    pub kv_heads: usize,
-    /// Values per head, a multiple of 16 up to [`MAX_HEAD_DIM`].
-    pub head_dim: usize,
-    /// Entries per row of `page_tables`.
-    pub max_pages: usize,
-    /// What scores are multiplied by before the softmax, usually head_dim^−½.
-    pub scale: f32,
-    /// The layer's cache.
-    pub kv: KvCacheRef,
-    /// [`StepShape`]
-    pub shape: u64,
-    /// (tokens, heads * head_dim) f32
-    pub q: u64,
-    /// (tokens) u32
-    pub positions: u64,
-    /// (seqs, max_pages) u32
-    pub page_tables: u64,
-    /// (attention_items) [`AttentionItem`], as [`plan`] makes them
-    pub items: u64,
-    /// (tokens) [`AttentionSplit`], as [`plan`] makes them
-    pub splits: u64,
-    /// [`partial_bytes`] of memory: written and read
-    pub partials: u64,
-    /// (tokens, kv_heads) u32, zero: counts the pieces of split rows that are done; devices with barriers have no use
-    /// for it
-    pub arrivals: u64,
-    /// (tokens, heads * head_dim) f32: written
-    pub out: u64,
-    /// Where the layer after it finds `out`
-    pub next: NextRows,
-}
-
-impl Attention {
+impl AttentionParams {
     /// The node of a layer.
     pub fn node(&self, layer: i32) -> Node {
-        assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads), "{} / {}", self.heads, self.kv_heads);
-        let vectors = self.head_dim / 16;
-        assert!(self.head_dim == vectors * 16 && (1..=MAX_HEAD_DIM).contains(&self.head_dim), "{}", self.head_dim);
+        let &AttentionParams { heads, kv_heads, head_dim, .. } = self;
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} query heads for {kv_heads}");
+        let is_width = head_dim.is_multiple_of(16) && (1..=MAX_HEAD_DIM).contains(&(head_dim as usize));
+        assert!(is_width, "heads of {head_dim} values");
         let element_bytes = match self.kv.format {
             FORMAT_F32 => size_of::<f32>(),
             FORMAT_F16 => size_of::<u16>(),
             format => panic!("a KV cache is f32 or f16, not format {format}"),
         };
-        let width = (self.heads * self.head_dim) as f64;
-        let position_bytes = 2 * self.kv_heads * self.head_dim * element_bytes;
+        let width = f64::from(heads) * f64::from(head_dim);
+        let position_bytes = 2 * kv_heads as usize * head_dim as usize * element_bytes;
         Node {
-            params: KernelParams::Attention(AttentionParams {
-                shape: self.shape,
-                q: self.q,
-                positions: self.positions,
-                page_tables: self.page_tables,
-                items: self.items,
-                splits: self.splits,
-                partials: self.partials,
-                arrivals: self.arrivals,
-                out: self.out,
-                next: self.next,
-                kv: self.kv,
-                scale: self.scale,
-                heads: self.heads as u32,
-                kv_heads: self.kv_heads as u32,
-                head_dim: self.head_dim as u32,
-                max_pages: self.max_pages as u32,
-                reserved: 0,
-            }),
+            params: KernelParams::Attention(*self),
             place: Place { layer, op: Op::AttnCore },
             cost: Cost {
                 // Keys and values once per sequence; queries in, results out.

@@ -8,31 +8,14 @@ use crate::kernels::params::*;
 use crate::kernels::{Check, Checker, KernelParams, Node};
 use crate::trace::schema::{Op, Place};
 
-/// Shapes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct Embed {
-    /// `StepShape`
-    pub shape: u64,
-    /// (tokens) i32: a token id, or −1 − the slot that holds it
-    pub token_source: u64,
-    /// (slots) u32
-    pub slot_tokens: u64,
-    /// (tokens, weight.cols) f32: the result
-    pub x: u64,
-    /// (vocab, hidden)
-    pub weight: WeightRef,
-    /// Where the layer after it finds `x`
-    pub next: NextRows,
-}
-
-impl Embed {
+impl EmbedParams {
     /// The node.
     pub fn node(&self) -> Node {
-        let &Embed { shape, token_source, slot_tokens, x, weight, next } = self;
+        let weight = &self.weight;
         assert!(weight.rows > 0, "an embedding of no tokens");
-        let row_bytes = weight_row_bytes(&weight) as f64 + F32_BYTES * f64::from(weight.cols) + 4.0;
+        let row_bytes = weight_row_bytes(weight) as f64 + F32_BYTES * f64::from(weight.cols) + 4.0;
         Node {
-            params: KernelParams::Embed(EmbedParams { shape, token_source, slot_tokens, x, weight, next }),
+            params: KernelParams::Embed(*self),
             place: Place { layer: -1, op: Op::Embed },
             cost: cost_per_token(0.0, row_bytes, 0.0),
         }

@@ -8,35 +8,18 @@ use crate::kernels::params::*;
 use crate::kernels::{Check, Checker, KernelParams, Node};
 use crate::trace::schema::Place;
 
-/// Shapes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct LinearResidual {
-    /// `StepShape`
-    pub shape: u64,
-    /// (tokens, weight.cols) f32
-    pub input: u64,
-    /// (tokens, weight.rows) f32: added to
-    pub x: u64,
-    /// `activation_rows_bytes(bucket, weight.cols)`
-    pub rows: u64,
-    /// (hidden, cols)
-    pub weight: WeightRef,
-    /// Where the layer after it finds `x`
-    pub next: NextRows,
-}
-
-impl LinearResidual {
+impl LinearResidualParams {
     /// The node: an attention output or an MLP down projection.
     pub fn node(&self, place: Place) -> Node {
-        let &LinearResidual { shape, input, x, rows, weight, next } = self;
-        assert_ne!(input, x, "the input of a residual projection is not the residual stream");
+        let weight = &self.weight;
+        assert_ne!(self.input, self.x, "the input of a residual projection is not the residual stream");
         // input, x in, x out
         let row_bytes = F32_BYTES * (f64::from(weight.cols) + 2.0 * f64::from(weight.rows));
-        let row_flops = product_flops(&weight) + f64::from(weight.rows);
+        let row_flops = product_flops(weight) + f64::from(weight.rows);
         Node {
-            params: KernelParams::LinearResidual(LinearResidualParams { shape, input, x, rows, weight, next }),
+            params: KernelParams::LinearResidual(*self),
             place,
-            cost: cost_per_token(weight_bytes(&weight), row_bytes, row_flops),
+            cost: cost_per_token(weight_bytes(weight), row_bytes, row_flops),
         }
     }
 }

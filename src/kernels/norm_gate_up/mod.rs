@@ -8,43 +8,19 @@ use crate::kernels::params::*;
 use crate::kernels::{Check, Checker, KernelParams, Node};
 use crate::trace::schema::{Op, Place};
 
-/// Shapes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct NormGateUp {
-    /// `StepShape`
-    pub shape: u64,
-    /// (tokens, hidden) f32
-    pub x: u64,
-    /// (hidden) f32
-    pub gamma: u64,
-    /// (tokens, ffn) f32: the result
-    pub out: u64,
-    /// `activation_rows_bytes(bucket, hidden)`, for each of the `activation_forms` of the weights
-    pub rows: u64,
-    /// (ffn, hidden)
-    pub gate: WeightRef,
-    /// (ffn, hidden)
-    pub up: WeightRef,
-    /// Of the norm.
-    pub eps: f32,
-    /// Where the layer after it finds `out`
-    pub next: NextRows,
-}
-
-impl NormGateUp {
+impl NormGateUpParams {
     /// The node.
     pub fn node(&self, layer: i32) -> Node {
-        let &NormGateUp { shape, x, gamma, out, rows, gate, up, eps, next } = self;
-        assert_same_input("norm_gate_up", &[&gate, &up]);
+        let NormGateUpParams { gate, up, hidden, ffn, .. } = self;
+        assert_same_input("norm_gate_up", &[gate, up]);
         assert_eq!(gate.rows, up.rows, "as many gates as values");
-        let (hidden, ffn) = (gate.cols, gate.rows);
-        let constant_bytes = weight_bytes(&gate) + weight_bytes(&up) + F32_BYTES * f64::from(hidden);
+        assert_eq!((*hidden, *ffn), (gate.cols, gate.rows), "the sizes are those of the matrices");
+        let constant_bytes = weight_bytes(gate) + weight_bytes(up) + F32_BYTES * f64::from(*hidden);
         let row_bytes = F32_BYTES * f64::from(hidden + ffn);
         // The norm is four operations a value, SiLU and the product five (the exponential counted as one).
-        let row_flops = product_flops(&gate) + product_flops(&up) + 4.0 * f64::from(hidden) + 5.0 * f64::from(ffn);
-        let params = NormGateUpParams { shape, x, gamma, out, rows, gate, up, next, eps, hidden, ffn, reserved: 0 };
+        let row_flops = product_flops(gate) + product_flops(up) + 4.0 * f64::from(*hidden) + 5.0 * f64::from(*ffn);
         Node {
-            params: KernelParams::NormGateUp(params),
+            params: KernelParams::NormGateUp(*self),
             place: Place { layer, op: Op::MlpUp },
             cost: cost_per_token(constant_bytes, row_bytes, row_flops),
         }

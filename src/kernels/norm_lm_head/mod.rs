@@ -8,41 +8,17 @@ use crate::kernels::params::*;
 use crate::kernels::{Check, Checker, KernelParams, Node};
 use crate::trace::schema::{Cost, LinearCost, Op, Place};
 
-/// Shapes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct NormLmHead {
-    /// `StepShape`
-    pub shape: u64,
-    /// (tokens, hidden) f32
-    pub x: u64,
-    /// (logit_rows) u32: which rows of x
-    pub logit_rows: u64,
-    /// (hidden) f32
-    pub gamma: u64,
-    /// (logit_rows, stride) f32: the result; what lies between the vocabulary and the stride is undefined
-    pub logits: u64,
-    /// `activation_rows_bytes(bucket, hidden)`
-    pub rows: u64,
-    /// (vocab, hidden)
-    pub weight: WeightRef,
-    /// Of the norm.
-    pub eps: f32,
-    /// Floats between rows of logits: a multiple of 16, no less than the vocabulary.
-    pub stride: u32,
-}
-
-impl NormLmHead {
+impl NormLmHeadParams {
     /// The node.
     pub fn node(&self) -> Node {
-        let &NormLmHead { shape, x, logit_rows, gamma, logits, rows, weight, eps, stride } = self;
-        let (hidden, vocab) = (weight.cols, weight.rows);
+        let &NormLmHeadParams { ref weight, hidden, vocab, stride, .. } = self;
+        assert_eq!((hidden, vocab), (weight.cols, weight.rows), "the sizes are those of the matrix");
         assert!(stride >= vocab && stride.is_multiple_of(16), "a stride of {stride} for {vocab} logits");
-        let constant_bytes = weight_bytes(&weight) + F32_BYTES * f64::from(hidden);
+        let constant_bytes = weight_bytes(weight) + F32_BYTES * f64::from(hidden);
         let row_bytes = F32_BYTES * f64::from(hidden + vocab) + 4.0;
-        let row_flops = product_flops(&weight) + 4.0 * f64::from(hidden);
-        let params = NormLmHeadParams { shape, x, logit_rows, gamma, logits, rows, weight, eps, hidden, vocab, stride };
+        let row_flops = product_flops(weight) + 4.0 * f64::from(hidden);
         Node {
-            params: KernelParams::NormLmHead(params),
+            params: KernelParams::NormLmHead(*self),
             place: Place { layer: -1, op: Op::LmHead },
             cost: Cost {
                 bytes: LinearCost { constant: constant_bytes, logit_rows: row_bytes, ..LinearCost::default() },

@@ -8,82 +8,27 @@ use crate::kernels::params::*;
 use crate::kernels::{Check, Checker, KernelParams, Node};
 use crate::trace::schema::{Op, Place};
 
-/// Shapes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct NormQkv {
-    /// `StepShape`
-    pub shape: u64,
-    /// (tokens, hidden) f32
-    pub x: u64,
-    /// (hidden) f32
-    pub gamma: u64,
-    /// (max_position, head_dim / 2, 2) f32: cos, sin
-    pub rope: u64,
-    /// (tokens) u32
-    pub positions: u64,
-    /// (tokens) u32: page · PAGE_TOKENS + offset
-    pub slot_mapping: u64,
-    /// (tokens, heads · head_dim) f32: the result
-    pub q: u64,
-    /// `activation_rows_bytes(bucket, hidden)`, for each of the `activation_forms` of the weights
-    pub rows: u64,
-    /// (heads · head_dim, hidden)
-    pub wq: WeightRef,
-    /// (kv_heads · head_dim, hidden)
-    pub wk: WeightRef,
-    /// (kv_heads · head_dim, hidden)
-    pub wv: WeightRef,
-    /// Written at `slot_mapping`.
-    pub kv: KvCacheRef,
-    /// Of the norm.
-    pub eps: f32,
-    /// A multiple of 16.
-    pub head_dim: u32,
-}
-
-impl NormQkv {
+impl NormQkvParams {
     /// The node.
     pub fn node(&self, layer: i32) -> Node {
-        let &NormQkv { shape, x, gamma, rope, positions, slot_mapping, q, rows, wq, wk, wv, kv, eps, head_dim } = self;
-        assert_same_input("norm_qkv", &[&wq, &wk, &wv]);
+        let &NormQkvParams { ref wq, ref wk, ref wv, ref kv, hidden, heads, kv_heads, head_dim, .. } = self;
+        assert_same_input("norm_qkv", &[wq, wk, wv]);
         assert!(head_dim > 0 && head_dim.is_multiple_of(16), "head_dim is {head_dim}, not a multiple of 16");
-        assert!(wq.rows.is_multiple_of(head_dim), "{} query rows are no heads of {head_dim}", wq.rows);
-        assert!(wk.rows.is_multiple_of(head_dim), "{} key rows are no heads of {head_dim}", wk.rows);
-        assert_eq!(wk.rows, wv.rows, "as many keys as values");
+        assert_eq!((wq.rows, wq.cols), (heads * head_dim, hidden), "the sizes are those of the query matrix");
+        assert_eq!([wk.rows, wv.rows], [kv_heads * head_dim; 2], "the sizes are those of the key and value matrices");
         assert!(kv.format == FORMAT_F32 || kv.format == FORMAT_F16, "KV format {}", kv.format);
-        let (hidden, heads, kv_heads) = (wq.cols, wq.rows / head_dim, wk.rows / head_dim);
         let kv_bytes = if kv.format == FORMAT_F16 { 2.0 } else { F32_BYTES };
-        let constant_bytes = weight_bytes(&wq) + weight_bytes(&wk) + weight_bytes(&wv) + F32_BYTES * f64::from(hidden);
+        let constant_bytes = weight_bytes(wq) + weight_bytes(wk) + weight_bytes(wv) + F32_BYTES * f64::from(hidden);
         // x, q, K and V, the angles, position and slot
         let row_bytes = F32_BYTES * f64::from(hidden + wq.rows + head_dim) + kv_bytes * f64::from(2 * wk.rows) + 8.0;
         // The norm is four operations a value, a rotation three.
-        let row_flops = product_flops(&wq)
-            + product_flops(&wk)
-            + product_flops(&wv)
+        let row_flops = product_flops(wq)
+            + product_flops(wk)
+            + product_flops(wv)
             + 4.0 * f64::from(hidden)
             + 3.0 * f64::from(wq.rows + wk.rows);
-        let params = NormQkvParams {
-            shape,
-            x,
-            gamma,
-            rope,
-            positions,
-            slot_mapping,
-            q,
-            rows,
-            wq,
-            wk,
-            wv,
-            kv,
-            eps,
-            hidden,
-            heads,
-            kv_heads,
-            head_dim,
-            reserved: 0,
-        };
         Node {
-            params: KernelParams::NormQkv(params),
+            params: KernelParams::NormQkv(*self),
             place: Place { layer, op: Op::AttnQkv },
             cost: cost_per_token(constant_bytes, row_bytes, row_flops),
         }

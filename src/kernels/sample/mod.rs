@@ -10,48 +10,19 @@ use crate::kernels::params::*;
 use crate::kernels::{Check, Checker, KernelParams, Node};
 use crate::trace::schema::{Cost, LinearCost, Op, Place};
 
-/// What a sample node reads and writes: sizes and addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// Logits per row.
-    pub vocab: usize,
-    /// Floats between rows of logits.
-    pub stride: usize,
-    /// [`StepShape`]
-    pub shape: u64,
-    /// (logit_rows, stride) f32
-    pub logits: u64,
-    /// (logit_rows) [`SampleRow`]
-    pub rows: u64,
-    /// (slots) u32: written at each row's slot
-    pub slot_tokens: u64,
-    /// (logit_rows) u32: written
-    pub tokens: u64,
-    /// (logit_rows) [`LogprobRow`]: written where a row asks for it
-    pub logprobs: u64,
-}
-
-impl Sample {
+impl SampleParams {
     /// The node.
     pub fn node(&self) -> Node {
-        assert!(self.vocab > 0 && self.stride >= self.vocab, "rows of {} for {} logits", self.stride, self.vocab);
-        let row_bytes = self.vocab * size_of::<f32>() + size_of::<SampleRow>() + 2 * size_of::<u32>();
+        let &SampleParams { vocab, stride, .. } = self;
+        assert!(vocab > 0 && stride >= vocab, "rows of {stride} for {vocab} logits");
+        let row_bytes = vocab as usize * size_of::<f32>() + size_of::<SampleRow>() + 2 * size_of::<u32>();
         Node {
-            params: KernelParams::Sample(SampleParams {
-                shape: self.shape,
-                logits: self.logits,
-                rows: self.rows,
-                slot_tokens: self.slot_tokens,
-                tokens: self.tokens,
-                logprobs: self.logprobs,
-                vocab: self.vocab as u32,
-                stride: self.stride as u32,
-            }),
+            params: KernelParams::Sample(*self),
             place: Place { layer: -1, op: Op::Sample },
             cost: Cost {
                 bytes: LinearCost { logit_rows: row_bytes as f64, ..Default::default() },
                 // A comparison per logit is what every draw needs.
-                flops: LinearCost { logit_rows: self.vocab as f64, ..Default::default() },
+                flops: LinearCost { logit_rows: f64::from(vocab), ..Default::default() },
             },
         }
     }
