@@ -31,13 +31,13 @@ unsafe fn now(params: &KernelParams, worker: &Worker) {
     let KernelParams::Embed(params) = params else { unreachable!() };
     if worker.index() == 0 {
         // SAFETY: `x` is the address of a buffer of 8 bytes.
-        unsafe { (params.x as *mut u64).write(monotonic_ns()) };
+        unsafe { params.x.cast::<u64>().as_mut_ptr().write(monotonic_ns()) };
     }
 }
 
 fn capture(device: &mut Device, run: KernelFn, nodes: usize, x: u64) -> GraphId {
     let Device::Cpu(device) = device else { unreachable!() };
-    let params = KernelParams::Embed(EmbedParams { x, ..EmbedParams::default() });
+    let params = KernelParams::Embed(EmbedParams { x: x.into(), ..EmbedParams::default() });
     let node = Node { params, place: Place { layer: 0, op: Op::Embed }, cost: Cost::default() };
     let (name, variant) = (String::new(), String::new());
     let choice = Choice { name, variant, barriers: 1, scratch_bytes: 0, run };

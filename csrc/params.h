@@ -2,7 +2,7 @@
 //
 // A CUDA kernel takes its struct by value (`const __grid_constant__ NormQkvParams p`); the CPU kernel of the same name
 // takes the same struct, through the Rust twin that `cargo xtask bindings` generates (src/kernels/params.rs).
-// A `DEVPTR(T)` is a device address: a typed pointer in device code, a 64-bit integer for the host.
+// A `DEVPTR(T)` is a device address: a pointer in device code, a `DevicePtr<T>` in Rust, else a 64-bit integer.
 //
 // Shapes are written (rows, columns), row-major. "tokens", "seqs" and "logit_rows" are the true sizes of the step, read
 // from StepShape on the device; a graph's bucket only bounds them.
@@ -11,6 +11,12 @@
 
 #if defined(__CUDACC__) || defined(VITRUM_DEVICE_CODE)
 #define DEVPTR(T) T*
+#elif defined(VITRUM_BINDINGS)
+template <class T>
+struct DevicePtr {
+    uint64_t addr;
+};
+#define DEVPTR(T) DevicePtr<T>
 #else
 #define DEVPTR(T) uint64_t
 #endif

@@ -9,7 +9,7 @@ use emulated::Memory;
 use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
 use vitrum::doctor::attention::*;
-use vitrum::kernels::KernelParams;
+use vitrum::kernels::DevicePtr;
 use vitrum::kernels::params::*;
 
 const THREADS: u32 = 256;
@@ -28,7 +28,7 @@ const HOW: How = How { split: false, blocks: BLOCKS, mode: Mode::ALL[0] };
 
 /// The node of a step, in this memory.
 fn put(step: &StepData, memory: &mut Memory) -> AttentionParams {
-    let Ok(node) = step.node(|bytes| Ok::<_, Infallible>(memory.put(bytes)));
+    let Ok(node) = step.node(|bytes| Ok::<_, Infallible>(memory.put::<u8>(bytes).addr()));
     node
 }
 
@@ -156,11 +156,10 @@ fn rows_are_left_for_the_next_layer() {
             for split in [false, true] {
                 let step = StepData::new(heads, &sequences, split);
                 let mut memory = Memory::default();
-                let node = put(&step, &mut memory);
+                let mut params = put(&step, &mut memory);
                 let bytes = row_bytes(heads.width(), activations) * step.tokens();
                 let rows = memory.put(&vec![0xff; bytes]);
-                let KernelParams::Attention(mut params) = node.node(0).params else { unreachable!("attention") };
-                (params.out, params.next) = (0, NextRows { rows, activations, ..NextRows::default() });
+                (params.out, params.next) = (DevicePtr::NULL, NextRows { rows, activations, ..NextRows::default() });
                 for mode in [Mode::ALL[i], Mode::ALL[3]] {
                     let kernel = format!("attention_f16_d{dim}");
                     memory.launch(&kernel, BLOCKS, (THREADS, shared_bytes(heads)), &params, mode);
@@ -177,9 +176,8 @@ fn a_stamp_has_the_first_begin_and_the_last_end() {
     let sequences = batch(&[(3, 270)]);
     let step = StepData::new(SMOLLM, &sequences, true);
     let mut memory = Memory::default();
-    let node = put(&step, &mut memory);
+    let params = put(&step, &mut memory);
     let stamp = memory.put(&[0; 16]);
-    let KernelParams::Attention(params) = node.node(0).params else { unreachable!("an attention node") };
     memory.launch_stamped("attention_f16_d64", BLOCKS, (THREADS, shared_bytes(SMOLLM)), &params, Mode::ALL[0], stamp);
     let words = memory.read_words(stamp, 4);
     let cell = |i: usize| u64::from(words[2 * i + 1]) << 32 | u64::from(words[2 * i]);

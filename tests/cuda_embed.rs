@@ -8,7 +8,7 @@ use emulated::Memory;
 use next_rows::{ROWS_ACTIVATIONS, prepared_row, row_bytes};
 use softcuda::emulate::Mode;
 use vitrum::formats::WeightFormat;
-use vitrum::kernels::KernelParams;
+use vitrum::kernels::DevicePtr;
 use vitrum::kernels::embed::reference;
 use vitrum::kernels::linear::Matrix;
 use vitrum::kernels::params::*;
@@ -106,7 +106,13 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-fn weight_ref(data: u64, format: WeightFormat, vocab: usize, cols: usize, activations: u32) -> WeightRef {
+fn weight_ref(
+    data: DevicePtr<std::ffi::c_void>,
+    format: WeightFormat,
+    vocab: usize,
+    cols: usize,
+    activations: u32,
+) -> WeightRef {
     WeightRef { data, rows: vocab as u32, cols: cols as u32, format: format as u32, activations }
 }
 
@@ -184,7 +190,7 @@ fn a_stamp_ends_with_the_last_thread() {
         weight: weight_ref(weight, format, 1, cols, activations),
         next: NextRows::default(),
     };
-    let stamps: Vec<u64> = (0..8).map(|_| memory.put(&[0; 16])).collect();
+    let stamps: Vec<DevicePtr<u64>> = (0..8).map(|_| memory.put(&[0; 16])).collect();
     stamps.iter().for_each(|&stamp| memory.launch_stamped("embed", 1, (THREADS, 0), &params, Mode::ALL[0], stamp));
     let times: Vec<(u64, u64)> = stamps
         .iter()

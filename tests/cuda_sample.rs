@@ -9,8 +9,8 @@ use softcuda::emulate::Mode;
 use vitrum::device::{Device, DeviceChoice, DeviceOptions};
 use vitrum::doctor::sample::{self, *};
 use vitrum::isa::IsaChoice;
-use vitrum::kernels::KernelParams;
 use vitrum::kernels::params::*;
+use vitrum::kernels::{DevicePtr, KernelParams};
 
 const THREADS: u32 = 1024;
 /// Blocks for which there is no row.
@@ -20,10 +20,10 @@ const SPARE_BLOCKS: u32 = 2;
 fn draw_emulated(mode: Mode, logits: &[&[f32]], how: &[SampleRow]) -> Drawn {
     let draws = Draws { logits, how };
     let mut memory = Memory::default();
-    let Ok(node) = draws.node(|bytes| Ok::<_, Infallible>(memory.put(bytes)));
+    let Ok(node) = draws.node(|bytes| Ok::<_, Infallible>(memory.put::<u8>(bytes).addr()));
     let KernelParams::Sample(params) = node.node().params else { unreachable!("a sample node") };
     memory.launch("sample", how.len() as u32 + SPARE_BLOCKS, (THREADS, 0), &params, mode);
-    draws.results(&node, |addr, count| memory.read_words(addr, count))
+    draws.results(&node, |addr, count| memory.read_words(DevicePtr::<u32>::new(addr), count))
 }
 
 /// Compares with the CPU in these modes. Every row has a slot of its own.

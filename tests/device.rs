@@ -24,7 +24,7 @@ fn cpu(threads: usize) -> Device {
 
 /// A node that runs `run` with an address in `x` and a number in `shape`.
 fn node(run: KernelFn, addr: u64, number: u64, layer: i32) -> (Node, Choice) {
-    let params = KernelParams::Embed(EmbedParams { x: addr, shape: number, ..EmbedParams::default() });
+    let params = KernelParams::Embed(EmbedParams { x: addr.into(), shape: number.into(), ..EmbedParams::default() });
     let node = Node { params, place: Place { layer, op: Op::AttnQkv }, cost: Cost::default() };
     let (name, variant) = (format!("test.{layer}"), "by hand".to_owned());
     (node, Choice { name, variant, barriers: 1, scratch_bytes: 1000, run })
@@ -54,14 +54,14 @@ const TILES: usize = 37;
 
 /// x[i] = x[i] * number + i, for TILES words.
 unsafe fn multiply_and_add(params: &KernelParams, worker: &Worker) {
-    let (x, number) = (embed(params).x as *mut u32, embed(params).shape as u32);
+    let (x, number) = (embed(params).x.cast::<u32>().as_mut_ptr(), embed(params).shape.addr() as u32);
     // SAFETY: the buffer has TILES words, and each tile is one thread's.
     worker.for_each_tile(TILES, |tile| unsafe { *x.add(tile) = (*x.add(tile)).wrapping_mul(number) + tile as u32 });
 }
 
 /// x[i] += x[TILES - 1 - i], in two phases: copied aside, then added.
 unsafe fn add_mirrored(params: &KernelParams, worker: &Worker) {
-    let x = embed(params).x as *mut u32;
+    let x = embed(params).x.cast::<u32>().as_mut_ptr();
     // SAFETY: the buffer has 2 · TILES words, and each tile is one thread's.
     worker.for_each_tile(TILES, |tile| unsafe { *x.add(TILES + tile) = *x.add(TILES - 1 - tile) });
     worker.barrier();
@@ -71,7 +71,7 @@ unsafe fn add_mirrored(params: &KernelParams, worker: &Worker) {
 
 /// Takes `number` microseconds on every worker.
 unsafe fn take_time(params: &KernelParams, _: &Worker) {
-    let end = Instant::now() + Duration::from_micros(embed(params).shape);
+    let end = Instant::now() + Duration::from_micros(embed(params).shape.addr());
     while Instant::now() < end {
         std::hint::spin_loop();
     }
@@ -232,7 +232,7 @@ unsafe fn use_scratch(params: &KernelParams, worker: &Worker) {
     let scratch = unsafe { std::slice::from_raw_parts(worker.scratch(), 1000) };
     let wrong = scratch.iter().filter(|byte| **byte != worker.index() as u8 + 1).count();
     // SAFETY: one word per worker.
-    unsafe { *(embed(params).x as *mut u32).add(worker.index()) = wrong as u32 + 1 };
+    unsafe { *(embed(params).x.cast::<u32>().as_mut_ptr()).add(worker.index()) = wrong as u32 + 1 };
 }
 
 #[test]

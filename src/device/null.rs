@@ -84,7 +84,7 @@ impl NullDevice {
     }
 
     pub(super) fn pack(&mut self, source: &PackSource<'_>) -> Result<WeightRef, DeviceError> {
-        let data = self.alloc(source.data.len(), "weights")?.addr;
+        let data = self.alloc(source.data.len(), "weights")?.addr.into();
         let (rows, cols) = (source.rows as u32, source.cols as u32);
         Ok(WeightRef { data, rows, cols, format: source.format as u32, activations: ACTIVATIONS_F32 })
     }

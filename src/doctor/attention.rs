@@ -3,6 +3,7 @@
 use half::f16;
 
 use super::bench::{Bench, Case, CaseError, ensure};
+use crate::kernels::DevicePtr;
 use crate::kernels::attention::{self, PlanOptions, Reference, SequenceRows};
 use crate::kernels::params::*;
 
@@ -162,20 +163,20 @@ impl StepData {
             reserved: 0,
             scale: heads.scale(),
             kv: KvCacheRef {
-                k: put(&self.keys)?,
-                v: put(&self.values)?,
+                k: put(&self.keys)?.into(),
+                v: put(&self.values)?.into(),
                 format: heads.format,
                 pages: self.pages as u32,
             },
-            shape: put(&words([tokens, seqs, 0, self.items.len() as u32, self.partials, 0, 0, 0]))?,
-            q: put(&floats(&self.q))?,
-            positions: put(&words(self.positions.iter().copied()))?,
-            page_tables: put(&words(self.table.iter().copied()))?,
-            items: put(&words(items))?,
-            splits: put(&words(self.splits.iter().flat_map(|s| [s.first, s.stride, s.count])))?,
-            partials: put(&vec![0xff; partial_bytes])?,
-            arrivals: put(&vec![0; self.tokens() * heads.kv_heads * size_of::<u32>()])?,
-            out: put(&floats(&vec![f32::NAN; self.tokens() * heads.width()]))?,
+            shape: put(&words([tokens, seqs, 0, self.items.len() as u32, self.partials, 0, 0, 0]))?.into(),
+            q: put(&floats(&self.q))?.into(),
+            positions: put(&words(self.positions.iter().copied()))?.into(),
+            page_tables: put(&words(self.table.iter().copied()))?.into(),
+            items: put(&words(items))?.into(),
+            splits: put(&words(self.splits.iter().flat_map(|s| [s.first, s.stride, s.count])))?.into(),
+            partials: put(&vec![0xff; partial_bytes])?.into(),
+            arrivals: put(&vec![0; self.tokens() * heads.kv_heads * size_of::<u32>()])?.into(),
+            out: put(&floats(&vec![f32::NAN; self.tokens() * heads.width()]))?.into(),
             next: NextRows::default(),
         })
     }
@@ -266,7 +267,7 @@ pub fn f16_tolerance(position: u32) -> f64 {
 /// One step over these sequences on a device: the output, row by row.
 pub fn run(bench: &mut Bench, heads: Heads, sequences: &[Rows], split: bool) -> Result<Vec<Vec<f32>>, CaseError> {
     let step = StepData::new(heads, sequences, split);
-    let node = step.node(|bytes| bench.put(bytes))?;
+    let node = step.node(|bytes| bench.put(bytes).map(DevicePtr::addr))?;
     let (tokens, width) = (step.tokens(), heads.width());
     let values: Vec<f32> = bench.run(node.node(0), tokens.max(1), node.out, tokens * width)?;
     Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())

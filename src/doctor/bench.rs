@@ -1,16 +1,18 @@
 //! What every case shares: numbers, weights in every file format, how far a result may be off, a device to run one node
 //! on.
 
+use std::os::raw::c_void;
+
 use cust_core::DeviceCopy;
 use thiserror::Error;
 
 use crate::device::*;
 use crate::formats::WeightFormat;
-use crate::kernels::Node;
 use crate::kernels::cuda::rows::RowsLayout;
 use crate::kernels::linear::Matrix;
 use crate::kernels::params::*;
 use crate::kernels::rows::{activation_forms, activation_rows_bytes};
+use crate::kernels::{DevicePtr, Node};
 use crate::trace::schema::{GraphKey, GraphKind, NodeSources};
 
 /// Every way to read activations.
@@ -176,15 +178,15 @@ impl Bench {
     }
 
     /// A buffer with these values; its address.
-    pub fn put<T: DeviceCopy>(&mut self, values: &[T]) -> Result<u64, DeviceError> {
+    pub fn put<T: DeviceCopy>(&mut self, values: &[T]) -> Result<DevicePtr<T>, DeviceError> {
         let bytes = pod_bytes(values);
         let buffer = self.device.alloc(bytes.len() + BUCKET_ROOM_BYTES, "a kernel's memory")?;
         self.device.upload(&buffer, 0, bytes);
-        Ok(buffer.addr)
+        Ok(buffer.addr.into())
     }
 
     /// The shape of a step with so many rows, which all need logits.
-    pub fn shape(&mut self, rows: usize) -> Result<u64, DeviceError> {
+    pub fn shape(&mut self, rows: usize) -> Result<DevicePtr<StepShape>, DeviceError> {
         self.put(&[StepShape { tokens: rows as u32, logit_rows: rows as u32, ..StepShape::default() }])
     }
 
@@ -196,7 +198,7 @@ impl Bench {
         gamma: Option<&[f32]>,
         weights: &[WeightRef],
         bucket: usize,
-    ) -> Result<u64, DeviceError> {
+    ) -> Result<DevicePtr<c_void>, DeviceError> {
         let cols = weights[0].cols as usize;
         let bytes = activation_forms(weights) * activation_rows_bytes(bucket, cols);
         let buffer = self.device.alloc(bytes, "rows of activations")?;
@@ -207,7 +209,7 @@ impl Bench {
             encoded.for_each(|(values, row)| layout.encode(values, gamma, row));
             self.device.upload(&buffer, 0, &rows);
         }
-        Ok(buffer.addr)
+        Ok(buffer.addr.into())
     }
 
     /// Runs a node of a graph of this bucket, and reads `count` values at `result` back.
@@ -215,12 +217,12 @@ impl Bench {
         &mut self,
         node: Node,
         bucket: usize,
-        result: u64,
+        result: DevicePtr<T>,
         count: usize,
     ) -> Result<Vec<T>, DeviceError> {
         let key = GraphKey { kind: GraphKind::ForwardMixed, bucket: bucket as u32 };
         let graph = self.device.capture(key, &[node])?;
-        let downloads = [Download { addr: result, bytes: count * size_of::<T>() }];
+        let downloads = [Download { addr: result.addr(), bytes: count * size_of::<T>() }];
         let submission =
             Submission { uploads: &[], graphs: &[graph], downloads: &downloads, sources: NodeSources::NONE };
         let ticket = self.device.submit(&submission)?;

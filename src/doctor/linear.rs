@@ -1,7 +1,10 @@
 //! Cases of the linear kernels and the embedding: one node, against its scalar reference.
 
+use std::os::raw::c_void;
+
 use super::bench::*;
 use crate::formats::WeightFormat;
+use crate::kernels::DevicePtr;
 use crate::kernels::linear::rms_norm;
 use crate::kernels::params::*;
 use crate::kernels::{embed, linear_residual, norm_gate_up, norm_lm_head, norm_qkv};
@@ -187,8 +190,8 @@ pub fn check_qkv(
     let cache_len = pages * kv_rows * PAGE;
     let half = kv_format == FORMAT_F16;
     let mut cache = || match half {
-        true => bench.put(&vec![half::f16::from_f32(UNTOUCHED).to_bits(); cache_len]),
-        false => bench.put(&vec![UNTOUCHED; cache_len]),
+        true => bench.put(&vec![half::f16::from_f32(UNTOUCHED).to_bits(); cache_len]).map(DevicePtr::cast),
+        false => bench.put(&vec![UNTOUCHED; cache_len]).map(DevicePtr::cast),
     };
     let caches = [cache()?, cache()?];
     let op = NormQkvParams {
@@ -212,13 +215,13 @@ pub fn check_qkv(
         reserved: 0,
     };
     let q = bench.run::<f32>(op.node(0), bucket, op.q, bucket * q_rows)?;
-    let mut read_cache = |addr| -> Result<Vec<f32>, CaseError> {
+    let mut read_cache = |cache: DevicePtr<c_void>| -> Result<Vec<f32>, CaseError> {
         Ok(match half {
             true => {
-                let words = bench.run::<u16>(op.node(0), bucket, addr, cache_len)?;
+                let words = bench.run::<u16>(op.node(0), bucket, cache.cast(), cache_len)?;
                 words.into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect()
             }
-            false => bench.run::<f32>(op.node(0), bucket, addr, cache_len)?,
+            false => bench.run::<f32>(op.node(0), bucket, cache.cast(), cache_len)?,
         })
     };
     let results = [q, read_cache(caches[0])?, read_cache(caches[1])?];

@@ -81,12 +81,12 @@ impl Draws<'_> {
         Ok(SampleParams {
             vocab: vocab as u32,
             stride: stride as u32,
-            shape: put(&words([0, 0, rows as u32, 0, 0, 0, 0, 0]))?,
-            logits: put(&words(self.logits.iter().flat_map(padded)))?,
-            rows: put(&words(self.how.iter().flat_map(row_words)))?,
-            slot_tokens: put(&words(vec![UNTOUCHED; self.slots()]))?,
-            tokens: put(&words(vec![UNTOUCHED; rows]))?,
-            logprobs: put(&words(vec![UNTOUCHED; rows * LOGPROB_WORDS]))?,
+            shape: put(&words([0, 0, rows as u32, 0, 0, 0, 0, 0]))?.into(),
+            logits: put(&words(self.logits.iter().flat_map(padded)))?.into(),
+            rows: put(&words(self.how.iter().flat_map(row_words)))?.into(),
+            slot_tokens: put(&words(vec![UNTOUCHED; self.slots()]))?.into(),
+            tokens: put(&words(vec![UNTOUCHED; rows]))?.into(),
+            logprobs: put(&words(vec![UNTOUCHED; rows * LOGPROB_WORDS]))?.into(),
         })
     }
 
@@ -97,7 +97,7 @@ impl Draws<'_> {
     /// The results, of which `read` gives so many words at an address.
     pub fn results(&self, node: &SampleParams, read: impl Fn(u64, usize) -> Vec<u32>) -> Drawn {
         let rows = self.how.len();
-        let logprob_words = read(node.logprobs, rows * LOGPROB_WORDS);
+        let logprob_words = read(node.logprobs.addr(), rows * LOGPROB_WORDS);
         let logprobs = logprob_words.chunks_exact(LOGPROB_WORDS).map(|words| {
             let (ids, values) = words[2..].split_at(MAX_LOGPROBS as usize);
             let row = LogprobRow {
@@ -109,8 +109,8 @@ impl Draws<'_> {
             words.iter().any(|word| *word != UNTOUCHED).then_some(row)
         });
         Drawn {
-            tokens: read(node.tokens, rows),
-            slot_tokens: read(node.slot_tokens, self.slots()),
+            tokens: read(node.tokens.addr(), rows),
+            slot_tokens: read(node.slot_tokens.addr(), self.slots()),
             logprobs: logprobs.collect(),
             logprob_words,
         }
@@ -127,8 +127,11 @@ pub fn draw(device: &mut Device, logits: &[&[f32]], how: &[SampleRow]) -> Result
     })?;
     let key = GraphKey { kind: GraphKind::SampleFull, bucket: how.len() as u32 };
     let graph = device.capture(key, &[node.node()])?;
-    let sizes =
-        [(node.tokens, how.len()), (node.slot_tokens, draws.slots()), (node.logprobs, how.len() * LOGPROB_WORDS)];
+    let sizes = [
+        (node.tokens.addr(), how.len()),
+        (node.slot_tokens.addr(), draws.slots()),
+        (node.logprobs.addr(), how.len() * LOGPROB_WORDS),
+    ];
     let downloads = sizes.map(|(addr, words)| Download { addr, bytes: 4 * words });
     let submission = Submission { uploads: &[], graphs: &[graph], downloads: &downloads, sources: NodeSources::NONE };
     let ticket = device.submit(&submission)?;

@@ -4,6 +4,9 @@
 //! A kernel trusts its parameters; so whatever it would read or write beyond a buffer has to be found here. The true
 //! sizes of a step are at most the graph's bucket.
 
+use std::os::raw::c_void;
+
+use super::DevicePtr;
 use super::params::*;
 use super::rows::{activation_forms, activation_rows_bytes};
 use crate::formats::WeightFormat;
@@ -31,10 +34,10 @@ pub(crate) struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    pub(super) fn array(&self, what: &'static str, addr: u64, bytes: usize) -> Check {
+    pub(super) fn array<T>(&self, what: &'static str, values: DevicePtr<T>, bytes: usize) -> Check {
         let expected = "an address in a buffer of this device with room for the graph's bucket";
-        require((self.holds)(addr, bytes), what, addr, expected)?;
-        require(addr.is_multiple_of(4), what, addr, "aligned to 4 bytes")
+        require((self.holds)(values.addr(), bytes), what, values.addr(), expected)?;
+        require(values.addr().is_multiple_of(4), what, values.addr(), "aligned to 4 bytes")
     }
 
     /// Bytes of (rows, a, b) floats; more than any buffer has, if they cannot be counted.
@@ -43,10 +46,10 @@ impl Checker<'_> {
     }
 
     /// Null: a kernel that asks for none has none.
-    pub(super) fn rows_of_input(&self, addr: u64, weights: &[WeightRef]) -> Check {
+    pub(super) fn rows_of_input(&self, rows: DevicePtr<c_void>, weights: &[WeightRef]) -> Check {
         let bytes =
             activation_forms(weights).saturating_mul(activation_rows_bytes(self.rows, weights[0].cols as usize));
-        if addr == 0 { Ok(()) } else { self.array("rows", addr, bytes) }
+        if rows.is_null() { Ok(()) } else { self.array("rows", rows, bytes) }
     }
 
     /// How many bytes the packed matrix takes is the packing's own affair: the address has to be one of its buffers.
@@ -118,22 +121,22 @@ mod tests {
     }
 
     fn weight(rows: u32, cols: u32) -> WeightRef {
-        WeightRef { data: BASE, rows, cols, format: FORMAT_Q4_0, activations: ACTIVATIONS_INT8 }
+        WeightRef { data: BASE.into(), rows, cols, format: FORMAT_Q4_0, activations: ACTIVATIONS_INT8 }
     }
 
     fn attention() -> AttentionParams {
         AttentionParams {
-            shape: BASE,
-            q: BASE,
-            positions: BASE,
-            page_tables: BASE,
-            items: BASE,
-            splits: BASE,
-            partials: BASE,
-            arrivals: 0,
-            out: BASE,
+            shape: BASE.into(),
+            q: BASE.into(),
+            positions: BASE.into(),
+            page_tables: BASE.into(),
+            items: BASE.into(),
+            splits: BASE.into(),
+            partials: BASE.into(),
+            arrivals: DevicePtr::NULL,
+            out: BASE.into(),
             next: NextRows::default(),
-            kv: KvCacheRef { k: BASE, v: BASE, format: FORMAT_F16, pages: 8 },
+            kv: KvCacheRef { k: BASE.into(), v: BASE.into(), format: FORMAT_F16, pages: 8 },
             scale: 0.125,
             heads: 4,
             kv_heads: 2,
@@ -159,19 +162,25 @@ mod tests {
         expect_wrong("kv_heads", |p| p.kv_heads = 0);
         expect_wrong("kv.format", |p| p.kv.format = FORMAT_Q4_0);
         expect_wrong("kv.k", |p| p.kv.pages = 1 << 20);
-        expect_wrong("kv.v", |p| p.kv.v = BASE + (1 << 20) - 64);
+        expect_wrong("kv.v", |p| p.kv.v = (BASE + (1 << 20) - 64).into());
         expect_wrong("max_pages", |p| p.max_pages = 0);
-        expect_wrong("q", |p| p.q = 0);
-        expect_wrong("q", |p| p.q = BASE + 2);
+        expect_wrong("q", |p| p.q = DevicePtr::NULL);
+        expect_wrong("q", |p| p.q = (BASE + 2).into());
         expect_wrong("q", |p| (p.heads, p.kv_heads, p.head_dim) = (1 << 31, 1 << 31, 1 << 31));
-        expect_wrong("out", |p| p.out = BASE + (1 << 20) - 4 * 4 * 64 * 4 + 4);
+        expect_wrong("out", |p| p.out = (BASE + (1 << 20) - 4 * 4 * 64 * 4 + 4).into());
     }
 
     #[test]
     fn matrices_have_to_fit_their_node() {
         let with = |weight: WeightRef| {
-            let params =
-                LinearResidualParams { shape: BASE, input: BASE, x: BASE, rows: 0, weight, next: NextRows::default() };
+            let params = LinearResidualParams {
+                shape: BASE.into(),
+                input: BASE.into(),
+                x: BASE.into(),
+                rows: DevicePtr::NULL,
+                weight,
+                next: NextRows::default(),
+            };
             check(&KernelParams::LinearResidual(params))
         };
         assert_eq!(with(weight(64, 96)), Ok(()));
@@ -180,7 +189,7 @@ mod tests {
             weight(0, 96),
             WeightRef { format: 77, ..weight(64, 96) },
             WeightRef { activations: 9, ..weight(64, 96) },
-            WeightRef { data: 0, ..weight(64, 96) },
+            WeightRef { data: DevicePtr::NULL, ..weight(64, 96) },
         ] {
             with(wrong).unwrap_err();
         }

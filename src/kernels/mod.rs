@@ -25,6 +25,7 @@ pub mod norm_lm_head;
 pub mod norm_qkv;
 #[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
 pub mod params;
+mod pointer;
 pub mod rows;
 pub mod sample;
 pub mod sizes;
@@ -33,6 +34,7 @@ pub use self::check::Wrong;
 pub(crate) use self::check::{Check, Checker};
 pub use self::next_rows::link;
 use self::params::*;
+pub use self::pointer::DevicePtr;
 use crate::isa::IsaChoice;
 use crate::trace::schema::{Cost, Place};
 

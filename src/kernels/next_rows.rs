@@ -1,11 +1,11 @@
 //! Which rows a kernel prepares for the linear layer that reads its result next: found in the list of nodes.
 
 use super::params::NextRows;
-use super::{KernelParams, Node};
+use super::{DevicePtr, KernelParams, Node};
 
 /// The rows that a linear layer reads: of which buffer, and how it wants them.
 struct Reader {
-    input: u64,
+    input: DevicePtr<f32>,
     rows: NextRows,
 }
 
@@ -23,7 +23,7 @@ pub fn link(nodes: &mut [Node]) {
 }
 
 /// What a kernel computes that linear layers read, and where it is told of them.
-fn result(params: &mut KernelParams) -> Option<(u64, &mut NextRows)> {
+fn result(params: &mut KernelParams) -> Option<(DevicePtr<f32>, &mut NextRows)> {
     match params {
         KernelParams::Embed(p) => Some((p.x, &mut p.next)),
         KernelParams::Attention(p) => Some((p.out, &mut p.next)),
@@ -36,7 +36,7 @@ fn result(params: &mut KernelParams) -> Option<(u64, &mut NextRows)> {
 fn reader(params: &KernelParams) -> Option<Reader> {
     let (input, rows, gamma, weight) = match params {
         KernelParams::NormQkv(p) => (p.x, p.rows, p.gamma, &p.wq),
-        KernelParams::LinearResidual(p) => (p.input, p.rows, 0, &p.weight),
+        KernelParams::LinearResidual(p) => (p.input, p.rows, DevicePtr::NULL, &p.weight),
         KernelParams::NormGateUp(p) => (p.x, p.rows, p.gamma, &p.gate),
         KernelParams::NormLmHead(p) => (p.x, p.rows, p.gamma, &p.weight),
         KernelParams::Embed(_) | KernelParams::Attention(_) | KernelParams::Sample(_) => return None,

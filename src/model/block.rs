@@ -2,10 +2,10 @@
 
 use super::StepAddresses;
 use super::packed::{LayerWeights, Model};
-use crate::kernels::Node;
 use crate::kernels::params::{
     AttentionParams, LinearResidualParams, NextRows, NormGateUpParams, NormQkvParams, WeightRef,
 };
+use crate::kernels::{DevicePtr, Node};
 use crate::trace::schema::{Op, Place};
 
 /// One layer of a model.
@@ -102,7 +102,7 @@ impl Block<'_> {
         self.residual(self.at.mlp, self.weights.down, Op::MlpDown)
     }
 
-    fn residual(&self, input: u64, weight: WeightRef, op: Op) -> Node {
+    fn residual(&self, input: DevicePtr<f32>, weight: WeightRef, op: Op) -> Node {
         let at = self.at;
         let next = NextRows::default();
         LinearResidualParams { shape: at.shape, input, x: at.x, rows: at.inner_rows, weight, next }.node(self.place(op))

@@ -12,6 +12,7 @@ mod packed;
 mod rope;
 mod tensors;
 
+use std::os::raw::c_void;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -23,8 +24,9 @@ pub use self::packed::{Model, StepNodes};
 use self::tensors::TensorList;
 use crate::device::DeviceError;
 use crate::formats::WeightFormat;
+use crate::kernels::DevicePtr;
 use crate::kernels::Node;
-use crate::kernels::params::{KvCacheRef, PAGE_TOKENS};
+use crate::kernels::params::*;
 use crate::weights::{Container, Keys, Naming, WeightsError};
 
 /// Every family of models.
@@ -137,31 +139,31 @@ impl KvFormat {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // each is the field of the same name in params.h
 pub struct StepAddresses {
-    pub shape: u64,
-    pub token_source: u64,
-    pub positions: u64,
-    pub slot_mapping: u64,
-    pub logit_rows: u64,
-    pub sample_rows: u64,
-    pub items: u64,
-    pub splits: u64,
-    pub page_tables: u64,
+    pub shape: DevicePtr<StepShape>,
+    pub token_source: DevicePtr<i32>,
+    pub positions: DevicePtr<u32>,
+    pub slot_mapping: DevicePtr<u32>,
+    pub logit_rows: DevicePtr<u32>,
+    pub sample_rows: DevicePtr<SampleRow>,
+    pub items: DevicePtr<AttentionItem>,
+    pub splits: DevicePtr<AttentionSplit>,
+    pub page_tables: DevicePtr<u32>,
     pub max_pages: u32,
-    pub x: u64,
-    pub q: u64,
-    pub attention: u64,
-    pub partials: u64,
-    pub arrivals: u64,
-    pub mlp: u64,
+    pub x: DevicePtr<f32>,
+    pub q: DevicePtr<f32>,
+    pub attention: DevicePtr<f32>,
+    pub partials: DevicePtr<f32>,
+    pub arrivals: DevicePtr<u32>,
+    pub mlp: DevicePtr<f32>,
     /// The residual stream as linear layers read it.
-    pub x_rows: u64,
+    pub x_rows: DevicePtr<c_void>,
     /// Attention's and the MLP's results as linear layers read them.
-    pub inner_rows: u64,
-    pub logits: u64,
+    pub inner_rows: DevicePtr<c_void>,
+    pub logits: DevicePtr<f32>,
     pub logits_stride: u32,
-    pub slot_tokens: u64,
-    pub tokens: u64,
-    pub logprobs: u64,
+    pub slot_tokens: DevicePtr<u32>,
+    pub tokens: DevicePtr<u32>,
+    pub logprobs: DevicePtr<LogprobRow>,
     /// One per layer.
     pub kv: Vec<KvCacheRef>,
 }

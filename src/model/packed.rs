@@ -10,7 +10,7 @@ use crate::kernels::params::{EmbedParams, NextRows, NormLmHeadParams, SamplePara
 use crate::kernels::rows::activation_forms;
 use crate::kernels::sizes::KernelLimits;
 use crate::kernels::sizes::{self, ModelSizes, Size, Unfit};
-use crate::kernels::{self, Node};
+use crate::kernels::{self, DevicePtr, Node};
 use crate::weights::WeightsError;
 
 /// A model on a device.
@@ -20,20 +20,20 @@ pub struct Model {
     config: ModelConfig,
     embedding: WeightRef,
     layers: Vec<LayerWeights>,
-    final_norm: u64,
+    final_norm: DevicePtr<f32>,
     lm_head: WeightRef,
-    pub(super) rope: u64,
+    pub(super) rope: DevicePtr<f32>,
 }
 
 /// The weights of one layer; norms are addresses of `hidden` f32 values.
 #[derive(Debug)]
 pub(super) struct LayerWeights {
-    pub(super) attn_norm: u64,
+    pub(super) attn_norm: DevicePtr<f32>,
     pub(super) query: WeightRef,
     pub(super) key: WeightRef,
     pub(super) value: WeightRef,
     pub(super) attn_out: WeightRef,
-    pub(super) mlp_norm: u64,
+    pub(super) mlp_norm: DevicePtr<f32>,
     pub(super) gate: WeightRef,
     pub(super) up: WeightRef,
     pub(super) down: WeightRef,
@@ -202,11 +202,11 @@ impl Loader<'_> {
         Ok(packed)
     }
 
-    fn vector(&mut self, part: Part, layer: Option<usize>) -> Result<u64, ModelError> {
+    fn vector(&mut self, part: Part, layer: Option<usize>) -> Result<DevicePtr<f32>, ModelError> {
         let values = self.checkpoint.tensor_of(part, layer)?.to_f32();
         let buffer = self.device.alloc(size_of_val(&values[..]), "norm weights")?;
         self.device.upload(&buffer, 0, pod_bytes(&values));
-        Ok(buffer.addr)
+        Ok(buffer.addr.into())
     }
 
     /// How far pairs turn from one position to the next, if the last position can be told from others.
@@ -233,13 +233,13 @@ impl Loader<'_> {
     }
 
     /// The table of the rotary embedding, of which only a part is in the host's memory at once.
-    fn rope_table(&mut self, frequencies: &[f64], positions: usize) -> Result<u64, ModelError> {
+    fn rope_table(&mut self, frequencies: &[f64], positions: usize) -> Result<DevicePtr<f32>, ModelError> {
         let row_bytes = 2 * frequencies.len() * size_of::<f32>();
         let buffer = self.device.alloc(positions * row_bytes, "rotary embedding")?;
         for first in (0..positions).step_by(ROPE_POSITIONS) {
             let table = rope::table(frequencies, first..positions.min(first + ROPE_POSITIONS));
             self.device.upload(&buffer, first * row_bytes, pod_bytes(&table));
         }
-        Ok(buffer.addr)
+        Ok(buffer.addr.into())
     }
 }

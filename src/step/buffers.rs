@@ -3,6 +3,7 @@
 use super::StepLimits;
 use super::batch::{StepBatch, max_items, max_partials};
 use crate::device::{Device, DeviceBuffer, DeviceError, Download, Upload, pod_bytes};
+use crate::kernels::DevicePtr;
 use crate::kernels::attention;
 use crate::kernels::params::*;
 use crate::kernels::rows::activation_rows_bytes;
@@ -24,25 +25,25 @@ pub(super) struct StepBuffers {
 /// Addresses inside the input buffer.
 #[derive(Clone, Copy, Debug)]
 struct InputLayout {
-    shape: u64,
-    token_source: u64,
-    positions: u64,
-    slot_mapping: u64,
-    logit_rows: u64,
-    sample_rows: u64,
-    items: u64,
-    splits: u64,
-    page_tables: u64,
+    shape: DevicePtr<StepShape>,
+    token_source: DevicePtr<i32>,
+    positions: DevicePtr<u32>,
+    slot_mapping: DevicePtr<u32>,
+    logit_rows: DevicePtr<u32>,
+    sample_rows: DevicePtr<SampleRow>,
+    items: DevicePtr<AttentionItem>,
+    splits: DevicePtr<AttentionSplit>,
+    page_tables: DevicePtr<u32>,
 }
 
 /// Places segments one after the other, each aligned to a cache line.
 struct Cursor(u64);
 
 impl Cursor {
-    fn take<T>(&mut self, count: usize) -> u64 {
+    fn take<T>(&mut self, count: usize) -> DevicePtr<T> {
         let at = self.0;
         self.0 = (at + (count * size_of::<T>()) as u64).next_multiple_of(64);
-        at
+        at.into()
     }
 }
 
@@ -52,15 +53,15 @@ impl InputLayout {
         let (tokens, seqs) = (limits.max_tokens, limits.max_seqs);
         let mut cursor = Cursor(base);
         let layout = InputLayout {
-            shape: cursor.take::<StepShape>(1),
-            token_source: cursor.take::<i32>(tokens),
-            positions: cursor.take::<u32>(tokens),
-            slot_mapping: cursor.take::<u32>(tokens),
-            logit_rows: cursor.take::<u32>(seqs),
-            sample_rows: cursor.take::<SampleRow>(seqs),
-            items: cursor.take::<AttentionItem>(max_items(limits)),
-            splits: cursor.take::<AttentionSplit>(tokens),
-            page_tables: cursor.take::<u32>(seqs * limits.pages_per_seq()),
+            shape: cursor.take(1),
+            token_source: cursor.take(tokens),
+            positions: cursor.take(tokens),
+            slot_mapping: cursor.take(tokens),
+            logit_rows: cursor.take(seqs),
+            sample_rows: cursor.take(seqs),
+            items: cursor.take(max_items(limits)),
+            splits: cursor.take(tokens),
+            page_tables: cursor.take(seqs * limits.pages_per_seq()),
         };
         (layout, (cursor.0 - base) as usize)
     }
@@ -100,19 +101,19 @@ impl StepBuffers {
             splits: inputs.splits,
             page_tables: inputs.page_tables,
             max_pages: limits.pages_per_seq() as u32,
-            x: device.alloc(f32s(tokens * config.hidden), "residual stream")?.addr,
-            q: device.alloc(query_bytes, "queries")?.addr,
-            attention: device.alloc(query_bytes, "attention output")?.addr,
-            partials: device.alloc(partial_bytes, "attention partials")?.addr,
-            arrivals: device.alloc(tokens * config.kv_heads * size_of::<u32>(), "attention arrivals")?.addr,
-            mlp: device.alloc(f32s(tokens * config.ffn), "MLP activations")?.addr,
-            x_rows: device.alloc(x_rows_bytes, "activation rows")?.addr,
-            inner_rows: device.alloc(activation_rows_bytes(tokens, widest), "activation rows")?.addr,
-            logits: logits.addr,
+            x: device.alloc(f32s(tokens * config.hidden), "residual stream")?.addr.into(),
+            q: device.alloc(query_bytes, "queries")?.addr.into(),
+            attention: device.alloc(query_bytes, "attention output")?.addr.into(),
+            partials: device.alloc(partial_bytes, "attention partials")?.addr.into(),
+            arrivals: device.alloc(tokens * config.kv_heads * size_of::<u32>(), "attention arrivals")?.addr.into(),
+            mlp: device.alloc(f32s(tokens * config.ffn), "MLP activations")?.addr.into(),
+            x_rows: device.alloc(x_rows_bytes, "activation rows")?.addr.into(),
+            inner_rows: device.alloc(activation_rows_bytes(tokens, widest), "activation rows")?.addr.into(),
+            logits: logits.addr.into(),
             logits_stride: stride as u32,
-            slot_tokens: device.alloc(seqs * size_of::<u32>(), "slots")?.addr,
-            tokens: device.alloc(seqs * size_of::<u32>(), "drawn tokens")?.addr,
-            logprobs: device.alloc(seqs * size_of::<LogprobRow>(), "log probabilities")?.addr,
+            slot_tokens: device.alloc(seqs * size_of::<u32>(), "slots")?.addr.into(),
+            tokens: device.alloc(seqs * size_of::<u32>(), "drawn tokens")?.addr.into(),
+            logprobs: device.alloc(seqs * size_of::<LogprobRow>(), "log probabilities")?.addr.into(),
             kv: Vec::new(),
         };
         // The last thing that is allocated: what is free now is free for it.
@@ -130,15 +131,15 @@ impl StepBuffers {
     pub(super) fn uploads<'a>(&self, batch: &'a StepBatch) -> [Upload<'a>; 9] {
         let at = &self.inputs;
         [
-            Upload { addr: at.shape, data: pod_bytes(&batch.shape) },
-            Upload { addr: at.token_source, data: pod_bytes(&batch.token_source) },
-            Upload { addr: at.positions, data: pod_bytes(&batch.positions) },
-            Upload { addr: at.slot_mapping, data: pod_bytes(&batch.slot_mapping) },
-            Upload { addr: at.logit_rows, data: pod_bytes(&batch.logit_rows) },
-            Upload { addr: at.sample_rows, data: pod_bytes(&batch.sample_rows) },
-            Upload { addr: at.items, data: pod_bytes(&batch.items) },
-            Upload { addr: at.splits, data: pod_bytes(&batch.splits) },
-            Upload { addr: at.page_tables, data: pod_bytes(&batch.page_tables) },
+            Upload { addr: at.shape.addr(), data: pod_bytes(&batch.shape) },
+            Upload { addr: at.token_source.addr(), data: pod_bytes(&batch.token_source) },
+            Upload { addr: at.positions.addr(), data: pod_bytes(&batch.positions) },
+            Upload { addr: at.slot_mapping.addr(), data: pod_bytes(&batch.slot_mapping) },
+            Upload { addr: at.logit_rows.addr(), data: pod_bytes(&batch.logit_rows) },
+            Upload { addr: at.sample_rows.addr(), data: pod_bytes(&batch.sample_rows) },
+            Upload { addr: at.items.addr(), data: pod_bytes(&batch.items) },
+            Upload { addr: at.splits.addr(), data: pod_bytes(&batch.splits) },
+            Upload { addr: at.page_tables.addr(), data: pod_bytes(&batch.page_tables) },
         ]
     }
 
@@ -146,8 +147,8 @@ impl StepBuffers {
     pub(super) fn downloads(&self, batch: &StepBatch) -> [Download; 2] {
         let rows = batch.logit_rows();
         [
-            Download { addr: self.addresses.tokens, bytes: rows * size_of::<u32>() },
-            Download { addr: self.addresses.logprobs, bytes: rows * size_of::<LogprobRow>() },
+            Download { addr: self.addresses.tokens.addr(), bytes: rows * size_of::<u32>() },
+            Download { addr: self.addresses.logprobs.addr(), bytes: rows * size_of::<LogprobRow>() },
         ]
     }
 
@@ -172,8 +173,8 @@ fn kv_caches(
     (0..model.config().layers)
         .map(|_| {
             Ok(KvCacheRef {
-                k: device.alloc(bytes, "KV cache")?.addr,
-                v: device.alloc(bytes, "KV cache")?.addr,
+                k: device.alloc(bytes, "KV cache")?.addr.into(),
+                v: device.alloc(bytes, "KV cache")?.addr.into(),
                 format: kv.format() as u32,
                 pages: kv_pages as u32,
             })

@@ -10,6 +10,7 @@ use vitrum::doctor::bench as cases;
 use vitrum::doctor::bench::{Numbers, Weight, encode};
 use vitrum::formats::WeightFormat;
 use vitrum::formats::cuda::packed_format;
+use vitrum::kernels::DevicePtr;
 use vitrum::kernels::cuda::rows::RowsLayout;
 use vitrum::kernels::params::*;
 
@@ -83,8 +84,8 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn addr(&self) -> u64 {
-        self.words.as_ptr() as u64
+    pub(crate) fn addr<T>(&self) -> DevicePtr<T> {
+        DevicePtr::new(self.words.as_ptr() as u64)
     }
 
     pub(crate) fn read<T: Copy>(&self) -> Vec<T> {

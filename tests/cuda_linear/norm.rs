@@ -3,6 +3,7 @@
 use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{RowInput, gate_up_tolerances};
 use vitrum::formats::WeightFormat;
+use vitrum::kernels::DevicePtr;
 use vitrum::kernels::linear::{Matrix, rms_norm};
 use vitrum::kernels::params::*;
 use vitrum::kernels::{norm_gate_up, norm_lm_head};
@@ -90,14 +91,14 @@ fn run_gate_up(
     case: &NormCase,
     variant: (softcuda::emulate::Mode, Block),
     [gate, up]: [&Weight; 2],
-    out: u64,
+    out: DevicePtr<f32>,
     next: NextRows,
 ) {
     let (hidden, ffn) = (case.gamma.len(), gate.packed.rows as usize);
     let params = NormGateUpParams {
         shape: case.shape.addr(),
-        x: 0,
-        gamma: 0,
+        x: DevicePtr::NULL,
+        gamma: DevicePtr::NULL,
         out,
         rows: case.rows.addr(),
         gate: gate.packed,
@@ -126,11 +127,11 @@ fn the_down_projection_finds_its_rows() {
                 [*pairing, *other].map(|pairing| case.bench.weight(pairing, (ffn, hidden), (&mut numbers, 0.4)));
             let out = case.bench.put(&vec![UNTOUCHED; tokens * ffn]);
             let mut want = None;
-            for addr in [out.addr(), 0] {
+            for addr in [out.addr(), DevicePtr::NULL] {
                 let left_as = ACTIVATIONS_INT8X2;
                 let left =
                     case.bench.put(&vec![POISON; prepared(&vec![0.0; (tokens + 1) * ffn], ffn, None, left_as).len()]);
-                let next = NextRows { rows: left.addr(), gamma: 0, activations: left_as, reserved: 0 };
+                let next = NextRows { rows: left.addr(), gamma: DevicePtr::NULL, activations: left_as, reserved: 0 };
                 run_gate_up(&case, (mode, block), [&gate, &up], addr, next);
                 let left = left.read::<u8>();
                 let want = want.get_or_insert_with(|| {
@@ -138,7 +139,7 @@ fn the_down_projection_finds_its_rows() {
                     want.resize(left.len(), POISON);
                     want
                 });
-                assert!(left == *want, "{pairing:?} and {other:?}, {mode:?}, {block:?}, out at {addr}");
+                assert!(left == *want, "{pairing:?} and {other:?}, {mode:?}, {block:?}, out at {addr:?}");
             }
         }
     }
@@ -194,9 +195,9 @@ fn logits(
     let (shape, logit_rows) = (case.bench.shape(list.len()), case.bench.put(list));
     let params = NormLmHeadParams {
         shape: shape.addr(),
-        x: 0,
+        x: DevicePtr::NULL,
         logit_rows: logit_rows.addr(),
-        gamma: 0,
+        gamma: DevicePtr::NULL,
         logits: logits.addr(),
         rows: case.rows.addr(),
         weight: weight.packed,

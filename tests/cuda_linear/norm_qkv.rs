@@ -4,8 +4,8 @@ use softcuda::emulate::Mode;
 use vitrum::doctor::bench::{EPS, Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::{QkvWant, RowInput};
 use vitrum::formats::WeightFormat;
-use vitrum::kernels::norm_qkv;
 use vitrum::kernels::params::*;
+use vitrum::kernels::{DevicePtr, norm_qkv};
 
 use crate::bench::*;
 use crate::norm::NormCase;
@@ -91,8 +91,8 @@ impl QkvCase {
         let [wq, wk, wv] = [0, 1, 2].map(|part: usize| self.weights[part].0.packed);
         let params = NormQkvParams {
             shape: self.case.shape.addr(),
-            x: 0,
-            gamma: 0,
+            x: DevicePtr::NULL,
+            gamma: DevicePtr::NULL,
             rope: rope.addr(),
             positions: positions.addr(),
             slot_mapping: slots.addr(),

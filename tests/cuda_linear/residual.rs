@@ -6,6 +6,7 @@ use vitrum::device::cuda::pack;
 use vitrum::doctor::bench::{Numbers, UNTOUCHED, Weight};
 use vitrum::doctor::linear::residual_tolerances;
 use vitrum::formats::WeightFormat;
+use vitrum::kernels::DevicePtr;
 use vitrum::kernels::cuda::rows::RowsLayout;
 use vitrum::kernels::linear_residual;
 use vitrum::kernels::params::*;
@@ -33,13 +34,13 @@ fn residual(
     let left = bench.put(&vec![POISON; (tokens + 1) * row_bytes]);
     let next = next.map_or(NextRows::default(), |(activations, has_gamma)| NextRows {
         rows: left.addr(),
-        gamma: if has_gamma.is_some() { gamma.addr() } else { 0 },
+        gamma: if has_gamma.is_some() { gamma.addr() } else { DevicePtr::NULL },
         activations,
         reserved: 0,
     });
     let params = LinearResidualParams {
         shape: shape.addr(),
-        input: 0,
+        input: DevicePtr::NULL,
         x: x.addr(),
         rows: prepared.addr(),
         weight: weight.packed,
@@ -177,7 +178,7 @@ fn stamps_are_in_order() {
     let (input, x) = (numbers.values(2 * 96, 1.0), bench.put(&[0f32; 128]));
     let (shape, rows) = (bench.shape(2), bench.rows(&input, 96, None, ACTIVATIONS_INT8));
     let (shape, rows, weight, next) = (shape.addr(), rows.addr(), weight.packed, NextRows::default());
-    let params = LinearResidualParams { shape, input: 0, x: x.addr(), rows, weight, next };
+    let params = LinearResidualParams { shape, input: DevicePtr::NULL, x: x.addr(), rows, weight, next };
     for variant in variants() {
         let cells = bench.put(&[0u64; 2]);
         let info = LaunchInfo { stamp: cells.addr() };

@@ -1,6 +1,7 @@
 //! Kernels of csrc, run on the host by softcuda, and memory for them.
 
 use softcuda::emulate::{Launch, Library, Mode};
+use vitrum::kernels::DevicePtr;
 use vitrum::kernels::params::LaunchInfo;
 
 /// Device memory. Its buffers begin at multiples of 256 bytes, as those of a device do.
@@ -15,13 +16,13 @@ struct Line(#[allow(dead_code, reason = "it is memory")] [u8; 256]);
 
 impl Memory {
     /// A buffer of these bytes; its address.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
+    pub(crate) fn put<T>(&mut self, bytes: &[u8]) -> DevicePtr<T> {
         let mut buffer = vec![Line([0xff; 256]); bytes.len().div_ceil(256).max(1)];
         // SAFETY: the lines are at least as many bytes.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.as_mut_ptr().cast(), bytes.len()) };
         let addr = buffer.as_mut_ptr().expose_provenance() as u64;
         self.buffers.push(buffer);
-        addr
+        addr.into()
     }
 
     fn holds(&self, addr: u64, bytes: u64) -> bool {
@@ -32,7 +33,8 @@ impl Memory {
     }
 
     /// So many bytes at an address.
-    pub(crate) fn read(&self, addr: u64, bytes: usize) -> Vec<u8> {
+    pub(crate) fn read<T>(&self, from: DevicePtr<T>, bytes: usize) -> Vec<u8> {
+        let addr = from.addr();
         assert!(self.holds(addr, bytes as u64), "{bytes} bytes at {addr:#x}");
         let at = std::ptr::with_exposed_provenance::<u8>(addr as usize);
         // SAFETY: the bytes are part of a buffer, which kernels have written by its exposed address.
@@ -40,8 +42,8 @@ impl Memory {
     }
 
     /// So many words at an address.
-    pub(crate) fn read_words(&self, addr: u64, count: usize) -> Vec<u32> {
-        let bytes = self.read(addr, count * 4);
+    pub(crate) fn read_words<T>(&self, from: DevicePtr<T>, count: usize) -> Vec<u32> {
+        let bytes = self.read(from, count * 4);
         bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
     }
 
@@ -63,7 +65,7 @@ impl Memory {
 
     /// Runs a kernel whose parameters are a struct of params.h and `LaunchInfo`.
     pub(crate) fn launch<P: Copy>(&self, kernel: &str, blocks: u32, block: (u32, u32), params: &P, mode: Mode) {
-        self.launch_stamped(kernel, blocks, block, params, mode, 0);
+        self.launch_stamped(kernel, blocks, block, params, mode, DevicePtr::NULL);
     }
 
     /// The same; the kernel leaves its begin and end at `stamp`. What memory holds is there when the kernel before has
@@ -75,7 +77,7 @@ impl Memory {
         (threads, shared_bytes): (u32, u32),
         params: &P,
         mode: Mode,
-        stamp: u64,
+        stamp: DevicePtr<u64>,
     ) {
         // SAFETY: structs of params.h have no padding.
         let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>()) };
@@ -87,7 +89,7 @@ impl Memory {
             grid: [blocks, 1, 1],
             block: [threads, 1, 1],
             shared_bytes,
-            params: &[params, &launch.stamp.to_ne_bytes()],
+            params: &[params, &launch.stamp.addr().to_ne_bytes()],
             mode,
             chained: true,
             predecessor: Some(&mut end_of_predecessor),

@@ -37,7 +37,13 @@ pub(in crate::device) fn pack(
         let source = if packed_format == format { source } else { expand(format, source, cols, &mut expanded) };
         packed_format.pack_for_cpu(source, cols, packed);
     }
-    Ok(WeightRef { data: buffer.addr, rows: rows as u32, cols: cols as u32, format: packed_format as u32, activations })
+    Ok(WeightRef {
+        data: buffer.addr.into(),
+        rows: rows as u32,
+        cols: cols as u32,
+        format: packed_format as u32,
+        activations,
+    })
 }
 
 /// Up to 16 rows as f32 rows.

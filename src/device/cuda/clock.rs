@@ -35,7 +35,7 @@ impl ClockKernel {
     /// # Safety
     /// A cell is at the address, and the kernel's module is loaded.
     pub(super) unsafe fn read_to(&self, context: &Context, addr: u64) -> Result<(), CudaError> {
-        let mut info = LaunchInfo { stamp: addr };
+        let mut info = LaunchInfo { stamp: addr.into() };
         let mut arguments = [std::ptr::from_mut(&mut info).cast()];
         // SAFETY: by this function's contract; the kernel takes nothing but its launch's info.
         unsafe { launch_with(context, self.function, &self.launch, &mut arguments, false) }

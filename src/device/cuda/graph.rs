@@ -59,8 +59,9 @@ impl Graph {
                 unsafe { launch(context, &nodes[ordinal], info(ordinal), ordinal > 0) }
             })
         };
-        let idle = launch_all(&|_| LaunchInfo { stamp: 0 })?;
-        let stamped = |addr: u64| launch_all(&|ordinal| LaunchInfo { stamp: addr + (ordinal * STAMP_BYTES) as u64 });
+        let idle = launch_all(&|_| LaunchInfo::default())?;
+        let stamped =
+            |addr: u64| launch_all(&|ordinal| LaunchInfo { stamp: (addr + (ordinal * STAMP_BYTES) as u64).into() });
         let traced = stamps_addr.map(stamped).transpose()?;
         Ok(Graph { table: Arc::new(table), idle, traced })
     }

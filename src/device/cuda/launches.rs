@@ -11,7 +11,7 @@ use crate::kernels::cuda::check::HEAD_DIMS;
 use crate::kernels::params::*;
 
 fn weight(rows: u32, format: u32, activations: u32) -> WeightRef {
-    WeightRef { data: 4096, rows, cols: 96, format, activations }
+    WeightRef { data: 4096.into(), rows, cols: 96, format, activations }
 }
 
 fn qkv(format: u32, activations: u32) -> KernelParams {

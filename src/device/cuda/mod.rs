@@ -206,7 +206,7 @@ impl CudaDevice {
         // SAFETY: the buffer was just allocated with so many bytes, and nobody else has its address yet.
         unsafe { self.memory.upload(buffer.addr, &packed)? };
         let (rows, cols) = (source.rows as u32, source.cols as u32);
-        Ok(WeightRef { data: buffer.addr, rows, cols, format: format as u32, activations })
+        Ok(WeightRef { data: buffer.addr.into(), rows, cols, format: format as u32, activations })
     }
 
     pub(super) fn check(&self, key: GraphKey, nodes: &[Node]) -> Result<(), DeviceError> {

@@ -11,15 +11,17 @@
 
 mod registers;
 
+use std::os::raw::c_void;
+
 use half::f16;
 
 use self::registers::{Element, PageGroup, Scoring, Weighing, score_rows, weigh_rows};
 use crate::isa::{Body, Isa, IsaChoice, LANES};
-use crate::kernels::KernelParams;
 use crate::kernels::cpu::Worker;
 use crate::kernels::cpu::math::exp;
 use crate::kernels::cpu::{Choice, instance};
 use crate::kernels::params::*;
+use crate::kernels::{DevicePtr, KernelParams};
 
 /// Queries that go through a chunk together, so that its keys and values are read from L1 or L2 for all but the first.
 const BLOCK_QUERIES: usize = 64;
@@ -59,11 +61,11 @@ unsafe fn phases<I: Isa, E: Element>(p: &AttentionParams, worker: &Worker) {
     // SAFETY: the shape was uploaded with the step; the work list has as many entries as it says; a tile is given to
     // one thread, and no two tiles of a phase write the same queries.
     unsafe {
-        let shape = *(p.shape as *const StepShape);
+        let shape = *p.shape.as_ptr();
         let kv_heads = p.kv_heads as usize;
         let scratch = Scratch::new(worker.scratch().cast(), p.head_dim as usize);
         worker.for_each_tile(shape.attention_items as usize * kv_heads, |tile| {
-            let item = *(p.items as *const AttentionItem).add(tile / kv_heads);
+            let item = *p.items.as_ptr().add(tile / kv_heads);
             I::enter(Attend::<E> { p, item, kv_head: tile % kv_heads, scratch, element: std::marker::PhantomData });
         });
         if shape.attention_splits > 0 {
@@ -171,8 +173,8 @@ impl<E: Element> Attend<'_, E> {
             let mut positions = [0; BLOCK_QUERIES];
             for (query, position) in positions[..queries].iter_mut().enumerate() {
                 let (row, head) = self.row_and_head(first + query);
-                *position = *(self.p.positions as *const u32).add(row) as usize;
-                let q = (self.p.q as *const f32).add((row * self.p.heads as usize + head) * dim);
+                *position = *self.p.positions.as_ptr().add(row) as usize;
+                let q = self.p.q.as_ptr().add((row * self.p.heads as usize + head) * dim);
                 for d in (0..dim).step_by(LANES) {
                     I::store(s.q.add(query * dim + d), I::mul(I::load(q.add(d)), I::splat(self.p.scale)));
                 }
@@ -184,8 +186,8 @@ impl<E: Element> Attend<'_, E> {
                     seen[query] = end.min(positions[query] + 1).saturating_sub(kv);
                 }
                 let seen = &seen[..queries];
-                let pages = (self.p.page_tables as *const u32)
-                    .add(self.item.seq as usize * self.p.max_pages as usize + kv / PAGE);
+                let pages =
+                    self.p.page_tables.as_ptr().add(self.item.seq as usize * self.p.max_pages as usize + kv / PAGE);
                 let part = if kv == kv_first { s.total } else { s.part };
                 self.score::<I>(seen, pages);
                 soften::<I>(seen, s.scores, part);
@@ -289,7 +291,7 @@ impl<E: Element> Attend<'_, E> {
     #[inline(always)]
     unsafe fn page_group(
         &self,
-        cache: u64,
+        cache: DevicePtr<c_void>,
         pages: *const u32,
         count: usize,
         otherwise: Option<PageGroup<E>>,
@@ -299,7 +301,9 @@ impl<E: Element> Attend<'_, E> {
             // SAFETY: the caller gives `count` entries of the page table, which name pages of the cache.
             unsafe {
                 let page = *pages.add(i) as usize;
-                *at = (cache as *const E)
+                *at = cache
+                    .cast::<E>()
+                    .as_ptr()
                     .add((page * self.p.kv_heads as usize + self.kv_head) * PAGE * self.scratch.head_dim);
             }
         }
@@ -340,7 +344,7 @@ unsafe fn soften<I: Isa>(seen: &[usize], scores: *mut f32, part: Partial) {
 #[inline(always)]
 unsafe fn partial_at(p: &AttentionParams, slot: usize, head: usize) -> *mut f32 {
     // SAFETY: the caller gives a slot that the work list names.
-    unsafe { (p.partials as *mut f32).add((slot * p.heads as usize + head) * (p.head_dim as usize + 2)) }
+    unsafe { p.partials.as_mut_ptr().add((slot * p.heads as usize + head) * (p.head_dim as usize + 2)) }
 }
 
 impl Scratch {
@@ -367,7 +371,7 @@ impl Scratch {
     unsafe fn finish<I: Isa>(&self, query: usize, p: &AttentionParams, row: usize, head: usize) {
         // SAFETY: the caller gives a query of the block, and a row and head of the output.
         unsafe {
-            let out = (p.out as *mut f32).add((row * p.heads as usize + head) * self.head_dim);
+            let out = p.out.as_mut_ptr().add((row * p.heads as usize + head) * self.head_dim);
             let inverse = I::splat(1.0 / *self.total.sum.add(query));
             for d in (0..self.head_dim).step_by(LANES) {
                 I::store(out.add(d), I::mul(I::load(self.total.out.add(query * self.head_dim + d)), inverse));
@@ -404,7 +408,7 @@ impl Body for Combine<'_> {
         for row in self.rows.clone() {
             // SAFETY: there is an entry per row; the slots that it names were written before the barrier.
             unsafe {
-                let split = *(p.splits as *const AttentionSplit).add(row);
+                let split = *p.splits.as_ptr().add(row);
                 if split.count == 0 {
                     continue;
                 }

@@ -19,7 +19,7 @@ pub(in crate::kernels) fn check(checker: &Checker<'_>, p: &AttentionParams) -> C
     // Not zero: checked for all kernels.
     let group = p.heads / p.kv_heads;
     require(group as usize <= LIMITS.heads_per_kv_head_max, "heads", p.heads.into(), "at most 64 for each KV head")?;
-    let whole = p.next.rows == 0 || (group * p.head_dim).is_multiple_of(QUANT_BLOCK);
+    let whole = p.next.rows.is_null() || (group * p.head_dim).is_multiple_of(QUANT_BLOCK);
     require(whole, "heads", p.heads.into(), "so many that those of a KV head are whole blocks of 32 values")?;
     checker.array("arrivals", p.arrivals, checker.rows.saturating_mul(p.kv_heads as usize * 4))?;
     pieces::next_rows(checker, &p.next, p.heads.saturating_mul(p.head_dim))

@@ -6,12 +6,14 @@
 //! it.
 
 use std::ops::Range;
+use std::os::raw::c_void;
 
 use super::Worker;
 use super::activations::{Activations, Norm, PrepareRow};
 use super::weights::format_of;
 use super::{Choice, KernelFn};
 use crate::isa::{Isa, IsaChoice, LANES};
+use crate::kernels::DevicePtr;
 use crate::kernels::params::*;
 
 /// How the rows of activations are prepared.
@@ -108,7 +110,7 @@ pub(in crate::kernels) struct Input<const N: usize> {
     pub(in crate::kernels) rows: usize,
     pub(in crate::kernels) norm: Option<Norm>,
     /// Memory for rows that are prepared together.
-    pub(in crate::kernels) prepared: u64,
+    pub(in crate::kernels) prepared: DevicePtr<c_void>,
 }
 
 impl<const N: usize> Input<N> {
@@ -124,7 +126,7 @@ impl<const N: usize> Input<N> {
     ) -> ([Activations; N], *mut f32) {
         let own = worker.scratch();
         let tile = own.wrapping_add(prepared_bytes(&self.weights, ALONE_ROWS_MAX)).cast();
-        let (base, room) = if ALONE { (own, ALONE_ROWS_MAX) } else { (self.prepared as *mut u8, self.rows) };
+        let (base, room) = if ALONE { (own, ALONE_ROWS_MAX) } else { (self.prepared.cast().as_mut_ptr(), self.rows) };
         // One form behind the other.
         let to: [Activations; N] = std::array::from_fn(|index| {
             let before = prepared_bytes(&self.weights[..first_alike(&self.weights, index)], room);

@@ -115,7 +115,7 @@ impl Product {
     unsafe fn quantised_tiles<I: Isa, W: QuantisedWeights, const PLANES: usize>(&self) {
         let columns = self.activations.cols / QUANT;
         for block in self.blocks.clone() {
-            let weights = (self.weight.data as *const u8).wrapping_add(block * columns * W::BYTES);
+            let weights = self.weight.data.cast::<u8>().as_ptr().wrapping_add(block * columns * W::BYTES);
             for rows in Self::pieces(&self.rows, I::INT8_ROWS) {
                 let out = self.out(block, rows.start);
                 // SAFETY: see `run`.
@@ -131,7 +131,7 @@ impl Product {
     unsafe fn float_tile<I: Isa, W: FloatWeights, const R: usize, const M: usize>(&self, block: usize, row: usize) {
         let pairs = self.activations.cols.div_ceil(2);
         let stride = pairs * W::PAIR_BYTES;
-        let weights = (self.weight.data as *const u8).wrapping_add(block * stride);
+        let weights = self.weight.data.cast::<u8>().as_ptr().wrapping_add(block * stride);
         let mut a = [self.activations.row(row).cast_const(); M];
         for m in 1..M {
             a[m] = self.activations.row(row + m);

@@ -17,7 +17,7 @@ pub(in crate::kernels) fn format_of(weight: &WeightRef) -> WeightFormat {
 #[inline(always)]
 pub(in crate::kernels) unsafe fn unpack_row(weight: &WeightRef, row: usize, out: *mut f32) {
     let (format, cols) = (format_of(weight), weight.cols as usize);
-    let rows = (weight.data as *const u8).wrapping_add(row / LANES * format.cpu_bytes(cols));
+    let rows = weight.data.cast::<u8>().as_ptr().wrapping_add(row / LANES * format.cpu_bytes(cols));
     // SAFETY: these 16 rows are part of the packed matrix; `out` has room for the columns.
     unsafe { format.unpack_row(&PackedRow { rows, lane: row % LANES, cols, out }) }
 }

@@ -1,9 +1,11 @@
 //! What the CUDA kernels ask for beside what all kernels do: the pieces, and the sizes of a model.
 
+use std::os::raw::c_void;
 use std::sync::LazyLock;
 
 use super::rows::RowsLayout;
 use crate::formats::WeightFormat;
+use crate::kernels::DevicePtr;
 use crate::kernels::check::{Check, Checker, require};
 use crate::kernels::params::*;
 use crate::kernels::sizes::KernelLimits;
@@ -30,7 +32,11 @@ static FORMATS: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The matrices of a linear kernel, which all read the same rows.
-pub(in crate::kernels) fn linear(checker: &Checker<'_>, rows: u64, weights: &[(&'static str, WeightRef)]) -> Check {
+pub(in crate::kernels) fn linear(
+    checker: &Checker<'_>,
+    rows: DevicePtr<c_void>,
+    weights: &[(&'static str, WeightRef)],
+) -> Check {
     let first = &weights[0].1;
     prepared(checker, rows, first.cols, first.activations)?;
     for (what, matrix) in weights {
@@ -54,36 +60,36 @@ pub(in crate::kernels) fn weight(what: &'static str, weight: &WeightRef) -> Chec
         weight.activations.into(),
         "a matrix that reads bf16 activations if it is bf16, else int8 ones",
     )?;
-    require(weight.data.is_multiple_of(16), what, weight.data, "aligned to 16 bytes")?;
+    require(weight.data.addr().is_multiple_of(16), what, weight.data.addr(), "aligned to 16 bytes")?;
     require(weight.cols.is_multiple_of(QUANT_BLOCK), what, weight.cols.into(), "whole blocks of 32 columns")
 }
 
 pub(in crate::kernels) fn kv_cache(kv: &KvCacheRef) -> Check {
     require(kv.format == FORMAT_F16, "kv.format", kv.format.into(), "f16: CUDA kernels read no other KV cache")?;
-    require(kv.k.is_multiple_of(16), "kv.k", kv.k, "aligned to 16 bytes")?;
-    require(kv.v.is_multiple_of(16), "kv.v", kv.v, "aligned to 16 bytes")
+    require(kv.k.addr().is_multiple_of(16), "kv.k", kv.k.addr(), "aligned to 16 bytes")?;
+    require(kv.v.addr().is_multiple_of(16), "kv.v", kv.v.addr(), "aligned to 16 bytes")
 }
 
 /// Where the kernel leaves its rows for the next layer.
 pub(in crate::kernels) fn next_rows(checker: &Checker<'_>, next: &NextRows, cols: u32) -> Check {
-    if next.rows == 0 {
+    if next.rows.is_null() {
         return Ok(());
     }
-    if next.gamma != 0 {
+    if !next.gamma.is_null() {
         checker.array("next.gamma", next.gamma, cols as usize * size_of::<f32>())?;
     }
     prepared(checker, next.rows, cols, next.activations)
 }
 
 /// Rows of activations as products read them: csrc/common/rows.cuh.
-fn prepared(checker: &Checker<'_>, addr: u64, cols: u32, activations: u32) -> Check {
+fn prepared(checker: &Checker<'_>, rows: DevicePtr<c_void>, cols: u32, activations: u32) -> Check {
     let known = [ACTIVATIONS_BF16, ACTIVATIONS_INT8, ACTIVATIONS_INT8X2].contains(&activations);
     require(known, "activations", activations.into(), "bf16, int8 or int8x2")?;
     require(cols.is_multiple_of(QUANT_BLOCK), "columns of rows", cols.into(), "whole blocks of 32")?;
     let bytes = checker.rows.saturating_mul(RowsLayout::new(cols as usize, activations).row_bytes);
     require(bytes < 1 << 32, "bytes of rows", bytes as u64, "less than 4 GiB")?;
-    require(addr.is_multiple_of(16), "rows", addr, "aligned to 16 bytes")?;
-    checker.array("rows", addr, bytes)
+    require(rows.addr().is_multiple_of(16), "rows", rows.addr(), "aligned to 16 bytes")?;
+    checker.array("rows", rows, bytes)
 }
 
 #[cfg(test)]
@@ -102,17 +108,24 @@ mod tests {
     }
 
     fn matrix() -> WeightRef {
-        WeightRef { data: BASE, rows: 64, cols: 96, format: FORMAT_Q4_0, activations: ACTIVATIONS_INT8 }
+        WeightRef { data: BASE.into(), rows: 64, cols: 96, format: FORMAT_Q4_0, activations: ACTIVATIONS_INT8 }
     }
 
     fn next() -> NextRows {
-        NextRows { rows: BASE, gamma: BASE, activations: ACTIVATIONS_INT8X2, reserved: 0 }
+        NextRows { rows: BASE.into(), gamma: BASE.into(), activations: ACTIVATIONS_INT8X2, reserved: 0 }
     }
 
     /// Changes what is right and expects the error to name it.
     fn residual(what: &str, change: impl FnOnce(&mut LinearResidualParams)) {
         let (weight, next) = (matrix(), next());
-        let mut params = LinearResidualParams { shape: BASE, input: BASE, x: BASE, rows: BASE, weight, next };
+        let mut params = LinearResidualParams {
+            shape: BASE.into(),
+            input: BASE.into(),
+            x: BASE.into(),
+            rows: BASE.into(),
+            weight,
+            next,
+        };
         assert_eq!(check(&KernelParams::LinearResidual(params)), Ok(()));
         change(&mut params);
         assert_eq!(check(&KernelParams::LinearResidual(params)), Err(what));
@@ -124,28 +137,28 @@ mod tests {
         residual("weight", |p| p.weight.format = FORMAT_BF16); // which reads no int8
         residual("activations", |p| p.weight.activations = ACTIVATIONS_F32);
         residual("weight", |p| (p.weight.format, p.weight.cols) = (FORMAT_BF16, 100));
-        residual("weight", |p| p.weight.data = BASE + 8);
-        residual("rows", |p| p.rows = 0);
-        residual("rows", |p| p.rows = BASE + BYTES as u64 - 16); // no room for four rows
-        residual("rows", |p| p.next.rows = BASE + 4);
-        residual("next.gamma", |p| p.next.gamma = 4);
+        residual("weight", |p| p.weight.data = (BASE + 8).into());
+        residual("rows", |p| p.rows = DevicePtr::NULL);
+        residual("rows", |p| p.rows = (BASE + BYTES as u64 - 16).into()); // no room for four rows
+        residual("rows", |p| p.next.rows = (BASE + 4).into());
+        residual("next.gamma", |p| p.next.gamma = 4.into());
         residual("activations", |p| p.next.activations = ACTIVATIONS_F32);
     }
 
     fn attention(what: &str, change: impl FnOnce(&mut AttentionParams)) {
-        let kv = KvCacheRef { k: BASE, v: BASE, format: FORMAT_F16, pages: 8 };
+        let kv = KvCacheRef { k: BASE.into(), v: BASE.into(), format: FORMAT_F16, pages: 8 };
         let (heads, kv_heads, head_dim, max_pages) = (4, 2, 64, 8);
         let mut params = AttentionParams {
-            shape: BASE,
-            q: BASE,
-            positions: BASE,
-            page_tables: BASE,
-            items: BASE,
-            splits: BASE,
-            partials: BASE,
-            arrivals: BASE,
-            out: BASE,
-            next: NextRows { gamma: 0, ..next() },
+            shape: BASE.into(),
+            q: BASE.into(),
+            positions: BASE.into(),
+            page_tables: BASE.into(),
+            items: BASE.into(),
+            splits: BASE.into(),
+            partials: BASE.into(),
+            arrivals: BASE.into(),
+            out: BASE.into(),
+            next: NextRows { gamma: DevicePtr::NULL, ..next() },
             kv,
             scale: 0.125,
             heads,
@@ -163,7 +176,7 @@ mod tests {
     fn attention_takes_half_precision_and_the_widths_it_is_compiled_for() {
         attention("kv.format", |p| p.kv.format = FORMAT_F32);
         attention("head_dim", |p| p.head_dim = 144);
-        attention("arrivals", |p| p.arrivals = 0);
+        attention("arrivals", |p| p.arrivals = DevicePtr::NULL);
         attention("heads", |p| (p.heads, p.kv_heads, p.head_dim) = (66, 1, 16));
         attention("heads", |p| (p.heads, p.head_dim) = (2, 16)); // half a block for each KV head
     }

@@ -23,7 +23,7 @@ unsafe fn embed<I: Isa>(params: &KernelParams, worker: &Worker) {
     let KernelParams::Embed(p) = params else { unreachable!("chosen for Embed") };
     // SAFETY: the addresses are the node's; each row of x is written by one thread.
     unsafe {
-        let rows = (*(p.shape as *const StepShape)).tokens as usize;
+        let rows = (*p.shape.as_ptr()).tokens as usize;
         worker.for_each_tile(rows, |row| I::enter(EmbedRow { p, row }));
     }
 }
@@ -40,13 +40,13 @@ impl Body for EmbedRow<'_> {
         let (p, row) = (self.p, self.row);
         // SAFETY: the addresses are the node's, and tokens are below the vocabulary's size.
         unsafe {
-            let source = (p.token_source as *const i32).add(row).read();
+            let source = p.token_source.as_ptr().add(row).read();
             let token = match usize::try_from(source) {
                 Ok(token) => token,
-                Err(_) => (p.slot_tokens as *const u32).add((-1 - source) as usize).read() as usize,
+                Err(_) => p.slot_tokens.as_ptr().add((-1 - source) as usize).read() as usize,
             };
             assert!(token < p.weight.rows as usize, "token {token} of a vocabulary of {}", p.weight.rows);
-            unpack_row(&p.weight, token, (p.x as *mut f32).add(row * p.weight.cols as usize));
+            unpack_row(&p.weight, token, p.x.as_mut_ptr().add(row * p.weight.cols as usize));
         }
     }
 }

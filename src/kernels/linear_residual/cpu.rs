@@ -21,9 +21,9 @@ unsafe fn linear_residual<I: Isa, const ALONE: bool>(params: &KernelParams, work
     let weight = p.weight;
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
-        let rows = (*(p.shape as *const StepShape)).tokens as usize;
+        let rows = (*p.shape.as_ptr()).tokens as usize;
         let input = Input { weights: [weight], rows, norm: None, prepared: p.rows };
-        let from = p.input as *const f32;
+        let from = p.input.as_ptr();
         let ([activations], out) = input.prepare::<I, ALONE>(worker, |row| from.add(row * weight.cols as usize));
         let tiling = Tiling::new(row_blocks(&weight), rows, worker.count());
         worker.for_each_tile(tiling.tiles(), |tile| {
@@ -53,7 +53,7 @@ impl Body for Finish<'_> {
                 // SAFETY: the addresses are the node's; lanes beyond the width are neither read nor written.
                 unsafe {
                     let column = block * LANES;
-                    let x = (self.p.x as *mut f32).add(row * width + column);
+                    let x = self.p.x.as_mut_ptr().add(row * width + column);
                     let out = tile_at(self.out, i, j, self.rows.len());
                     if width - column >= LANES {
                         I::store(x, I::add(I::load(x), I::load(out)));

@@ -22,10 +22,10 @@ unsafe fn norm_gate_up<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     let KernelParams::NormGateUp(p) = params else { unreachable!("chosen for NormGateUp") };
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
-        let rows = (*(p.shape as *const StepShape)).tokens as usize;
-        let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
+        let rows = (*p.shape.as_ptr()).tokens as usize;
+        let norm = Some(Norm { gamma: p.gamma.as_ptr(), eps: p.eps });
         let input = Input { weights: [p.gate, p.up], rows, norm, prepared: p.rows };
-        let x = p.x as *const f32;
+        let x = p.x.as_ptr();
         let ([for_gate, for_up], gate) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
         let up = gate.add(TILE_FLOATS);
         let tiling = Tiling::new(row_blocks(&p.gate), rows, worker.count());
@@ -54,7 +54,7 @@ impl Body for Finish<'_> {
     #[inline(always)]
     unsafe fn run<I: Isa>(self) {
         let ffn = self.p.ffn as usize;
-        let (count, out) = (self.rows.len(), self.p.out as *mut f32);
+        let (count, out) = (self.rows.len(), self.p.out.as_mut_ptr());
         for (i, block) in self.blocks.clone().enumerate() {
             for (j, row) in self.rows.clone().enumerate() {
                 // SAFETY: the addresses are the node's.

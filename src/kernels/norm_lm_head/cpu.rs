@@ -22,10 +22,10 @@ unsafe fn norm_lm_head<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     let weight = p.weight;
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
-        let rows = (*(p.shape as *const StepShape)).logit_rows as usize;
-        let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
+        let rows = (*p.shape.as_ptr()).logit_rows as usize;
+        let norm = Some(Norm { gamma: p.gamma.as_ptr(), eps: p.eps });
         let input = Input { weights: [weight], rows, norm, prepared: p.rows };
-        let (x, logit_rows) = (p.x as *const f32, p.logit_rows as *const u32);
+        let (x, logit_rows) = (p.x.as_ptr(), p.logit_rows.as_ptr());
         let row = |row| x.add(logit_rows.add(row).read() as usize * p.hidden as usize);
         let ([activations], out) = input.prepare::<I, ALONE>(worker, row);
         let tiling = Tiling::new(row_blocks(&weight), rows, worker.count());
@@ -50,7 +50,7 @@ impl Body for Finish<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<I: Isa>(self) {
-        let (stride, logits) = (self.p.stride as usize, self.p.logits as *mut f32);
+        let (stride, logits) = (self.p.stride as usize, self.p.logits.as_mut_ptr());
         for (i, block) in self.blocks.clone().enumerate() {
             for (j, row) in self.rows.clone().enumerate() {
                 // SAFETY: the addresses are the node's; the stride is a multiple of 16, so the last block has room.

@@ -21,10 +21,10 @@ unsafe fn norm_qkv<I: Isa, const ALONE: bool>(params: &KernelParams, worker: &Wo
     let weights = [p.wq, p.wk, p.wv];
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
-        let rows = (*(p.shape as *const StepShape)).tokens as usize;
-        let norm = Some(Norm { gamma: p.gamma as *const f32, eps: p.eps });
+        let rows = (*p.shape.as_ptr()).tokens as usize;
+        let norm = Some(Norm { gamma: p.gamma.as_ptr(), eps: p.eps });
         let input = Input { weights, rows, norm, prepared: p.rows };
-        let x = p.x as *const f32;
+        let x = p.x.as_ptr();
         let (activations, out) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
         let tiling = Tiling::new(weights.iter().map(row_blocks).sum(), rows, worker.count());
         worker.for_each_tile(tiling.tiles(), |tile| {
@@ -80,15 +80,15 @@ impl Finish<'_> {
         // SAFETY: the addresses are the node's; positions and slots are those of the step.
         unsafe {
             if self.part != Part::Value {
-                let position = (p.positions as *const u32).add(row).read() as usize;
-                rotate((p.rope as *const f32).add(position * head_dim + dim), values);
+                let position = p.positions.as_ptr().add(row).read() as usize;
+                rotate(p.rope.as_ptr().add(position * head_dim + dim), values);
             }
             let values = I::load(values.as_ptr());
             if self.part == Part::Query {
                 let width = (p.heads * p.head_dim) as usize;
-                return I::store((p.q as *mut f32).add(row * width + column), values);
+                return I::store(p.q.as_mut_ptr().add(row * width + column), values);
             }
-            let slot = (p.slot_mapping as *const u32).add(row).read();
+            let slot = p.slot_mapping.as_ptr().add(row).read();
             let (page, offset) = ((slot / PAGE_TOKENS) as usize, (slot % PAGE_TOKENS) as usize);
             // (pages, kv_heads, head_dim, 16) or (pages, kv_heads, 16, head_dim)
             let first = (page * p.kv_heads as usize + head) * head_dim * PAGE_TOKENS as usize;
@@ -97,15 +97,17 @@ impl Finish<'_> {
                 (Part::Key, false) => {
                     let mut lanes = [0f32; LANES];
                     I::store(lanes.as_mut_ptr(), values);
-                    scatter(&lanes, (p.kv.k as *mut f32).add(first + dim * PAGE_TOKENS as usize + offset));
+                    scatter(&lanes, p.kv.k.cast::<f32>().as_mut_ptr().add(first + dim * PAGE_TOKENS as usize + offset));
                 }
                 (Part::Key, true) => {
                     let mut lanes = [0u16; LANES];
                     I::store_f16(lanes.as_mut_ptr(), values);
-                    scatter(&lanes, (p.kv.k as *mut u16).add(first + dim * PAGE_TOKENS as usize + offset));
+                    scatter(&lanes, p.kv.k.cast::<u16>().as_mut_ptr().add(first + dim * PAGE_TOKENS as usize + offset));
                 }
-                (_, false) => I::store((p.kv.v as *mut f32).add(first + offset * head_dim + dim), values),
-                (_, true) => I::store_f16((p.kv.v as *mut u16).add(first + offset * head_dim + dim), values),
+                (_, false) => I::store(p.kv.v.cast::<f32>().as_mut_ptr().add(first + offset * head_dim + dim), values),
+                (_, true) => {
+                    I::store_f16(p.kv.v.cast::<u16>().as_mut_ptr().add(first + offset * head_dim + dim), values)
+                }
             }
         }
     }

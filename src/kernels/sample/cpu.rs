@@ -42,7 +42,7 @@ unsafe fn sample<I: Isa>(params: &KernelParams, worker: &Worker) {
     let KernelParams::Sample(p) = params else { unreachable!("sample is chosen for its own parameters") };
     // SAFETY: the caller's: the addresses are those of the step's buffers; a tile is given to one thread.
     unsafe {
-        let rows = (*(p.shape as *const StepShape)).logit_rows as usize;
+        let rows = (*p.shape.as_ptr()).logit_rows as usize;
         worker.for_each_tile(rows, |row| I::enter(SampleOne { p, row, scratch: worker.scratch() }));
     }
 }
@@ -63,12 +63,12 @@ impl Body for SampleOne<'_> {
         // SAFETY: the caller's: the row has vocab logits, its slot exists, and the
         // scratch memory is this thread's and as large as `choose` says.
         unsafe {
-            let how = *(p.rows as *const SampleRow).add(self.row);
+            let how = *p.rows.as_ptr().add(self.row);
             let keys = self.scratch.cast::<u64>();
             let peaks = keys.add(vocab).cast::<f32>();
             let groups = vocab.div_ceil(GROUP);
             let mut draw = Draw {
-                logits: slice::from_raw_parts((p.logits as *const f32).add(self.row * p.stride as usize), vocab),
+                logits: slice::from_raw_parts(p.logits.as_ptr().add(self.row * p.stride as usize), vocab),
                 keys: slice::from_raw_parts_mut(keys, vocab),
                 peaks: slice::from_raw_parts_mut(peaks, groups),
                 sums: slice::from_raw_parts_mut(peaks.add(groups), groups),
@@ -76,10 +76,10 @@ impl Body for SampleOne<'_> {
             };
             let top = draw.scan::<I>();
             let token = if how.temperature > 0.0 && draw.max.is_finite() { draw.token::<I>(&how) } else { top };
-            *(p.tokens as *mut u32).add(self.row) = token as u32;
-            *(p.slot_tokens as *mut u32).add(how.slot as usize) = token as u32;
-            if how.logprobs > 0 && p.logprobs != 0 {
-                *(p.logprobs as *mut LogprobRow).add(self.row) = draw.logprobs::<I>(token, how.logprobs as usize - 1);
+            *p.tokens.as_mut_ptr().add(self.row) = token as u32;
+            *p.slot_tokens.as_mut_ptr().add(how.slot as usize) = token as u32;
+            if how.logprobs > 0 && !p.logprobs.is_null() {
+                *p.logprobs.as_mut_ptr().add(self.row) = draw.logprobs::<I>(token, how.logprobs as usize - 1);
             }
         }
     }

@@ -34,11 +34,15 @@ pub(super) fn check(checker: &Checker<'_>, p: &SampleParams) -> Check {
     checker.array("shape", p.shape, size_of::<StepShape>())?;
     checker.array("logits", p.logits, checker.floats(p.stride, 1))?;
     checker.array("rows", p.rows, checker.rows * size_of::<SampleRow>())?;
-    require(p.rows.is_multiple_of(8), "rows", p.rows, "aligned to 8 bytes")?;
+    require(p.rows.addr().is_multiple_of(8), "rows", p.rows.addr(), "aligned to 8 bytes")?;
     checker.array("slot_tokens", p.slot_tokens, 4)?;
     checker.array("tokens", p.tokens, checker.rows * 4)?;
     // Null: no row asks for log probabilities.
-    if p.logprobs == 0 { Ok(()) } else { checker.array("logprobs", p.logprobs, checker.rows * size_of::<LogprobRow>()) }
+    if p.logprobs.is_null() {
+        Ok(())
+    } else {
+        checker.array("logprobs", p.logprobs, checker.rows * size_of::<LogprobRow>())
+    }
 }
 
 /// The tokens that a row may draw, in the order in which the draw walks through them, with their probabilities.

@@ -73,7 +73,8 @@ impl Chain {
         let executable = Executable::capture_named(context, NODES, named, |node| {
             let stamp = cells.addr + (node * CELLS_BYTES) as u64;
             let entry = stamp + STAMP_BYTES as u64;
-            let (mut params, mut info) = (NodeProbeParams { entry, spin_ns, reserved: 0 }, LaunchInfo { stamp });
+            let (mut params, mut info) =
+                (NodeProbeParams { entry: entry.into(), spin_ns, reserved: 0 }, LaunchInfo { stamp: stamp.into() });
             let mut arguments = [std::ptr::from_mut(&mut params).cast(), std::ptr::from_mut(&mut info).cast()];
             // SAFETY: the kernel takes these parameters; its cells live as long as the graph.
             unsafe { launch_with(context, function, &launch, &mut arguments, overlapping && node > 0) }

@@ -52,7 +52,7 @@ impl<'a> Bench<'a> {
     /// The kernel takes such parameters, and what they point to is large enough for them.
     unsafe fn duration_ns<P: DeviceCopy>(&mut self, launch: &Launch, params: P) -> Result<u64, CudaError> {
         let function = self.modules.function(&launch.kernel, 0)?;
-        let (mut params, mut info) = (params, LaunchInfo { stamp: self.stamp.addr });
+        let (mut params, mut info) = (params, LaunchInfo { stamp: self.stamp.addr.into() });
         let mut arguments = [std::ptr::from_mut(&mut params).cast(), std::ptr::from_mut(&mut info).cast()];
         self.stamp.zero()?;
         // SAFETY: by this function's contract; the stamp is two cells.

@@ -77,7 +77,7 @@ fn clock_steps(bench: &mut Bench<'_>) -> Result<[u64; 3], DeviceError> {
     let out = Temporary::alloc(bench.context, 3 * size_of::<u64>(), "measuring the clock")?;
     let launch = Launch::of(CLOCK_STEP.into(), [1, 1, 1], 1);
     // SAFETY: the kernel writes three numbers.
-    unsafe { bench.duration_ns(&launch, ClockStepParams { out: out.addr, reads: CLOCK_READS, reserved: 0 })? };
+    unsafe { bench.duration_ns(&launch, ClockStepParams { out: out.addr.into(), reads: CLOCK_READS, reserved: 0 })? };
     Ok(out.read(0)?)
 }
 

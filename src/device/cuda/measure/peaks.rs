@@ -54,8 +54,13 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<DevicePeaks, DeviceError>
     let memory_gb_s = read_gb_s(bench, &memory, &word, stream_bytes)?;
     let cache_gb_s = read_gb_s(bench, &memory, &word, cache_bytes)?;
     let half = stream_bytes / 2 / 16 * 16;
-    let copy =
-        |rounds| PeakMemoryParams { from: memory.addr, to: memory.addr + half, bytes: half, rounds, reserved: 0 };
+    let copy = |rounds| PeakMemoryParams {
+        from: memory.addr.into(),
+        to: (memory.addr + half).into(),
+        bytes: half,
+        rounds,
+        reserved: 0,
+    };
     let launch = launch(bench, "peak_copy", MEMORY_BLOCKS);
     // SAFETY: the memory holds both halves.
     let copy_gb_s = rate(1, |rounds| Ok((2.0 * half as f64, unsafe { bench.duration_ns(&launch, copy(rounds))? })))?;
@@ -69,7 +74,8 @@ fn launch(bench: &Bench<'_>, kernel: &str, blocks: u32) -> Launch {
 }
 
 fn read_gb_s(bench: &mut Bench<'_>, memory: &Temporary, word: &Temporary, bytes: u64) -> Result<f64, DeviceError> {
-    let params = |rounds| PeakMemoryParams { from: memory.addr, to: word.addr, bytes, rounds, reserved: 0 };
+    let params =
+        |rounds| PeakMemoryParams { from: memory.addr.into(), to: word.addr.into(), bytes, rounds, reserved: 0 };
     let launch = launch(bench, "peak_read", MEMORY_BLOCKS);
     // SAFETY: the memory is at least as large as the working set; the word is one.
     rate(1, |rounds| Ok((bytes as f64, unsafe { bench.duration_ns(&launch, params(rounds))? })))
@@ -83,7 +89,7 @@ fn matrix_rate(
 ) -> Result<f64, DeviceError> {
     let launch = launch(bench, kernel, MATRIX_BLOCKS);
     let round = u64::from(launch.grid[0]) * WARPS * u64::from(PEAK_MATRIX_CHAINS) * product_operations;
-    let params = |rounds| PeakMatrixParams { out: word.addr, rounds, reserved: 0 };
+    let params = |rounds| PeakMatrixParams { out: word.addr.into(), rounds, reserved: 0 };
     // SAFETY: the kernel writes nothing but a word.
     rate(MATRIX_ROUNDS_FIRST, |rounds| Ok((round as f64, unsafe { bench.duration_ns(&launch, params(rounds))? })))
 }
