@@ -14,6 +14,8 @@ mod source;
 use std::fs;
 use std::path::Path;
 
+use vitrum::kernels::KernelParams;
+
 use self::source::Source;
 
 /// Files that may hold `cfg(feature …)`, and how many there may be in all.
@@ -93,6 +95,25 @@ fn feature_sites(sources: &[Source]) -> Vec<String> {
     }
     found
 }
+
+/// Every kernel of the list has all that an op consists of, and is in the tables that go over kernels.
+#[test]
+fn ops_are_whole() {
+    let text = |path: &str| fs::read_to_string(root().join(path)).unwrap_or_default();
+    let tables = [("src/doctor/kernels.rs", "\"kernel ", "\""), ("xtask/src/soak.rs", "\"", ".cu\""), (SASS, "\"", "")];
+    let lacks = |op: &str| {
+        let files = ["mod.rs", "cpu.rs", "cuda.rs"].map(|file| format!("src/kernels/{op}/{file}"));
+        let files = files.into_iter().chain([format!("csrc/{op}.cu")]).filter(|path| !root().join(path).exists());
+        let unlisted =
+            tables.iter().filter(|(path, before, after)| !text(path).contains(&format!("{before}{op}{after}")));
+        files.chain(unlisted.map(|(path, ..)| format!("{op} in {path}"))).collect::<Vec<_>>()
+    };
+    none(KernelParams::NAMES.into_iter().flat_map(lacks).collect());
+    assert_eq!(lacks("no_such_op").len(), 4 + tables.len());
+}
+
+/// Which instructions kernels have to hold.
+const SASS: &str = "xtask/src/kernels/sass.rs";
 
 #[test]
 fn paths_of_the_architecture_page_exist() {
