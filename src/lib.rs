@@ -14,7 +14,7 @@
 //!         ▲   bounded queues     └──────────────────────────────│─────────────────────────────────┘
 //!         │                                                      ▼
 //!    src/text: tokenise,      src/step: bucket → two captured graphs, forward and sample
-//!    chat template,           src/model: a family: keys, tensors, ops  src/kernels: node = kernel + params + place + cost
+//!    chat template,           src/model: a family: keys, tensors, ops  src/kernels: node = params + place + cost
 //!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
 //!                             src/formats: a file a weight format      src/isa: 16 lanes on every instruction set
 //!                             src/trace: the record's words and bytes, always compiled
@@ -25,8 +25,8 @@
 //!  src/console is standard output, standard error and the log, whose failures end nothing
 //! ```
 //!
-//! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → {weights, device} → kernels →
-//! formats → isa`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`], [`console`],
+//! Imports go one way: `main → cli → {http, bench, report, doctor} → engine → step → model → weights → device → kernels
+//! → formats → isa`; [`doctor`] names no engine. [`text`] is used by http, bench and cli; [`trace`], [`console`],
 //! [`request`] and [`isa`] are leaves; [`config`] is read by main and cli only and handed down as values.
 //! `tests/tidy.rs` holds this.
 //!
@@ -62,8 +62,8 @@
 //! 1. After the engine has started nothing allocates device memory but a first capture: the graph, and scratch
 //!    memory if its kernels need more than those before.
 //! 2. Only `http` and `bench` are async; only `device`, `kernels`, `formats`, `isa`, `weights` and `trace/record/cupti`
-//!    hold `unsafe`, each block with the fact relied on; only [`config`] reads the command line and the environment (four
-//!    variables: three of vitrum's, and CUDA_HOME).
+//!    hold `unsafe`, each block with the fact relied on; only [`config`] reads the command line and the environment
+//!    (four variables: three of vitrum's, and CUDA_HOME).
 //! 3. `engine` and `step` name no backend; `device` names no model, and only `model` names a family.
 //! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, bodies together,
 //!    prompt length, connections, time to send and to read (docs/reliability.md has them).

@@ -9,7 +9,7 @@
 //! - `cuda.rs`: how the kernel of csrc is launched, and what it asks for besides.
 //!
 //! What several kernels share: [`cpu`] (workers, prepared rows, products), [`cuda`] (launches, rows), [`linear`] (costs
-//! and references of products), `check.rs`. What sizes a model may have is asked of [`sizes`], before there is any node.
+//! and references of products), `check.rs`. What sizes a model may have is asked of [`sizes`], before there is a node.
 //! Nothing here knows a device: devices run what is here.
 
 pub mod attention;

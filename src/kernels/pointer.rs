@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-/// An address on a device, of values of this type; null: none. The host cannot follow it, unless the device is the host.
+/// An address on a device, of values of this type; null: none. The host follows it only where it is the device.
 #[repr(transparent)]
 pub struct DevicePtr<T> {
     addr: u64,

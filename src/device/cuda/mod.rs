@@ -1,9 +1,9 @@
 //! The CUDA device: a GPU through NVIDIA's driver, which is looked for when the device is opened.
 //!
 //! One stream has everything in order: a step is its upload, replays of captured graphs, its download ([`steps`]).
-//! Kernels come from csrc and lie in the binary ([`images`]); which one a node runs, and on what grid, is the kernel's own
-//! to say (`src/kernels/cuda/launch.rs`). A failure of the GPU stays: every later call of the driver fails with it, and so
-//! does the engine.
+//! Kernels come from csrc and lie in the binary ([`images`]); which one a node runs, and on what grid, is the kernel's
+//! own to say (`src/kernels/cuda/launch.rs`). A failure of the GPU stays: every later call of the driver fails with it,
+//! and so does the engine.
 
 mod clock;
 mod context;

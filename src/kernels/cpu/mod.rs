@@ -2,8 +2,8 @@
 //!
 //! A kernel is a function over its parameter struct, generic over the instruction set, run by every thread of the pool
 //! at once; threads share its work by tiles. Its phases are [`Body`](crate::isa::Body)s: what is below
-//! [`Isa::enter`](crate::isa::Isa::enter) is compiled for the instruction set. `choose` of each kernel picks instruction
-//! set, tile and phases at capture.
+//! [`Isa::enter`](crate::isa::Isa::enter) is compiled for the instruction set. `choose` of each kernel picks
+//! instruction set, tile and phases at capture.
 
 pub(super) mod activations;
 pub(crate) mod barrier;
