@@ -6,7 +6,7 @@ use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use bindgen::callbacks::{DeriveInfo, DeriveTrait, ImplementsTrait, ItemInfo, ParseCallbacks};
+use bindgen::callbacks::{DeriveInfo, ItemInfo, ParseCallbacks};
 
 use crate::{process, tools, tree};
 
@@ -26,13 +26,9 @@ impl ParseCallbacks for Names {
         item.name.strip_prefix("VITRUM_").map(str::to_owned)
     }
 
-    /// `DevicePtr` (src/kernels/pointer.rs) is whatever the structs around it are.
-    fn blocklisted_type_implements_trait(&self, _: &str, _: DeriveTrait) -> Option<ImplementsTrait> {
-        Some(ImplementsTrait::Yes)
-    }
-
+    /// All of them, for every struct: bindgen itself derives none for those with a type that it does not make.
     fn add_derives(&self, _: &DeriveInfo<'_>) -> Vec<String> {
-        vec!["cust_core::DeviceCopy".into()]
+        ["Debug", "Default", "Copy", "Clone", "cust_core::DeviceCopy"].map(str::to_owned).to_vec()
     }
 }
 
@@ -56,8 +52,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         )
         .allowlist_var("VITRUM_.*")
         .blocklist_type("DevicePtr")
-        .derive_default(true)
-        .derive_debug(true)
+        .derive_copy(false)
+        .derive_debug(false)
         .layout_tests(false)
         .generate_comments(false)
         .disable_header_comment()
