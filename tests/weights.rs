@@ -227,8 +227,13 @@ fn tensors_that_cannot_be_are_refused() {
 #[test]
 fn models_that_would_be_computed_wrongly_are_refused() {
     type Change = fn(&mut GgufWriter) -> &mut GgufWriter;
-    let table: [(Change, &str); 29] = [
+    let table: [(Change, &str); 31] = [
         (|w| w.set("general.architecture", "qwen3"), "architecture qwen3 is not supported (supported: llama)"),
+        (
+            |w| w.set("general.architecture", "clip").unset("tokenizer.ggml.model"),
+            "architecture clip is not supported (supported: llama)",
+        ),
+        (|w| w.unset("tokenizer.ggml.model"), "tokenizer.ggml.model is missing"),
         (|w| w.unset("general.architecture"), "general.architecture is missing"),
         (|w| w.unset("llama.block_count"), "llama.block_count is missing"),
         (|w| w.set("llama.block_count", "two"), "llama.block_count is \"two\", and has to be an integer"),

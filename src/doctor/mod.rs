@@ -1,7 +1,7 @@
 //! `vitrum doctor`: what this machine has, whether its devices compute the right thing, and how fast they can be.
 //!
 //! A check passes, fails, or is not run for a reason that is said. Kernels are compared with the scalar references of
-//! `crate::ops`, one node at a time ([`bench`], [`linear`], [`attention`], [`sample`]: the tests of the kernels use
+//! `crate::kernels`, one node at a time ([`bench`], [`linear`], [`attention`], [`sample`]: the tests of the kernels use
 //! these cases, too, in more shapes); a small model with random weights goes over all of a step (`model`). Questions
 //! are no checks: what using a GPU costs is measured, and there is no right answer (`overheads`), nor to what the
 //! driver's profiling library costs (`activity`).

@@ -1,7 +1,7 @@
 //! Weight formats: how the values of a matrix are stored in files, and how each device's kernels hold them.
 //!
-//! A format is one file here and one in `csrc/formats`, a module and a line of the table below, and a number in
-//! csrc/params.h. Its file says
+//! A format is one file here and one in `csrc/formats` with its line in `table.cuh`, a module and a line of the table
+//! below, and a number in csrc/params.h. Its file says
 //! - what its blocks are, what they decode to, and what containers call it: `Format` in format.rs;
 //! - how the CPU's kernels hold it, and multiply with it in registers: cpu.rs;
 //! - how CUDA's kernels hold it, if they do: cuda.rs.

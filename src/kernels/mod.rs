@@ -1,7 +1,8 @@
 //! Kernels: what a node of a step's graph does, in shapes, parameters, cost, a scalar reference in f64, and code.
 //!
 //! **To add an op**: its folder here and its `csrc/<op>.cu`, under one noun; its parameters in `csrc/params.h`; and its
-//! line in [`kernels!`]. The folder has
+//! line in [`kernels!`]. If linear layers read its result, `next_rows.rs` says so; a place of its own in tables is an
+//! `Op` of `src/trace/schema.rs`. The folder has
 //! - `mod.rs`: a struct of shapes and addresses, whose `node` asserts that they fit together and makes the node with
 //!   its cost; `check`, what every device's kernel trusts in; and the reference, naive on purpose: it is what the
 //!   kernels are tested against;

@@ -32,8 +32,9 @@ impl Checkpoint {
 
     /// The model of a container: every tensor that the family asks for is there, with its shape and in a supported
     /// format, and no other; every key is understood.
-    pub fn of(container: Box<dyn Container>) -> Result<Checkpoint, WeightsError> {
+    pub fn of(mut container: Box<dyn Container>) -> Result<Checkpoint, WeightsError> {
         let family = family_of(&*container)?;
+        container.take_tokenizer_fault().map_or(Ok(()), Err)?;
         let mut keys = container.keys();
         let names = SizeNames::of(&keys);
         let config = (family.read)(&mut keys, &*container)?;

@@ -66,10 +66,11 @@ const RMS_EPS: Key = Key { hf: "rms_norm_eps", gguf: "attention.layer_norm_rms_e
 const TIED: Key = Key { hf: "tie_word_embeddings", gguf: "" };
 const EOS: Key = Key { hf: "eos_token_id", gguf: "" };
 
-/// Keys that say nothing about the computation.
-const SILENT: [Key; 15] = [
+/// Keys that say nothing about the computation: of training, of the tokenizer, of whoever wrote the file.
+const SILENT: [Key; 16] = [
     Key { hf: "model_type", gguf: "" },
-    Key { hf: "torch_dtype", gguf: "tensor_data_layout" },
+    Key { hf: "torch_dtype", gguf: "" },
+    Key { hf: "", gguf: "tensor_data_layout" },
     Key { hf: "dtype", gguf: "" },
     Key { hf: "transformers_version", gguf: "" },
     Key { hf: "use_cache", gguf: "" },

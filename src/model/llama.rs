@@ -16,22 +16,23 @@ const ABSENT: [Key; 5] = [
     Key { hf: "attention_bias", gguf: "" },
     Key { hf: "mlp_bias", gguf: "" },
     Key { hf: "quantization_config", gguf: "" },
-    Key { hf: "sliding_window", gguf: "attention.sliding_window" },
-    Key { hf: "", gguf: "expert_count" },
+    Key { hf: "sliding_window", gguf: "" },
+    Key { hf: "rope_interleaved", gguf: "" },
 ];
 
-/// What old conversions say of their own.
-const SILENT: [Key; 3] = [
-    Key { hf: "is_llama_config", gguf: "" },
-    Key { hf: "rope_interleaved", gguf: "" },
-    Key { hf: "", gguf: "expert_used_count" },
-];
+const EXPERTS: Key = Key { hf: "", gguf: "expert_count" };
+
+/// What says nothing where there are no experts.
+const SILENT: [Key; 2] = [Key { hf: "is_llama_config", gguf: "" }, Key { hf: "", gguf: "expert_used_count" }];
 
 fn read(keys: &mut Keys<'_>, container: &dyn Container) -> Result<ModelConfig, WeightsError> {
     if let Some(kind) = keys.take(ACTIVATION).filter(|kind| *kind != Value::Text("silu".to_owned())) {
         return Err(keys.unsupported(ACTIVATION, &kind));
     }
     keys.refuse(&ABSENT)?;
+    if let Some(count) = keys.take(EXPERTS).filter(|count| *count != Value::Unsigned(0)) {
+        return Err(keys.unsupported(EXPERTS, &count));
+    }
     keys.ignore(&SILENT);
     let mut config = config::read(LLAMA.name, keys, container)?;
     rope::read_scaling(keys, &mut config)?;

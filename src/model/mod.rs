@@ -1,8 +1,9 @@
 //! A model as a list of ops: its packed weights, and the nodes of its two graphs.
 //!
 //! **To add a family**: one file beside `llama.rs`, which says what its files' keys mean, which tensors it has under
-//! which names, and which ops a layer is, in order; and its line in [`FAMILIES`]. The order of the ops *is* the
-//! architecture; everything about how they run belongs to the device.
+//! which names, and which ops a layer is, in order; and its line in [`FAMILIES`]. A tensor that no family had before is
+//! a `Part` in `tensors.rs`, and is packed in `packed.rs`; an op that none had, a method of `block.rs`. The order of the
+//! ops *is* the architecture; everything about how they run belongs to the device.
 
 mod block;
 mod checkpoint;
@@ -51,7 +52,7 @@ pub(crate) struct Family {
 
 /// The family of a container's model.
 fn family_of(container: &dyn Container) -> Result<&'static Family, WeightsError> {
-    let names = |family: &'static Family| match container.keys().naming() {
+    let names = |family: &'static Family| match container.key_naming() {
         Naming::HuggingFace => family.hf,
         Naming::Gguf => family.gguf,
     };
@@ -116,7 +117,7 @@ pub enum KvFormat {
 }
 
 impl KvFormat {
-    /// Its number in `params.h`.
+    /// The format of its values.
     pub fn format(self) -> WeightFormat {
         match self {
             KvFormat::F32 => WeightFormat::F32,

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 use std::ops::Range;
 
 use super::ModelConfig;
-use crate::weights::{Key, Keys, Value, WeightsError};
+use crate::weights::{Key, Keys, Naming, Value, WeightsError};
 
 /// Base of the angles.
 pub(super) const THETA: Key = Key { hf: "rope_theta", gguf: "rope.freq_base" };
@@ -46,7 +46,7 @@ pub(super) fn read_scaling(keys: &mut Keys<'_>, config: &mut ModelConfig) -> Res
         }
         return scaling.finish();
     }
-    read_gguf_scaling(keys)
+    if keys.naming() == Naming::Gguf { read_gguf_scaling(keys) } else { Ok(()) }
 }
 
 /// A type of "none" overrules a factor; a factor of 1 (and 0 in old files) says that nothing is scaled.
@@ -56,7 +56,7 @@ fn read_gguf_scaling(keys: &mut Keys<'_>) -> Result<(), WeightsError> {
         return Err(keys.unsupported(KIND, &Value::Text(kind.to_owned())));
     }
     for key in [FACTOR, OLD_FACTOR] {
-        let factor = keys.optional_number(key, Some, "a finite floating-point number")?;
+        let factor = keys.optional_number(key, Some, "a finite number")?;
         let scales = factor.filter(|factor| *factor != 0.0 && *factor != 1.0);
         if let Some(factor) = scales.filter(|_| kind.is_none()) {
             return Err(keys.unsupported(key, &Value::Float(factor)));

@@ -286,7 +286,7 @@ impl LaunchFacts {
 pub struct NodeInfo {
     /// The kernel's name.
     pub kernel: String,
-    /// Which variant the device's table chose, with its reason in the table: instruction set, tile, phases.
+    /// Which variant the kernel chose for the device: instruction set, tile, phases.
     pub choice: String,
     /// Barriers that the node crosses, the one at its end included.
     pub barriers: u32,

@@ -51,6 +51,10 @@ impl Container for Dummy {
         &self.config.architecture
     }
 
+    fn key_naming(&self) -> Naming {
+        Naming::HuggingFace
+    }
+
     fn keys(&self) -> Keys<'_> {
         self.config.keys(&self.path)
     }

@@ -1,7 +1,7 @@
 //! What a model file says of its model: values by key, under the names of whichever container it is.
 //!
 //! A family reads a number by its [`Key`], which has the name of both containers; what nobody has read in the end is
-//! refused, since it may change the computation.
+//! refused, since it may change the computation. JSON's `null` counts as nothing said.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -55,6 +55,9 @@ pub enum Value {
     Other(String),
 }
 
+/// Characters of a string that an error shows.
+const SHOWN_CHARS_MAX: usize = 64;
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,7 +66,8 @@ impl fmt::Display for Value {
             // Without the hundreds of zeros that a number may have.
             Value::Float(value) => f.write_str(format!("{value:?}").trim_end_matches(".0")),
             Value::Bool(value) => value.fmt(f),
-            Value::Text(text) => write!(f, "{text:?}"),
+            // A file may say megabytes.
+            Value::Text(text) => write!(f, "{:?}", text.chars().take(SHOWN_CHARS_MAX).collect::<String>()),
             Value::List(values) => {
                 let values: Vec<String> = values.iter().map(Value::to_string).collect();
                 write!(f, "[{}]", values.join(","))
@@ -94,11 +98,6 @@ impl Value {
             Value::Float(value) if value.is_finite() => Some(*value),
             _ => None,
         }
-    }
-
-    /// Says that something is not there, or is off.
-    fn is_off(&self) -> bool {
-        matches!(self, Value::Bool(false)) || self.as_float() == Some(0.0)
     }
 }
 
@@ -140,6 +139,11 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Takes a value out. A key without a name in such files has none, whatever stands under the empty name.
+    fn remove(&mut self, key: Key) -> Option<Value> {
+        Some(self.word(key)).filter(|word| !word.is_empty()).and_then(|word| self.values.remove(word))
+    }
+
     /// The key as the file has it, for errors.
     pub fn name(&self, key: Key) -> String {
         format!("{}{}", self.prefix, self.word(key))
@@ -147,12 +151,13 @@ impl<'a> Keys<'a> {
 
     /// Whether the key is there, and was not read.
     pub fn has(&self, key: Key) -> bool {
-        self.values.get(self.word(key)).is_some_and(|value| *value != Value::Null)
+        let word = self.word(key);
+        !word.is_empty() && self.values.get(word).is_some_and(|value| *value != Value::Null)
     }
 
     /// A value, which then counts as read.
     pub fn take(&mut self, key: Key) -> Option<Value> {
-        self.values.remove(self.word(key)).filter(|value| *value != Value::Null)
+        self.remove(key).filter(|value| *value != Value::Null)
     }
 
     /// The error for a key that has to be there.
@@ -226,7 +231,7 @@ impl<'a> Keys<'a> {
 
     /// Token ids below `vocab`: one, a list, or `null` for none.
     pub fn token_ids(&mut self, key: Key, vocab: usize) -> Result<Vec<u32>, WeightsError> {
-        let value = self.values.remove(self.word(key)).ok_or_else(|| self.missing(key))?;
+        let value = self.remove(key).ok_or_else(|| self.missing(key))?;
         let listed = match &value {
             Value::Null => &[][..],
             Value::List(ids) => ids,
@@ -248,10 +253,10 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Refuses a feature that the family has not: the key may say that it is off, or nothing.
+    /// Refuses features that the family has not: a key may say `false`, or nothing.
     pub fn refuse(&mut self, keys: &[Key]) -> Result<(), WeightsError> {
         for key in keys {
-            if let Some(value) = self.take(*key).filter(|value| !value.is_off()) {
+            if let Some(value) = self.take(*key).filter(|value| *value != Value::Bool(false)) {
                 return Err(self.unsupported(*key, &value));
             }
         }
@@ -263,9 +268,10 @@ impl<'a> Keys<'a> {
         keys.iter().for_each(|key| drop(self.take(*key)));
     }
 
-    /// Refuses what nobody has read. Fields that begin with an underscore are notes of whoever wrote the file.
+    /// Refuses what nobody has read. Fields of a `config.json` that begin with an underscore are its writer's notes.
     pub fn finish(self) -> Result<(), WeightsError> {
-        let is_note = |key: &str| self.naming == Naming::HuggingFace && key.starts_with('_');
+        let takes_notes = self.naming == Naming::HuggingFace && self.prefix.is_empty();
+        let is_note = |key: &str| takes_notes && key.starts_with('_');
         let unread = |(key, value): &(&String, &Value)| !is_note(key) && **value != Value::Null;
         match self.values.iter().find(unread) {
             None => Ok(()),
@@ -325,11 +331,44 @@ mod tests {
 
     #[test]
     fn what_is_off_is_not_refused() {
-        for off in [Value::Bool(false), Value::Unsigned(0), Value::Float(0.0)] {
+        for off in [Value::Bool(false), Value::Null] {
             keys(Naming::HuggingFace, &[("on", off)]).refuse(&[ON]).unwrap();
         }
+        keys(Naming::HuggingFace, &[("on", Value::Unsigned(0))]).refuse(&[ON]).unwrap_err();
         let error = keys(Naming::HuggingFace, &[("on", Value::Unsigned(4))]).refuse(&[ON]).unwrap_err();
         assert_eq!(error.to_string(), "file: on = 4 is not supported");
         keys(Naming::HuggingFace, &[("_note", Value::Unsigned(4))]).finish().unwrap();
+        keys(Naming::Gguf, &[("_note", Value::Unsigned(4))]).finish().unwrap_err();
+    }
+
+    #[test]
+    fn an_empty_name_is_no_key_and_null_is_no_value() {
+        let mut gguf = keys(Naming::Gguf, &[("", Value::Unsigned(1))]);
+        assert!(!gguf.has(ON) && gguf.take(ON).is_none());
+        assert_eq!(gguf.finish().unwrap_err().to_string(), "file: x. = 1 is not supported");
+        let mut null = keys(Naming::HuggingFace, &[("width", Value::Null), ("other", Value::Null)]);
+        assert!(!null.has(WIDTH));
+        assert_eq!(null.token_ids(WIDTH, 3).unwrap(), [0; 0]);
+        null.finish().unwrap();
+        assert!(keys(Naming::HuggingFace, &[]).token_ids(WIDTH, 3).is_err());
+        assert!(keys(Naming::HuggingFace, &[("on", Value::Null)]).flag(ON, true).unwrap());
+        keys(Naming::HuggingFace, &[("on", Value::Text("yes".into()))]).flag(ON, true).unwrap_err();
+    }
+
+    #[test]
+    fn a_table_has_keys_of_its_own() {
+        let table = Value::Table(vec![("on".into(), Value::Bool(true)), ("_note".into(), Value::Bool(true))]);
+        let mut keys = keys(Naming::HuggingFace, &[("width", table)]);
+        let mut inner = keys.table(WIDTH).unwrap().unwrap();
+        assert_eq!(inner.name(ON), "width.on");
+        assert!(inner.flag(ON, false).unwrap());
+        assert_eq!(inner.finish().unwrap_err().to_string(), "file: width._note = true is not supported");
+        keys.finish().unwrap();
+    }
+
+    #[test]
+    fn long_text_is_cut_in_errors() {
+        let shown = Value::Text("é".repeat(1 << 20)).to_string();
+        assert_eq!(shown.chars().count(), SHOWN_CHARS_MAX + 2);
     }
 }

@@ -34,6 +34,9 @@ pub trait Container: Debug + Send + Sync {
     /// The container's word for the model's family.
     fn architecture(&self) -> &str;
 
+    /// Whose names its keys have.
+    fn key_naming(&self) -> Naming;
+
     /// What it says of the model.
     fn keys(&self) -> Keys<'_>;
 
@@ -56,6 +59,11 @@ pub trait Container: Debug + Send + Sync {
 
     /// What the tokenizer is made from, if there is one.
     fn tokenizer(&self) -> Option<&TokenizerSpec>;
+
+    /// What is wrong with the tokenizer: said once the family is known to be one that is supported.
+    fn take_tokenizer_fault(&mut self) -> Option<WeightsError> {
+        None
+    }
 }
 
 /// A tensor that a model needs.

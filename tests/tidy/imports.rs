@@ -162,7 +162,7 @@ fn bad_imports_are_found() {
         ("src/http/mod.rs", "use crate::trace::record::Recorder;", 1),
         ("src/http/mod.rs", "use super::bench::serve;", 1),
         ("src/surprise/mod.rs", "", 1),
-        ("src/formats/q8_0.rs", "use crate::isa::Isa; use crate::device::params::QUANT_BLOCK;", 1),
+        ("src/formats/q8_0.rs", "use crate::isa::Isa; use crate::kernels::params::QUANT_BLOCK;", 1),
         ("src/device/mod.rs", "use crate::config::Config;", 1),
         ("src/engine/mod.rs", "use crate::{device::Device, trace::{record::Recorder, schema::Op}, step::Step};", 0),
         ("src/bench/serve/mod.rs", "use super::stats::Sample; use crate::bench::stats;", 0),

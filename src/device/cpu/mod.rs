@@ -115,7 +115,7 @@ impl CpuDevice {
         for node in nodes {
             chosen.push((*node, node.params.choose_for_cpu(key.bucket, self.isa)));
         }
-        // SAFETY: the nodes were validated, and the table chooses kernels that take such parameters.
+        // SAFETY: the nodes were validated, and each kernel chooses a variant that takes such parameters.
         unsafe { self.capture_chosen(key, chosen) }
     }
 

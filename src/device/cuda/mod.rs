@@ -249,7 +249,7 @@ impl CudaDevice {
         }
         let id = self.graphs.len() as u32 + 1;
         let table = GraphTable { id, key, nodes: infos };
-        // SAFETY: the nodes were validated, the table launches kernels of csrc/params.h as they are written to be, and
+        // SAFETY: the nodes were validated, kernels of csrc are launched as they are written to be, and
         // buffers and stamps live as long as the device.
         let graph = unsafe { Graph::capture(&self.context, table, &ready, self.stamps_addr, self.activity)? };
         self.graphs.push(graph);

@@ -42,6 +42,7 @@ struct Header {
     values: Vec<(String, Value)>,
     tensors: HashMap<String, TensorInfo>,
     tokenizer: TokenizerSpec,
+    tokenizer_fault: Option<WeightsError>,
 }
 
 impl Gguf {
@@ -76,6 +77,10 @@ impl Container for Gguf {
 
     fn architecture(&self) -> &str {
         &self.header.architecture
+    }
+
+    fn key_naming(&self) -> Naming {
+        Naming::Gguf
     }
 
     fn keys(&self) -> Keys<'_> {
@@ -125,6 +130,10 @@ impl Container for Gguf {
     fn tokenizer(&self) -> Option<&TokenizerSpec> {
         Some(&self.header.tokenizer)
     }
+
+    fn take_tokenizer_fault(&mut self) -> Option<WeightsError> {
+        self.header.tokenizer_fault.take()
+    }
 }
 
 fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
@@ -151,6 +160,9 @@ fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
     let architecture = metadata.text(ARCHITECTURE)?.ok_or_else(|| metadata.missing(ARCHITECTURE))?.to_owned();
     let name = metadata.text_shown("general.name")?.unwrap_or_else(|| "unnamed".into());
     let values = metadata.values(&format!("{architecture}."));
-    let tokenizer = vocabulary::read(&metadata)?;
-    Ok(Header { name, architecture, values, tensors, tokenizer })
+    let (tokenizer, tokenizer_fault) = match vocabulary::read(&metadata) {
+        Ok(tokenizer) => (tokenizer, None),
+        Err(fault) => (TokenizerSpec::default(), Some(fault)),
+    };
+    Ok(Header { name, architecture, values, tensors, tokenizer, tokenizer_fault })
 }

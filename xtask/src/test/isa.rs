@@ -16,7 +16,7 @@ macro_rules! features {
 
 type Features = Vec<(&'static str, bool)>;
 
-/// `IsaChoice::Avx2`: what it takes is said once more here, in `src/device/cpu/isa/mod.rs` first.
+/// `IsaChoice::Avx2`: what it takes is said once more here, in `src/isa/mod.rs` first.
 pub(super) fn avx2() -> Outcome {
     outcome(&avx2_features())
 }

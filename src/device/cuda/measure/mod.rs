@@ -24,7 +24,7 @@ use crate::device::{DeviceError, DevicePeaks, read_pod};
 use crate::kernels::cuda::Launch;
 use crate::kernels::params::LaunchInfo;
 
-/// The kernels that are launched from here alone, for the launch table's test.
+/// The kernels that are launched from here alone, for the test of launches.
 #[cfg(test)]
 pub(super) const KERNELS: [&str; 6] =
     ["peak_read", "peak_copy", "peak_bf16", "peak_int8", chains::PROBE, overheads::CLOCK_STEP];
