@@ -13,7 +13,7 @@ use vitrum::model::Checkpoint;
 use vitrum::request::TokenId;
 use vitrum::text::{ChatLimits, ChatMessage, ChatRenderer, ChatTemplate, Detokenizer};
 use vitrum::text::{TemplateError, TemplateSource, TextError, Tokenizer};
-use vitrum::weights::{StringTable, TokenKind, TokenizerSpec};
+use vitrum::weights::{StringTable, TokenKind, TokenizerSpec, VocabularySpec};
 
 fn fixture<T: for<'a> Deserialize<'a>>(name: &str) -> T {
     let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -21,9 +21,17 @@ fn fixture<T: for<'a> Deserialize<'a>>(name: &str) -> T {
     serde_json::from_str(&text).expect("a fixture's JSON")
 }
 
-fn smollm2_spec() -> TokenizerSpec {
+fn smollm2_spec() -> VocabularySpec {
     let weights = Checkpoint::open(&smollm2::path()).expect("SmolLM2 opens");
-    weights.tokenizer().expect("SmolLM2 has a tokenizer").clone()
+    vocabulary(&weights)
+}
+
+/// What a GGUF file has.
+fn vocabulary(weights: &Checkpoint) -> VocabularySpec {
+    match weights.tokenizer() {
+        Some(TokenizerSpec::Vocabulary(vocabulary)) => vocabulary.clone(),
+        other => panic!("no vocabulary: {other:?}"),
+    }
 }
 
 fn ids(tokens: &[TokenId]) -> Vec<u32> {
@@ -41,8 +49,8 @@ type TokenRow = (String, String, Vec<u32>, String);
 fn byte_level_tokens_are_those_of_hugging_face() {
     let spec = smollm2_spec();
     let named = |name: &str| {
-        let spec = TokenizerSpec { pre_tokenizer: Some(name.to_owned()), ..spec.clone() };
-        (name.to_owned(), Tokenizer::from_spec(&spec).expect("a tokenizer"))
+        let spec = VocabularySpec { pre_tokenizer: Some(name.to_owned()), ..spec.clone() };
+        (name.to_owned(), Tokenizer::of_vocabulary(&spec).expect("a tokenizer"))
     };
     let tokenizers: std::collections::HashMap<String, Tokenizer> =
         ["smollm", "gpt-2", "llama-bpe", "qwen2", "default"].map(named).into_iter().collect();
@@ -74,14 +82,14 @@ struct GoldenPrompt {
 #[test]
 fn golden_prompts_have_their_tokens() {
     let spec = smollm2_spec();
-    let tokenizer = Tokenizer::from_spec(&spec).expect("a tokenizer");
+    let tokenizer = Tokenizer::of_vocabulary(&spec).expect("a tokenizer");
     let golden: Golden = fixture("golden/smollm2-135m-q4_1.json");
     for prompt in &golden.prompts {
         let found = tokenizer.encode(&prompt.text, true).expect("text");
         assert_eq!(ids(&found), prompt.token_ids, "{}", prompt.name);
     }
     let chat = golden.prompts.iter().find(|prompt| prompt.name == "chat-capital").expect("a chat prompt");
-    let source = TemplateSource::from_spec(&spec).expect("a template");
+    let source = TemplateSource::from_spec(&TokenizerSpec::Vocabulary(spec.clone())).expect("a template");
     let renderer = ChatRenderer::new(env!("CARGO_BIN_EXE_vitrum").into(), source, ChatLimits::default());
     assert_eq!(renderer.render(&[user("What is the capital of France?")], true).expect("a prompt"), chat.text);
 }
@@ -95,8 +103,8 @@ struct SentencePiece {
     cases: Vec<(String, Vec<u32>, String)>,
 }
 
-fn sentencepiece_spec(fixture: &SentencePiece) -> TokenizerSpec {
-    TokenizerSpec {
+fn sentencepiece_spec(fixture: &SentencePiece) -> VocabularySpec {
+    VocabularySpec {
         model: "llama".to_owned(),
         tokens: fixture.tokens.iter().map(String::as_str).collect(),
         scores: fixture.scores.clone(),
@@ -104,14 +112,14 @@ fn sentencepiece_spec(fixture: &SentencePiece) -> TokenizerSpec {
         unknown: Some(0),
         bos: Some(1),
         eos: Some(2),
-        ..TokenizerSpec::default()
+        ..VocabularySpec::default()
     }
 }
 
 #[test]
 fn sentencepiece_tokens_are_those_of_sentencepiece() {
     let fixture: SentencePiece = fixture("text/sentencepiece.json");
-    let tokenizer = Tokenizer::from_spec(&sentencepiece_spec(&fixture)).expect("a tokenizer");
+    let tokenizer = Tokenizer::of_vocabulary(&sentencepiece_spec(&fixture)).expect("a tokenizer");
     assert!(fixture.cases.len() >= 200, "the fixture has {} cases", fixture.cases.len());
     for (text, expected, decoded) in &fixture.cases {
         let found = tokenizer.encode(text, false).expect("any text can be encoded");
@@ -133,7 +141,7 @@ fn tokens_are_found_whole_the_longest_first() {
         spec.scores.push(0.0);
         spec.kinds.push(if text == "<end>" { TokenKind::Control } else { TokenKind::UserDefined });
     }
-    let tokenizer = Tokenizer::from_spec(&spec).expect("a tokenizer");
+    let tokenizer = Tokenizer::of_vocabulary(&spec).expect("a tokenizer");
     let found = tokenizer.encode("<tool>s<tool><end>", false).expect("text");
     assert_eq!(ids(&found), [701, 700, 702]);
     assert_eq!(tokenizer.decode(&found), "<tool>s<tool>", "user-defined tokens are text, control tokens are not");
@@ -145,7 +153,7 @@ fn long_runs_take_no_stack_and_no_squared_time() {
     let mut spec = tiny_spec();
     for name in ["gpt-2", "smollm", "llama3", "qwen2", "default"] {
         spec.pre_tokenizer = Some(name.to_owned());
-        let tokenizer = Tokenizer::from_spec(&spec).expect("a tokenizer");
+        let tokenizer = Tokenizer::of_vocabulary(&spec).expect("a tokenizer");
         for unit in [" ", "\n", "a", "7", "!", "\u{301}"] {
             let text = unit.repeat(100_000) + "x";
             let found = tokenizer.encode(&text, false).expect("text");
@@ -156,27 +164,27 @@ fn long_runs_take_no_stack_and_no_squared_time() {
 
 #[test]
 fn broken_tokenizers_are_refused() {
-    let good = TokenizerSpec {
+    let good = VocabularySpec {
         model: "gpt2".to_owned(),
         pre_tokenizer: Some("gpt-2".to_owned()),
         tokens: ["a", "b", "ab"].into_iter().collect(),
         kinds: vec![TokenKind::Normal; 3],
         merges: ["a b"].into_iter().collect(),
-        ..TokenizerSpec::default()
+        ..VocabularySpec::default()
     };
-    assert_eq!(ids(&Tokenizer::from_spec(&good).expect("good").encode("abba", false).expect("text")), [2, 1, 0]);
+    assert_eq!(ids(&Tokenizer::of_vocabulary(&good).expect("good").encode("abba", false).expect("text")), [2, 1, 0]);
     let table = |strings: &[&str]| strings.iter().copied().collect::<StringTable>();
     let cases = [
-        (TokenizerSpec { model: "bert".to_owned(), ..good.clone() }, "bert is not supported (supported: gpt2, llama)"),
-        (TokenizerSpec { pre_tokenizer: Some("tekken".to_owned()), ..good.clone() }, "pre-tokenizer tekken is not"),
-        (TokenizerSpec { tokens: table(&["a", "b", "a"]), ..good.clone() }, "tokens 0 and 2 have the same text \"a\""),
-        (TokenizerSpec { merges: table(&["ab"]), ..good.clone() }, "merge 0 is \"ab\""),
-        (TokenizerSpec { merges: table(&["a c"]), ..good.clone() }, "`c` out of vocabulary"),
-        (TokenizerSpec { add_bos: Some(true), ..good.clone() }, "add_bos_token is true, and the file names no such"),
-        (TokenizerSpec { model: "llama".to_owned(), ..good.clone() }, "3 tokens and 0 scores"),
+        (VocabularySpec { model: "bert".to_owned(), ..good.clone() }, "bert is not supported (supported: gpt2, llama)"),
+        (VocabularySpec { pre_tokenizer: Some("tekken".to_owned()), ..good.clone() }, "pre-tokenizer tekken is not"),
+        (VocabularySpec { tokens: table(&["a", "b", "a"]), ..good.clone() }, "tokens 0 and 2 have the same text \"a\""),
+        (VocabularySpec { merges: table(&["ab"]), ..good.clone() }, "merge 0 is \"ab\""),
+        (VocabularySpec { merges: table(&["a c"]), ..good.clone() }, "`c` out of vocabulary"),
+        (VocabularySpec { add_bos: Some(true), ..good.clone() }, "add_bos_token is true, and the file names no such"),
+        (VocabularySpec { model: "llama".to_owned(), ..good.clone() }, "3 tokens and 0 scores"),
     ];
     for (spec, expected) in cases {
-        assert_says(Tokenizer::from_spec(&spec).expect_err(expected), expected);
+        assert_says(Tokenizer::of_vocabulary(&spec).expect_err(expected), expected);
     }
 }
 
@@ -197,14 +205,14 @@ fn numeric_text_is_token_ids() {
 /// The tokenizer of a tiny model: control tokens, bytes, some words.
 fn byte_tokenizer() -> Arc<Tokenizer> {
     static TOKENIZER: LazyLock<Arc<Tokenizer>> =
-        LazyLock::new(|| Arc::new(Tokenizer::from_spec(&tiny_spec()).expect("a tokenizer")));
+        LazyLock::new(|| Arc::new(Tokenizer::of_vocabulary(&tiny_spec()).expect("a tokenizer")));
     TOKENIZER.clone()
 }
 
-fn tiny_spec() -> TokenizerSpec {
+fn tiny_spec() -> VocabularySpec {
     let folder = TempDir::new();
     let weights = Checkpoint::open(&TinyModel::default().write(&folder)).expect("a model");
-    weights.tokenizer().expect("a tokenizer").clone()
+    vocabulary(&weights)
 }
 
 /// All text, and the stop string that ended it.
@@ -309,7 +317,7 @@ proptest! {
 
 #[test]
 fn parts_are_the_whole_in_the_real_vocabulary() {
-    let tokenizer = Arc::new(Tokenizer::from_spec(&smollm2_spec()).expect("a tokenizer"));
+    let tokenizer = Arc::new(Tokenizer::of_vocabulary(&smollm2_spec()).expect("a tokenizer"));
     let rows: Vec<TokenRow> = fixture("text/smollm2-tokens.json");
     for (_, _, ids, decoded) in &rows {
         assert_eq!(&stream(&tokenizer, &tokens(ids), &[], true).0, decoded, "{ids:?}");
@@ -359,10 +367,13 @@ fn templates_render_as_transformers_renders_them() {
 #[test]
 fn a_template_comes_with_the_tokens_that_it_may_write() {
     let tokens = ["<unk>", "<s>", "</s>"].into_iter().collect();
-    let spec = TokenizerSpec { tokens, bos: Some(1), eos: Some(3), ..TokenizerSpec::default() };
-    assert!(matches!(TemplateSource::from_spec(&spec), Err(TextError::NoChatTemplate)));
-    let spec = TokenizerSpec { chat_template: Some("x".to_owned()), ..spec };
-    let source = TemplateSource::from_spec(&spec).expect("a template");
+    let spec = VocabularySpec { tokens, bos: Some(1), eos: Some(3), ..VocabularySpec::default() };
+    assert!(matches!(
+        TemplateSource::from_spec(&TokenizerSpec::Vocabulary(spec.clone())),
+        Err(TextError::NoChatTemplate)
+    ));
+    let spec = VocabularySpec { chat_template: Some("x".to_owned()), ..spec };
+    let source = TemplateSource::from_spec(&TokenizerSpec::Vocabulary(spec.clone())).expect("a template");
     let found = (source.template.as_str(), source.bos_token.as_deref(), source.eos_token.as_deref());
     assert_eq!(found, ("x", Some("<s>"), None));
 }

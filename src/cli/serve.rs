@@ -98,7 +98,7 @@ pub(super) fn run(
         names => names.to_vec(),
     };
     let template = match model.checkpoint.tokenizer() {
-        Some(spec) if spec.chat_template.is_some() => Some(args.renderer(program, TemplateSource::from_spec(spec)?)),
+        Some(spec) if spec.chat_template().is_some() => Some(args.renderer(program, TemplateSource::from_spec(spec)?)),
         _ => None,
     };
     let profile = args.profile_options(profile_dir, source.on(model.device)?)?;

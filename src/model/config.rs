@@ -1,7 +1,7 @@
 //! The shape of a model, and how its file says it: the keys that dense decoders have in common.
 
 use super::rope;
-use crate::weights::{Container, DIMENSION_MAX, Key, Keys, Naming, Value, WeightsError};
+use crate::weights::{Container, DIMENSION_MAX, Key, Keys, Naming, TokenizerSpec, Value, WeightsError};
 
 /// The shape of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,8 +145,8 @@ pub(super) fn read(
             Naming::Gguf => !container.has("output.weight"),
         },
         eos_tokens: match container.tokenizer() {
-            Some(tokenizer) => tokenizer.end_tokens(),
-            None => keys.token_ids(EOS, vocab)?,
+            Some(TokenizerSpec::Vocabulary(vocabulary)) => vocabulary.end_tokens(),
+            Some(TokenizerSpec::Json(_)) | None => keys.token_ids(EOS, vocab)?,
         },
     };
     keys.ignore(&SILENT);
@@ -181,8 +181,10 @@ fn check_heads(
 
 /// The size of the vocabulary: where a file has its tokens, their number.
 fn read_vocab(keys: &mut Keys<'_>, container: &dyn Container) -> Result<usize, WeightsError> {
-    let Some(tokenizer) = container.tokenizer() else { return keys.size(VOCAB, DIMENSION_MAX) };
-    let vocab = tokenizer.tokens.len();
+    let Some(TokenizerSpec::Vocabulary(vocabulary)) = container.tokenizer() else {
+        return keys.size(VOCAB, DIMENSION_MAX);
+    };
+    let vocab = vocabulary.tokens.len();
     match keys.optional_size(VOCAB, DIMENSION_MAX)?.filter(|size| *size != vocab) {
         None => Ok(vocab),
         Some(size) => Err(keys.wrong(VOCAB, &Value::Unsigned(size as u64), "the number of tokenizer.ggml.tokens")),

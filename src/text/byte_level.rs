@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::weights::TokenizerSpec;
+use crate::weights::VocabularySpec;
 
 /// Bytes that stand for themselves (as Latin-1); the others follow one another from U+0100 on.
 fn is_itself(byte: u8) -> bool {
@@ -28,7 +28,7 @@ static BYTES: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
 });
 
 /// By byte: whether the vocabulary has a token for it alone. Text leaves out those that it has none for.
-pub(super) fn spelled(spec: &TokenizerSpec) -> [bool; 256] {
+pub(super) fn spelled(spec: &VocabularySpec) -> [bool; 256] {
     let mut spelled = [false; 256];
     for token in spec.tokens.iter() {
         let mut letters = token.chars();

@@ -51,9 +51,9 @@ pub struct TemplateSource {
 impl TemplateSource {
     /// What a model file holds.
     pub fn from_spec(spec: &TokenizerSpec) -> Result<TemplateSource, TextError> {
-        let template = spec.chat_template.clone().ok_or(TextError::NoChatTemplate)?;
-        let token = |id: Option<u32>| id.and_then(|id| spec.tokens.get(id as usize)).map(str::to_owned);
-        Ok(TemplateSource { template, bos_token: token(spec.bos), eos_token: token(spec.eos) })
+        let template = spec.chat_template().ok_or(TextError::NoChatTemplate)?.to_owned();
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Ok(TemplateSource { template, bos_token: text(spec.bos_text()), eos_token: text(spec.eos_text()) })
     }
 }
 

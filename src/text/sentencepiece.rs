@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokenizers::models::bpe::Merges;
 
-use crate::weights::{TokenKind, TokenizerSpec};
+use crate::weights::{TokenKind, VocabularySpec};
 
 /// Stands for a space.
 const SPACE: char = '▁';
@@ -37,7 +37,7 @@ pub(super) fn read(piece: &str, kind: TokenKind, out: &mut Vec<u8>) {
 }
 
 /// The merges that scores stand for: every way to put a piece together from two others, the highest score first.
-pub(super) fn merges(spec: &TokenizerSpec) -> Merges {
+pub(super) fn merges(spec: &VocabularySpec) -> Merges {
     let pieces = spec.tokens.iter().zip(&spec.kinds).zip(&spec.scores).zip(0u32..);
     let pieces = pieces.filter(|(((_, kind), _), _)| **kind == TokenKind::Normal);
     let pieces: Vec<(&str, f32, u32)> = pieces.map(|(((text, _), score), id)| (text, *score, id)).collect();

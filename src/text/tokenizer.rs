@@ -15,7 +15,7 @@ use super::split::{self, Splitter};
 use super::vocabulary::Vocabulary;
 use super::{TextError, byte_level, sentencepiece};
 use crate::request::TokenId;
-use crate::weights::{TokenKind, TokenizerSpec};
+use crate::weights::{TokenKind, TokenizerSpec, VocabularySpec};
 
 const SUPPORTED: &str = "gpt2, llama";
 
@@ -60,6 +60,14 @@ impl fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Builds the tokenizer that a model file describes.
     pub fn from_spec(spec: &TokenizerSpec) -> Result<Tokenizer, TextError> {
+        match spec {
+            TokenizerSpec::Vocabulary(vocabulary) => Tokenizer::of_vocabulary(vocabulary),
+            TokenizerSpec::Json(_) => unreachable!(),
+        }
+    }
+
+    /// Of a vocabulary.
+    pub fn of_vocabulary(spec: &VocabularySpec) -> Result<Tokenizer, TextError> {
         match spec.model.as_str() {
             "gpt2" => Tokenizer::byte_level(spec),
             "llama" => Tokenizer::sentencepiece(spec),
@@ -75,7 +83,7 @@ impl Tokenizer {
         Tokenizer { algorithm, vocabulary, literals: None, least, bos: None, eos: None, space_prefix: true }
     }
 
-    fn byte_level(spec: &TokenizerSpec) -> Result<Tokenizer, TextError> {
+    fn byte_level(spec: &VocabularySpec) -> Result<Tokenizer, TextError> {
         let name = spec.pre_tokenizer.as_deref().unwrap_or("default");
         let splitter = Splitter::named(name).ok_or_else(|| TextError::UnknownPreTokenizer {
             pre_tokenizer: name.to_owned(),
@@ -93,7 +101,7 @@ impl Tokenizer {
         Tokenizer::new(spec, algorithm, vocabulary, least, space_prefix, add_bos)
     }
 
-    fn sentencepiece(spec: &TokenizerSpec) -> Result<Tokenizer, TextError> {
+    fn sentencepiece(spec: &VocabularySpec) -> Result<Tokenizer, TextError> {
         if spec.scores.len() != spec.tokens.len() {
             return Err(TextError::Scores { tokens: spec.tokens.len(), scores: spec.scores.len() });
         }
@@ -115,7 +123,7 @@ impl Tokenizer {
     }
 
     fn new(
-        spec: &TokenizerSpec,
+        spec: &VocabularySpec,
         algorithm: Algorithm,
         vocabulary: Vocabulary,
         least: Least,
@@ -256,7 +264,7 @@ fn merge(bpe: &BPE, spelled: &str, tokens: &mut Vec<TokenId>) -> Result<(), Text
     Ok(())
 }
 
-fn vocab(spec: &TokenizerSpec) -> Result<Vocab, TextError> {
+fn vocab(spec: &VocabularySpec) -> Result<Vocab, TextError> {
     let mut vocab = Vocab::with_capacity(spec.tokens.len());
     // An empty token stands for nothing; files have some to fill gaps between ids.
     for (token, id) in spec.tokens.iter().zip(0u32..).filter(|(token, _)| !token.is_empty()) {
@@ -267,7 +275,7 @@ fn vocab(spec: &TokenizerSpec) -> Result<Vocab, TextError> {
     Ok(vocab)
 }
 
-fn listed_merges(spec: &TokenizerSpec) -> Result<Merges, TextError> {
+fn listed_merges(spec: &VocabularySpec) -> Result<Merges, TextError> {
     let split = |(index, merge): (usize, &str)| match merge.split_once(' ') {
         Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
         None => Err(TextError::BadMerge { index, merge: merge.to_owned() }),
@@ -276,7 +284,7 @@ fn listed_merges(spec: &TokenizerSpec) -> Result<Merges, TextError> {
 }
 
 /// Tokens that stand for themselves in the text; of two that begin at one place, the longer one.
-fn literals(spec: &TokenizerSpec) -> Result<Option<Literals>, TextError> {
+fn literals(spec: &VocabularySpec) -> Result<Option<Literals>, TextError> {
     let is_literal = |kind| matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown);
     let tokens = spec.tokens.iter().zip(&spec.kinds).zip(0u32..);
     let (patterns, ids): (Vec<&str>, Vec<TokenId>) = tokens

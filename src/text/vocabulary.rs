@@ -1,7 +1,7 @@
 //! What each token stands for, in bytes.
 
 use super::{byte_level, sentencepiece};
-use crate::weights::{TokenKind, TokenizerSpec};
+use crate::weights::{TokenKind, VocabularySpec};
 
 /// The bytes of all tokens.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     /// Byte-level BPE: text tokens are written in the alphabet of bytes, the others as they are.
-    pub(super) fn byte_level(spec: &TokenizerSpec) -> Vocabulary {
+    pub(super) fn byte_level(spec: &VocabularySpec) -> Vocabulary {
         Vocabulary::new(spec, |token, kind, out| match kind {
             TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown => out.extend_from_slice(token.as_bytes()),
             _ => byte_level::read(token, out),
@@ -22,7 +22,7 @@ impl Vocabulary {
     }
 
     /// SentencePiece.
-    pub(super) fn sentencepiece(spec: &TokenizerSpec) -> Vocabulary {
+    pub(super) fn sentencepiece(spec: &VocabularySpec) -> Vocabulary {
         Vocabulary::new(spec, sentencepiece::read)
     }
 
@@ -37,7 +37,7 @@ impl Vocabulary {
         vocabulary
     }
 
-    fn new(spec: &TokenizerSpec, read: impl Fn(&str, TokenKind, &mut Vec<u8>)) -> Vocabulary {
+    fn new(spec: &VocabularySpec, read: impl Fn(&str, TokenKind, &mut Vec<u8>)) -> Vocabulary {
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(spec.tokens.len());
         for (token, kind) in spec.tokens.iter().zip(&spec.kinds) {

@@ -19,7 +19,7 @@ pub use self::dummy::Dummy;
 pub use self::error::{Malformed, WeightsError};
 pub use self::gguf::Gguf;
 pub use self::keys::{DIMENSION_MAX, Key, Keys, Naming, Value};
-pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerSpec};
+pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerJson, TokenizerSpec, VocabularySpec};
 use crate::device::PackSource;
 use crate::formats::WeightFormat;
 

@@ -1,8 +1,34 @@
 //! What a model file says about its tokenizer, as plain data: the input of `text`.
 
+use std::path::PathBuf;
+
 /// What a tokenizer is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenizerSpec {
+    /// A vocabulary, with merges or scores, for the algorithms of `text`.
+    Vocabulary(VocabularySpec),
+    /// Hugging Face's description of a pipeline, for the crate `tokenizers`.
+    Json(TokenizerJson),
+}
+
+/// A `tokenizer.json`, and what the files beside it say.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TokenizerSpec {
+pub struct TokenizerJson {
+    /// The file.
+    pub path: PathBuf,
+    /// Its text.
+    pub json: String,
+    /// The text of the token that begins a sequence.
+    pub bos_token: Option<String>,
+    /// The text of the token that ends a sequence.
+    pub eos_token: Option<String>,
+    /// The Jinja template of conversations.
+    pub chat_template: Option<String>,
+}
+
+/// A tokenizer as a vocabulary, in GGUF's words.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VocabularySpec {
     /// The algorithm: `gpt2` (byte-level BPE) or `llama` (SentencePiece BPE).
     pub model: String,
     /// How text is split before BPE.
@@ -81,6 +107,36 @@ const END_TOKENS: [&str; 11] = [
 ];
 
 impl TokenizerSpec {
+    /// The Jinja template of conversations.
+    pub fn chat_template(&self) -> Option<&str> {
+        match self {
+            TokenizerSpec::Vocabulary(vocabulary) => vocabulary.chat_template.as_deref(),
+            TokenizerSpec::Json(tokenizer) => tokenizer.chat_template.as_deref(),
+        }
+    }
+
+    /// The text of the token that begins a sequence.
+    pub fn bos_text(&self) -> Option<&str> {
+        match self {
+            TokenizerSpec::Vocabulary(vocabulary) => vocabulary.text(vocabulary.bos),
+            TokenizerSpec::Json(tokenizer) => tokenizer.bos_token.as_deref(),
+        }
+    }
+
+    /// The text of the token that ends a sequence.
+    pub fn eos_text(&self) -> Option<&str> {
+        match self {
+            TokenizerSpec::Vocabulary(vocabulary) => vocabulary.text(vocabulary.eos),
+            TokenizerSpec::Json(tokenizer) => tokenizer.eos_token.as_deref(),
+        }
+    }
+}
+
+impl VocabularySpec {
+    fn text(&self, id: Option<u32>) -> Option<&str> {
+        id.and_then(|id| self.tokens.get(id as usize))
+    }
+
     /// The tokens that end an answer: the declared ones first, then control tokens known by name.
     pub fn end_tokens(&self) -> Vec<u32> {
         let mut ends: Vec<u32> = [self.eos, self.end_of_turn, self.end_of_message].into_iter().flatten().collect();

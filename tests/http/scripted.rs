@@ -19,7 +19,7 @@ use vitrum::request::{LastToken, RequestError, SamplingParams, TokenEvent, Token
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatLimits, ChatRenderer, TemplateSource, Tokenizer};
 use vitrum::trace::session::{Counts, Granularity, Keep, RecordError, SessionSources, SpoolSummary, TraceSource};
-use vitrum::weights::{TokenKind, TokenizerSpec};
+use vitrum::weights::{TokenKind, VocabularySpec};
 
 pub(crate) const VOCAB: usize = 1000;
 pub(crate) const EOS: u32 = 500;
@@ -91,13 +91,13 @@ impl Harness {
         });
         let texts: Vec<String> = texts.collect();
         let kind = |id| if id == 6 { TokenKind::Control } else { TokenKind::Normal };
-        let spec = TokenizerSpec {
+        let spec = VocabularySpec {
             model: "gpt2".into(),
             tokens: texts.iter().map(String::as_str).collect(),
             kinds: (0..VOCAB).map(kind).collect(),
-            ..TokenizerSpec::default()
+            ..VocabularySpec::default()
         };
-        Harness::tokenizing(Tokenizer::from_spec(&spec).unwrap(), Script::default(), options()).await
+        Harness::tokenizing(Tokenizer::of_vocabulary(&spec).unwrap(), Script::default(), options()).await
     }
 
     async fn tokenizing(tokenizer: Tokenizer, script: Script, options: ServeOptions) -> Harness {

@@ -161,9 +161,7 @@ async fn a_file_that_may_not_grow_ends_the_recording_and_the_server_goes_on() {
                 assert!(message.contains(words), "{keep}: {message:?} does not say {words:?}");
             }
         }
-        let log = server.log();
-        let words = format!("the recording ends early: {cut_short}");
-        assert!(log.contains(&words), "{words:?} is not in\n{log}");
+        server.log_with(&format!("the recording ends early: {cut_short}"));
         assert!(Path::new(spool).metadata().expect("the file").len() <= 307_200);
         server.assert_answers().await;
         // What there is is read, and said to be cut off.

@@ -81,7 +81,21 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    pub fn log(&self) -> String {
+    /// The log, which has to get these words: a thread of its own writes it, so a line may come after the answer that
+    /// it is about.
+    pub fn log_with(&self, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            if log.contains(words) {
+                return log;
+            }
+            assert!(start.elapsed() < TIMEOUT, "{words:?} is not in\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn log(&self) -> String {
         std::fs::read_to_string(log_path(&self.folder)).expect("the log")
     }
 

@@ -20,7 +20,9 @@ use memmap2::{Advice, Mmap};
 use self::cursor::Cursor;
 use self::metadata::Metadata;
 use self::tensors::{TensorInfo, type_name};
-use super::{Container, Keys, Malformed, Naming, Tensor, TensorSpec, TokenizerSpec, Value, WeightsError};
+use super::{
+    Container, Keys, Malformed, Naming, Tensor, TensorSpec, TokenizerSpec, Value, VocabularySpec, WeightsError,
+};
 use crate::formats::WeightFormat;
 
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -161,8 +163,9 @@ fn read(path: &Path, data: &[u8]) -> Result<Header, WeightsError> {
     let name = metadata.text_shown("general.name")?.unwrap_or_else(|| "unnamed".into());
     let values = metadata.values(&format!("{architecture}."));
     let (tokenizer, tokenizer_fault) = match vocabulary::read(&metadata) {
-        Ok(tokenizer) => (tokenizer, None),
-        Err(fault) => (TokenizerSpec::default(), Some(fault)),
+        Ok(vocabulary) => (vocabulary, None),
+        Err(fault) => (VocabularySpec::default(), Some(fault)),
     };
+    let tokenizer = TokenizerSpec::Vocabulary(tokenizer);
     Ok(Header { name, architecture, values, tensors, tokenizer, tokenizer_fault })
 }

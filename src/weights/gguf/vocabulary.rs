@@ -1,10 +1,10 @@
-//! From `tokenizer.*` metadata to a [`TokenizerSpec`].
+//! From `tokenizer.*` metadata to a [`VocabularySpec`].
 
 use super::metadata::Metadata;
-use crate::weights::{DIMENSION_MAX, TokenKind, TokenizerSpec, WeightsError};
+use crate::weights::{DIMENSION_MAX, TokenKind, VocabularySpec, WeightsError};
 
 /// Reads what the tokenizer is made from.
-pub(super) fn read(metadata: &Metadata<'_>) -> Result<TokenizerSpec, WeightsError> {
+pub(super) fn read(metadata: &Metadata<'_>) -> Result<VocabularySpec, WeightsError> {
     const MODEL: &str = "tokenizer.ggml.model";
     const TOKENS: &str = "tokenizer.ggml.tokens";
     let model = metadata.text(MODEL)?.ok_or_else(|| metadata.missing(MODEL))?;
@@ -18,7 +18,7 @@ pub(super) fn read(metadata: &Metadata<'_>) -> Result<TokenizerSpec, WeightsErro
             id => Ok(id.map(|id| id as u32)),
         }
     };
-    Ok(TokenizerSpec {
+    Ok(VocabularySpec {
         model: model.to_owned(),
         pre_tokenizer: metadata.text("tokenizer.ggml.pre")?.map(str::to_owned),
         scores: scores(metadata, tokens.len())?,

@@ -60,8 +60,9 @@ fn idle(ground: &Ground, name: &str, flags: &[&str]) -> Finding {
     let request = victim.post("/v1/completions", &body);
     let took = start.elapsed();
     victim.is_running()?;
-    let is_said = |line: &&str| line.contains("WARN") && line.contains("connections");
-    let lines = victim.log().lines().filter(is_said).count();
+    let said = ["WARN", "connections"];
+    let log = victim.log_with(&said);
+    let lines = log.lines().filter(|line| said.iter().all(|word| line.contains(word))).count();
     drop(streams);
     let shown = |health: &Result<Duration, String>| match health {
         Ok(took) => format!("{:.3} s", took.as_secs_f64()),

@@ -144,7 +144,7 @@ fn name_with_nul(ground: &Ground) -> Finding {
     command.arg(&path);
     let victim = Victim::start(command, folder)?;
     victim.serves()?;
-    let log = victim.log();
+    let log = victim.log_with(&["ready after"]);
     let raw: Vec<char> = log.chars().filter(|c| c.is_control() && *c != '\n').collect();
     let line = log.lines().find(|line| line.contains("ready after")).unwrap_or_default();
     if raw.is_empty() && !line.is_empty() {

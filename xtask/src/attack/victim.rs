@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -16,6 +17,8 @@ use crate::tree;
 
 /// How long anything that is answered at all may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a line may take to the log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Shape without a vocabulary: a step has 802 nodes, so that recordings grow fast.
 const DEEP_CONFIG: &str = r#"{
@@ -146,7 +149,21 @@ impl Victim {
         load["server_load"].as_u64().ok_or(format!("/load: {}", answer.body))
     }
 
-    pub(super) fn log(&self) -> String {
+    /// The log, once a line of it has all these words: a thread of its own writes it, so a line may come after the
+    /// answer that it is about. After [`LOG_TIMEOUT`] what there is.
+    pub(super) fn log_with(&self, words: &[&str]) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            let is_there = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+            if is_there || start.elapsed() > LOG_TIMEOUT {
+                return log;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn log(&self) -> String {
         fs::read(self.folder.join("server.log"))
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()

@@ -59,7 +59,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("aarch64", aarch64),
             ("spool-fuzz", |part| fuzz(part, "spool_fuzz", " files, ")),
             ("template-fuzz", |part| fuzz(part, "template_fuzz", " templates: ")),
-            ("attack", |part| this(part, &["attack"])),
+            ("attack", |part| this(part, &["attack", "--binary", &tree::vitrum().to_string_lossy()])),
             ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
         ]);
     }
