@@ -9,7 +9,7 @@ use support::tiny_model::TinyModel;
 use support::{assert_says, smollm2};
 use vitrum::formats::WeightFormat;
 use vitrum::model::Checkpoint;
-use vitrum::weights::{Malformed, TokenKind, WeightsError};
+use vitrum::weights::{Malformed, TokenKind, TokenizerSpec, WeightsError};
 
 fn open(bytes: &[u8]) -> Result<Checkpoint, WeightsError> {
     let folder = TempDir::new();
@@ -91,7 +91,8 @@ fn left_out_keys_have_their_defaults() {
     let config = weights.config();
     assert_eq!((config.kv_heads, config.head_dim, config.rope_theta), (4, 16, 10_000.0));
     assert_eq!(config.name, "unnamed");
-    assert_eq!(weights.tokenizer().expect("a tokenizer").kinds, [TokenKind::Normal; 267]);
+    let Some(TokenizerSpec::Vocabulary(vocabulary)) = weights.tokenizer() else { panic!("a vocabulary") };
+    assert_eq!(vocabulary.kinds, [TokenKind::Normal; 267]);
 }
 
 #[test]

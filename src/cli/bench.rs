@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use self::batch::Batch;
 use super::CommandResult;
 use super::engine_args::EngineArgs;
+use super::loading;
 use super::trace_args::TraceArgs;
 use crate::bench::{latency, serve};
 use crate::console;
@@ -53,7 +54,7 @@ pub(super) fn run(
             options.device.activity = source.names_nodes();
             let source = source.on(model.device)?;
             check_sizes(&args.latency, &options)?;
-            let engine = engine::start(&model.checkpoint, &options)?;
+            let engine = loading::start_engine(&model.checkpoint, &options)?;
             let session = SessionOptions {
                 prefix: "latency".into(),
                 source,

@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::CommandResult;
 use super::engine_args::{EngineArgs, LoadedModel};
+use super::loading;
 use super::trace_args::TraceArgs;
 use crate::console;
 use crate::engine::{self, Engine, Profile};
@@ -89,7 +90,7 @@ pub(super) fn run(
     };
     let mut options = args.engine.options(&model, &args.engine.model)?;
     options.device.activity = source.names_nodes();
-    let engine = engine::start(&model.checkpoint, &options)?;
+    let engine = loading::start_engine(&model.checkpoint, &options)?;
     let room = engine.info().limits.max_model_len.saturating_sub(prompt.len());
     if let Some(max_tokens) = args.max_tokens.filter(|max_tokens| *max_tokens as usize > room) {
         let tokens = prompt.len();

@@ -5,6 +5,7 @@ mod doctor;
 mod engine_args;
 mod generate;
 mod graph;
+mod loading;
 mod profile;
 mod serve;
 mod template_worker;

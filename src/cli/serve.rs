@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::CommandResult;
 use super::engine_args::EngineArgs;
+use super::loading;
 use super::trace_args::TraceArgs;
 use crate::engine;
 use crate::http::{self, FolderQuota, ProfileOptions, ServeOptions};
@@ -120,7 +121,7 @@ pub(super) fn run(
     let mut engine_options = args.engine.options(&model, served_name)?;
     engine_options.device.activity = source.names_nodes();
     engine_options.sample_every = sample_every;
-    let engine = engine::start(&model.checkpoint, &engine_options)?;
+    let engine = loading::start_engine(&model.checkpoint, &engine_options)?;
     if engine::CAN_RECORD && records {
         // Now, so that no recording has to while requests run.
         if let Err(error) = engine.measure_peaks() {

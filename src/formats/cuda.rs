@@ -102,15 +102,34 @@ pub fn pack(format: WeightFormat, rows: &[u8], cols: usize, to_format: WeightFor
         return packed;
     }
     let (values, headers) = packed.split_at_mut(layout.headers);
-    let mut rounded = Vec::new();
-    for (tile, from) in rows.chunks(TILE_ROWS * row_bytes).enumerate() {
-        let from = if to_format == format { from } else { rounded_to_bf16(format, cols, from, &mut rounded) };
-        let values = &mut values[tile * layout.tile_bytes..][..layout.tile_bytes];
-        let headers = &mut headers[tile * layout.header_bytes..][..layout.header_bytes];
-        (to.pack_tile)(&TileRows { row_bytes: to_format.row_bytes(cols), data: from }, values, headers);
-    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (rows.len() / BYTES_PER_THREAD_MIN).clamp(1, cores);
+    let tiles = layout.row_tiles.div_ceil(threads);
+    let pack_tiles = &|from: &[u8], values: &mut [u8], headers: &mut [u8]| {
+        let mut rounded = Vec::new();
+        for (tile, from) in from.chunks(TILE_ROWS * row_bytes).enumerate() {
+            let from = if to_format == format { from } else { rounded_to_bf16(format, cols, from, &mut rounded) };
+            let values = &mut values[tile * layout.tile_bytes..][..layout.tile_bytes];
+            let headers = &mut headers[tile * layout.header_bytes..][..layout.header_bytes];
+            (to.pack_tile)(&TileRows { row_bytes: to_format.row_bytes(cols), data: from }, values, headers);
+        }
+    };
+    std::thread::scope(|scope| {
+        let (mut values, mut headers) = (values, headers);
+        for from in rows.chunks(tiles * TILE_ROWS * row_bytes) {
+            let tiles = tiles.min(values.len() / layout.tile_bytes);
+            let (own_values, own_headers);
+            (own_values, values) = values.split_at_mut(tiles * layout.tile_bytes);
+            (own_headers, headers) = headers.split_at_mut(tiles * layout.header_bytes);
+            let mut pack = move || pack_tiles(from, own_values, own_headers);
+            if threads == 1 { pack() } else { drop(scope.spawn(pack)) }
+        }
+    });
     packed
 }
+
+/// Below this size a second thread costs more than it brings.
+const BYTES_PER_THREAD_MIN: usize = 1 << 20;
 
 /// Rows of any format as rows of bf16.
 fn rounded_to_bf16<'a>(format: WeightFormat, cols: usize, from: &[u8], rounded: &'a mut Vec<u8>) -> &'a [u8] {

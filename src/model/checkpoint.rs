@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::config::SizeNames;
-use super::tensors::{Part, TensorList};
+use super::tensors::{Part, RowOrder, TensorList};
 use super::{Family, ModelConfig, family_of};
 use crate::formats::WeightFormat;
-use crate::weights::{Container, Dummy, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
+use crate::weights::{Container, Dummy, Folder, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
 
 /// A model's files, known to hold a model of a family that can be run.
 #[derive(Debug)]
@@ -16,13 +17,19 @@ pub struct Checkpoint {
     family: &'static Family,
     config: ModelConfig,
     names: SizeNames,
-    tensors: HashMap<(Part, Option<usize>), TensorSpec>,
+    tensors: HashMap<(Part, Option<usize>), (TensorSpec, RowOrder)>,
+    packed_bytes: AtomicU64,
 }
 
 impl Checkpoint {
     /// Opens a `.gguf` file.
     pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
         Checkpoint::of(Box::new(Gguf::open(path)?))
+    }
+
+    /// Opens a Hugging Face model folder.
+    pub fn open_folder(folder: &Path) -> Result<Checkpoint, WeightsError> {
+        Checkpoint::of(Box::new(Folder::open(folder)?))
     }
 
     /// Random weights for a Hugging Face `config.json`, the same for the same seed. Matrices have this format.
@@ -47,12 +54,14 @@ impl Checkpoint {
         for tensor in &list.tensors {
             container.format(&tensor.spec)?;
         }
-        let known: HashSet<&str> = list.tensors.iter().map(|tensor| tensor.spec.name.as_str()).collect();
+        let used = list.tensors.iter().map(|tensor| &tensor.spec.name);
+        let known: HashSet<&str> = used.chain(&list.ignored).map(String::as_str).collect();
         if let Some(name) = listed.into_iter().flatten().filter(|name| !known.contains(name)).min() {
             return Err(WeightsError::UnknownTensor { path: container.path().to_owned(), name: name.to_owned() });
         }
-        let tensors = list.tensors.into_iter().map(|tensor| ((tensor.part, tensor.layer), tensor.spec)).collect();
-        Ok(Checkpoint { container, family, config, names, tensors })
+        let tensors = list.tensors.into_iter();
+        let tensors = tensors.map(|tensor| ((tensor.part, tensor.layer), (tensor.spec, tensor.order))).collect();
+        Ok(Checkpoint { container, family, config, names, tensors, packed_bytes: AtomicU64::new(0) })
     }
 
     /// The model's shape.
@@ -72,12 +81,12 @@ impl Checkpoint {
 
     /// The tensors that the model consists of, in no order.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
-        self.tensors.values()
+        self.tensors.values().map(|(spec, _)| spec)
     }
 
     /// A tensor by its name in the container.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
-        let spec = self.tensors.values().find(|spec| spec.name == name);
+        let spec = self.tensors().find(|spec| spec.name == name);
         let missing = || WeightsError::MissingTensor { path: self.path().to_owned(), name: name.to_owned() };
         self.container.tensor(spec.ok_or_else(missing)?)
     }
@@ -97,16 +106,42 @@ impl Checkpoint {
 
     /// The format of a tensor, which is not read.
     pub(super) fn format_of(&self, part: Part, layer: Option<usize>) -> Result<WeightFormat, WeightsError> {
-        self.container.format(self.spec(part, layer))
+        self.container.format(&self.entry(part, layer).0)
     }
 
-    /// A tensor by what it is to the model.
+    /// A tensor by what it is to the model, its rows in the order in which they are packed.
     pub(super) fn tensor_of(&self, part: Part, layer: Option<usize>) -> Result<Tensor<'_>, WeightsError> {
-        self.container.tensor(self.spec(part, layer))
+        let (spec, order) = self.entry(part, layer);
+        let tensor = self.container.tensor(spec)?;
+        let (path, name, bytes) = (self.path(), &spec.name, tensor.data.len());
+        let no_memory = || WeightsError::TensorMemory { path: path.to_owned(), name: name.clone(), bytes };
+        order.apply(tensor).ok_or_else(no_memory)
     }
 
-    fn spec(&self, part: Part, layer: Option<usize>) -> &TensorSpec {
-        let spec = self.tensors.get(&(part, layer));
-        spec.unwrap_or_else(|| panic!("{} lists no {part:?} of layer {layer:?}", self.family.name))
+    /// A tensor was packed, and is not needed again.
+    pub(super) fn release(&self, part: Part, layer: Option<usize>) {
+        let (spec, _) = self.entry(part, layer);
+        self.container.release(spec);
+        self.packed_bytes.fetch_add(self.bytes_of(spec), Ordering::Relaxed);
+    }
+
+    fn bytes_of(&self, spec: &TensorSpec) -> u64 {
+        let format = self.container.format(spec);
+        format.map_or(0, |format| spec.rows as u64 * format.row_bytes(spec.cols) as u64)
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.tensors().map(|spec| self.bytes_of(spec)).sum()
+    }
+
+    /// Bytes of the tensors that were packed so far.
+    pub fn packed_bytes(&self) -> u64 {
+        self.packed_bytes.load(Ordering::Relaxed)
+    }
+
+    fn entry(&self, part: Part, layer: Option<usize>) -> &(TensorSpec, RowOrder) {
+        let entry = self.tensors.get(&(part, layer));
+        entry.unwrap_or_else(|| panic!("{} lists no {part:?} of layer {layer:?}", self.family.name))
     }
 }

@@ -1,6 +1,7 @@
 //! The shape of a model, and how its file says it: the keys that dense decoders have in common.
 
 use super::rope;
+use super::tensors::LM_HEAD;
 use crate::weights::{Container, DIMENSION_MAX, Key, Keys, Naming, TokenizerSpec, Value, WeightsError};
 
 /// The shape of a model.
@@ -140,14 +141,8 @@ pub(super) fn read(
         rms_eps: keys.number(RMS_EPS, epsilon, "a number above 0 that single precision has")?,
         rope_theta,
         rope_factors: None,
-        tied_embeddings: match keys.naming() {
-            Naming::HuggingFace => keys.flag(TIED, false)?,
-            Naming::Gguf => !container.has("output.weight"),
-        },
-        eos_tokens: match container.tokenizer() {
-            Some(TokenizerSpec::Vocabulary(vocabulary)) => vocabulary.end_tokens(),
-            Some(TokenizerSpec::Json(_)) | None => keys.token_ids(EOS, vocab)?,
-        },
+        tied_embeddings: read_tied(keys, container)?,
+        eos_tokens: read_eos(keys, container, vocab)?,
     };
     keys.ignore(&SILENT);
     Ok(config)
@@ -189,6 +184,27 @@ fn read_vocab(keys: &mut Keys<'_>, container: &dyn Container) -> Result<usize, W
         None => Ok(vocab),
         Some(size) => Err(keys.wrong(VOCAB, &Value::Unsigned(size as u64), "the number of tokenizer.ggml.tokens")),
     }
+}
+
+/// Whether the vocabulary projection is the embedding. A file may not say so, and have no projection.
+fn read_tied(keys: &mut Keys<'_>, container: &dyn Container) -> Result<bool, WeightsError> {
+    let has_none = container.tensor_names().is_some() && !container.has(LM_HEAD.word(container.tensor_naming()));
+    keys.flag(TIED, has_none)
+}
+
+/// The tokens that end an answer: what the keys say, then what the files beside them do. Something has to say it.
+fn read_eos(keys: &mut Keys<'_>, container: &dyn Container, vocab: usize) -> Result<Vec<u32>, WeightsError> {
+    let others = container.end_tokens();
+    let mut ids = match others.is_empty() || keys.has(EOS) {
+        true if keys.naming() == Naming::HuggingFace => keys.token_ids(EOS, vocab)?,
+        _ => Vec::new(),
+    };
+    for id in others {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
 }
 
 /// The epsilon of norms, which are computed in f32, if it can be one.

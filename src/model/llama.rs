@@ -1,10 +1,10 @@
 //! Llama: RMS norm, rotary embedding, grouped-query attention, SiLU-gated MLP, no biases.
 
 use super::block::Block;
-use super::tensors::{Part, TensorList, TensorName};
+use super::tensors::{LM_HEAD, Part, TensorList, TensorName};
 use super::{Family, ModelConfig, config, rope};
 use crate::kernels::Node;
-use crate::weights::{Container, Key, Keys, Value, WeightsError};
+use crate::weights::{Container, Key, Keys, Naming, Value, WeightsError};
 
 pub(super) const LLAMA: Family =
     Family { name: "llama", hf: &["LlamaForCausalLM"], gguf: &["llama"], read, tensors, layer };
@@ -58,8 +58,13 @@ fn tensors(config: &ModelConfig, list: &mut TensorList) {
         layer.iter().for_each(|(part, name, rows, cols)| list.push_in_layer(index, *part, *name, *rows, *cols));
     }
     list.push(Part::FinalNorm, name("model.norm.weight", "output_norm.weight"), 1, hidden);
-    if !config.tied_embeddings {
-        list.push(Part::LmHead, name("lm_head.weight", "output.weight"), vocab, hidden);
+    match config.tied_embeddings {
+        false => list.push(Part::LmHead, LM_HEAD, vocab, hidden),
+        true => list.ignore(LM_HEAD), // the embedding once more
+    }
+    // GGUF's converter makes neighbours of the rows that are turned together.
+    if list.naming == Naming::HuggingFace {
+        list.rotate(&[Part::Query, Part::Key], config.head_dim);
     }
     list.push_optional(Part::RopeFactors, name("", "rope_freqs.weight"), 1, config.head_dim / 2);
 }

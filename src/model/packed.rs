@@ -198,6 +198,7 @@ impl Loader<'_> {
         for (packed, part) in packed.iter_mut().zip(parts) {
             let tensor = self.checkpoint.tensor_of(part, layer)?;
             *packed = self.device.pack_beside(&tensor.pack_source(), activations, &formats)?;
+            self.checkpoint.release(part, layer);
         }
         Ok(packed)
     }
@@ -206,6 +207,7 @@ impl Loader<'_> {
         let values = self.checkpoint.tensor_of(part, layer)?.to_f32();
         let buffer = self.device.alloc(size_of_val(&values[..]), "norm weights")?;
         self.device.upload(&buffer, 0, pod_bytes(&values));
+        self.checkpoint.release(part, layer);
         Ok(buffer.addr.into())
     }
 

@@ -110,16 +110,43 @@ pub enum WeightsError {
         cols: usize,
     },
     /// A tensor in a format that is not supported.
-    #[error("{}: tensor {name} has type {type_name} ({type_id}), which is not supported", path.display())]
+    #[error("{}: tensor {name} has type {type_name}, which is not supported", path.display())]
     TensorFormat {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// GGML's number of the type.
-        type_id: u32,
-        /// GGML's name of the type.
-        type_name: &'static str,
+        /// The file's word.
+        type_name: String,
+    },
+    /// Bytes that are no whole safetensors file.
+    #[error("{}: not a whole safetensors file: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: safetensors::SafeTensorError,
+    },
+    /// A folder with weights of other kinds.
+    #[error(
+        "{} has {found}, and weights are read from model.safetensors, or the files of model.safetensors.index.json",
+        path.display()
+    )]
+    NoSafetensors {
+        /// The folder.
+        path: PathBuf,
+        /// What it has.
+        found: String,
+    },
+    /// A tensor in two files of one model.
+    #[error("{}: tensor {name} is in {}, too", path.display(), other.display())]
+    TensorTwice {
+        /// A file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The other file.
+        other: PathBuf,
     },
     /// Rows that do not consist of whole blocks.
     #[error(

@@ -1,14 +1,17 @@
 //! Model files: containers of numbers by key and tensors by name, which know no family of models.
 //!
-//! A [`Container`] is a GGUF file read in place, or random weights for a `config.json`. What its keys and tensors mean
-//! is the family's to say (`src/model`). Formats of tensors stay as the file has them; the device packs them.
+//! A [`Container`] is a GGUF file or a Hugging Face folder, read in place, or random weights for a `config.json`. What
+//! its keys and tensors mean is the family's to say (`src/model`). Formats of tensors stay as the file has them; the
+//! device packs them.
 
 mod config_json;
 mod dummy;
 mod error;
+mod folder;
 mod gguf;
 pub mod hub;
 mod keys;
+mod mapped;
 mod tokenizer_spec;
 
 use std::borrow::Cow;
@@ -17,6 +20,7 @@ use std::path::Path;
 
 pub use self::dummy::Dummy;
 pub use self::error::{Malformed, WeightsError};
+pub use self::folder::Folder;
 pub use self::gguf::Gguf;
 pub use self::keys::{DIMENSION_MAX, Key, Keys, Naming, Value};
 pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerJson, TokenizerSpec, VocabularySpec};
@@ -57,8 +61,16 @@ pub trait Container: Debug + Send + Sync {
     /// A tensor whose [`Container::format`] was asked for.
     fn tensor<'a>(&'a self, tensor: &'a TensorSpec) -> Result<Tensor<'a>, WeightsError>;
 
+    /// The tensor was packed: its bytes need not stay in memory. It can be asked for again.
+    fn release(&self, _tensor: &TensorSpec) {}
+
     /// What the tokenizer is made from, if there is one.
     fn tokenizer(&self) -> Option<&TokenizerSpec>;
+
+    /// The tokens that end an answer, as far as other things than keys say it.
+    fn end_tokens(&self) -> Vec<u32> {
+        Vec::new()
+    }
 
     /// What is wrong with the tokenizer: said once the family is known to be one that is supported.
     fn take_tokenizer_fault(&mut self) -> Option<WeightsError> {

@@ -15,13 +15,13 @@ const MEMORY_BYTES: u64 = 128 << 20;
 
 /// A folder with the library under the names of libcuda and libcupti.
 fn folder() -> PathBuf {
-    tree::target().join("debug").join("softcuda-library")
+    tree::target().join("release").join("softcuda-library")
 }
 
 /// Builds the library.
 pub(crate) fn build(log: impl Write + Send + 'static) -> Result<(), String> {
-    process::run("cargo build", tree::cargo(&["build", "-p", "softcuda", "--lib"]), log)?;
-    let library = tree::target().join("debug").join("libsoftcuda.so");
+    process::run("cargo build", tree::cargo(&["build", "--release", "-p", "softcuda", "--lib"]), log)?;
+    let library = tree::target().join("release").join("libsoftcuda.so");
     let failed = |error| format!("{}: {error}", folder().display());
     fs::create_dir_all(folder()).map_err(failed)?;
     for name in ["libcuda.so", "libcuda.so.1", "libcupti.so", "libcupti.so.13"] {

@@ -7,7 +7,10 @@ use crate::formats::WeightFormat;
 use crate::isa::LANES;
 use crate::kernels::params::*;
 
-/// Packs one matrix.
+/// What one worker packs at a time, in bytes of the source.
+const TILE_BYTES: usize = 1 << 18;
+
+/// Packs one matrix, on all workers.
 pub(in crate::device) fn pack(
     device: &mut CpuDevice,
     source: &PackSource<'_>,
@@ -29,14 +32,26 @@ pub(in crate::device) fn pack(
     };
     let block_bytes = packed_format.cpu_bytes(cols);
     let buffer = device.alloc(rows.div_ceil(LANES) * block_bytes, "weights")?;
-    // SAFETY: the buffer was just allocated, zeroed, and nobody else has its address yet.
-    let packed = unsafe { std::slice::from_raw_parts_mut(buffer.addr as *mut u8, buffer.bytes) };
-    let source_blocks = data.chunks(LANES * format.row_bytes(cols).max(1));
-    let mut expanded = Vec::new();
-    for (source, packed) in source_blocks.zip(packed.chunks_exact_mut(block_bytes.max(1))) {
-        let source = if packed_format == format { source } else { expand(format, source, cols, &mut expanded) };
-        packed_format.pack_for_cpu(source, cols, packed);
-    }
+    let source_bytes = LANES * format.row_bytes(cols).max(1);
+    let tile_blocks = (TILE_BYTES / source_bytes).max(1);
+    let (to, tiles) = (buffer.addr, data.len().div_ceil(tile_blocks * source_bytes));
+    device.on_all_workers(&|worker| {
+        let mut expanded = Vec::new();
+        worker.for_each_tile(tiles, |tile| {
+            for block in tile * tile_blocks..(tile + 1) * tile_blocks {
+                let source = data.chunks(source_bytes).nth(block).unwrap_or_default();
+                if source.is_empty() {
+                    break;
+                }
+                let source = if packed_format == format { source } else { expand(format, source, cols, &mut expanded) };
+                // SAFETY: the buffer was just allocated, zeroed, with so many bytes for each block of the source.
+                // Nobody else has its address yet, and each block is one worker's.
+                let packed =
+                    unsafe { std::slice::from_raw_parts_mut((to as *mut u8).add(block * block_bytes), block_bytes) };
+                packed_format.pack_for_cpu(source, cols, packed);
+            }
+        });
+    });
     Ok(WeightRef {
         data: buffer.addr.into(),
         rows: rows as u32,

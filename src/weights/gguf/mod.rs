@@ -12,14 +12,12 @@ mod vocabulary;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-
-use memmap2::{Advice, Mmap};
+use std::path::Path;
 
 use self::cursor::Cursor;
 use self::metadata::Metadata;
 use self::tensors::{TensorInfo, type_name};
+use super::mapped::MappedFile;
 use super::{
     Container, Keys, Malformed, Naming, Tensor, TensorSpec, TokenizerSpec, Value, VocabularySpec, WeightsError,
 };
@@ -30,8 +28,7 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// An open GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
-    path: PathBuf,
-    map: Mmap,
+    file: MappedFile,
     header: Header,
 }
 
@@ -50,27 +47,20 @@ struct Header {
 impl Gguf {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Gguf, WeightsError> {
-        let io = |source| WeightsError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the mapping is read-only and private to this process's view; every access goes through slices of
-        // it that lie within its length. A file that another process shortens while it is mapped ends this process
-        // with SIGBUS, as for every reader of mapped files: model files are replaced by renaming, not rewritten.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        // Only a hint: reading works without.
-        let _ = map.advise(Advice::WillNeed);
-        let header = read(path, &map)?;
-        Ok(Gguf { path: path.to_owned(), map, header })
+        let file = MappedFile::open(path)?;
+        let header = read(path, file.bytes())?;
+        Ok(Gguf { file, header })
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
-        let missing = || WeightsError::MissingTensor { path: self.path.clone(), name: name.to_owned() };
+        let missing = || WeightsError::MissingTensor { path: self.path().to_owned(), name: name.to_owned() };
         self.header.tensors.get(name).ok_or_else(missing)
     }
 }
 
 impl Container for Gguf {
     fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     fn name(&self) -> String {
@@ -87,7 +77,7 @@ impl Container for Gguf {
 
     fn keys(&self) -> Keys<'_> {
         let prefix = format!("{}.", self.header.architecture);
-        Keys::new(&self.path, Naming::Gguf, prefix, self.header.values.iter().cloned())
+        Keys::new(self.path(), Naming::Gguf, prefix, self.header.values.iter().cloned())
     }
 
     fn tensor_naming(&self) -> Naming {
@@ -104,7 +94,7 @@ impl Container for Gguf {
 
     fn format(&self, tensor: &TensorSpec) -> Result<WeightFormat, WeightsError> {
         let info = self.info(&tensor.name)?;
-        let (path, name) = (self.path.clone(), tensor.name.clone());
+        let (path, name) = (self.path().to_owned(), tensor.name.clone());
         let (rows, cols) = (tensor.rows, tensor.cols);
         let (found_rows, found_cols) = info.shape();
         if (found_rows, found_cols) != (rows as u64, cols as u64) || info.dims.len() > 2 {
@@ -114,8 +104,8 @@ impl Container for Gguf {
             Some(format) if cols.is_multiple_of(format.block_values()) => Ok(format),
             Some(format) => Err(WeightsError::TensorBlocks { path, name, format, cols }),
             None => {
-                let type_name = type_name(info.type_id);
-                Err(WeightsError::TensorFormat { path, name, type_id: info.type_id, type_name })
+                let type_name = format!("{} ({})", type_name(info.type_id), info.type_id);
+                Err(WeightsError::TensorFormat { path, name, type_name })
             }
         }
     }
@@ -124,13 +114,25 @@ impl Container for Gguf {
     fn tensor<'a>(&'a self, tensor: &'a TensorSpec) -> Result<Tensor<'a>, WeightsError> {
         let format = self.format(tensor)?;
         let info = self.info(&tensor.name)?;
-        // `place` found that the data lie within the file.
-        let data = &self.map[info.offset as usize..(info.offset + info.bytes) as usize];
+        let data = &self.file.bytes()[info.range()];
         Ok(Tensor { name: &info.name, format, rows: tensor.rows, cols: tensor.cols, data: Cow::Borrowed(data) })
+    }
+
+    fn release(&self, tensor: &TensorSpec) {
+        if let Some(info) = self.header.tensors.get(&tensor.name) {
+            self.file.release(info.range());
+        }
     }
 
     fn tokenizer(&self) -> Option<&TokenizerSpec> {
         Some(&self.header.tokenizer)
+    }
+
+    fn end_tokens(&self) -> Vec<u32> {
+        match &self.header.tokenizer {
+            TokenizerSpec::Vocabulary(vocabulary) => vocabulary.end_tokens(),
+            TokenizerSpec::Json(_) => Vec::new(),
+        }
     }
 
     fn take_tokenizer_fault(&mut self) -> Option<WeightsError> {

@@ -34,6 +34,11 @@ impl TensorInfo {
         WeightFormat::from_ggml_type(self.type_id)
     }
 
+    /// Its bytes in the file, once [`place`] found that they lie within it.
+    pub(super) fn range(&self) -> std::ops::Range<usize> {
+        self.offset as usize..(self.offset + self.bytes) as usize
+    }
+
     /// (rows, cols) of a vector or a matrix; a vector is one row.
     pub(super) fn shape(&self) -> (u64, u64) {
         (self.dims[1..].iter().fold(1, |rows, dim| rows.saturating_mul(*dim)), self.dims[0])

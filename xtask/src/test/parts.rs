@@ -18,6 +18,17 @@ const PACKAGES: [&str; 3] = ["vitrum", TOOLS[0], TOOLS[1]];
 const TOOLS: [&str; 2] = ["xtask", "softcuda"];
 /// Tests of what the recorder is part of, or else absent from: they run without it, too.
 const WITHOUT_RECORDER: [&str; 6] = ["bench_latency", "cuda_device", "device", "engine", "http", "serve"];
+/// How tests are built: with the dependencies of the release build, which are most of what there is to compile, and
+/// vitrum itself with assertions, as in a debug build.
+const TEST_PROFILE: [&str; 7] = [
+    "--release",
+    "--config",
+    "profile.release.package.vitrum.opt-level=2",
+    "--config",
+    "profile.release.package.vitrum.debug-assertions=true",
+    "--config",
+    "profile.release.package.vitrum.overflow-checks=true",
+];
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Every part with its check.
@@ -32,8 +43,9 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
         ("clippy-profiling", |part| clippy(part, &["-p", "vitrum", "--features", "profiling"])),
         ("build", build),
         ("model", model),
-        ("test-tools", |part| cargo_tests(part, &TOOLS.map(|package| vec!["-p", package]), None)),
-        ("test", |part| cargo_tests(part, &[vec!["-p", "vitrum", "--features", "profiling"]], None)),
+        // xtask's dependencies are those of this program.
+        ("test-tools", |part| cargo_tests(part, &[vec!["-p", TOOLS[0]], optimised(&["-p", TOOLS[1]])], None)),
+        ("test", |part| cargo_tests(part, &[optimised(&["-p", "vitrum", "--features", "profiling"])], None)),
         // Part `test` goes over every instruction set that this machine has; these say which it has not.
         ("isa-avx2", |_| Ok(isa::avx2())),
         ("isa-avx512", |_| Ok(isa::avx512())),
@@ -60,7 +72,7 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("spool-fuzz", |part| fuzz(part, "spool_fuzz", " files, ")),
             ("template-fuzz", |part| fuzz(part, "template_fuzz", " templates: ")),
             ("attack", |part| this(part, &["attack", "--binary", &tree::vitrum().to_string_lossy()])),
-            ("test-random", |part| cargo_tests(part, &[RANDOM_TESTS.to_vec()], Some(RANDOM_CASES))),
+            ("test-random", |part| cargo_tests(part, &[optimised(&RANDOM_TESTS)], Some(RANDOM_CASES))),
         ]);
     }
     parts
@@ -123,8 +135,8 @@ fn cargo_tests(part: &Part, runs: &[Vec<&str>], random_cases: Option<&str>) -> R
 
 /// A test of random input, for longer than among the other tests. It says what it tried in a line with these words.
 fn fuzz(part: &Part, test: &str, words: &str) -> Result<Outcome, String> {
-    let mut command =
-        tree::cargo(&["test", "-p", "vitrum", "--features", "profiling", "--test", test, "--", "--nocapture"]);
+    let which = ["-p", "vitrum", "--features", "profiling", "--test", test, "--", "--nocapture"];
+    let mut command = tree::cargo(&[&["test"], &optimised(&which)[..]].concat());
     command.env("VITRUM_FUZZ_SECONDS", FUZZ_SECONDS);
     let text = part.run("cargo test", command)?;
     let said = text.lines().find(|line| line.contains(words)).ok_or("the test did not say what it read")?;
@@ -134,7 +146,13 @@ fn fuzz(part: &Part, test: &str, words: &str) -> Result<Outcome, String> {
 /// The library without the recorder, from outside.
 fn test_without_recorder(part: &Part) -> Result<Outcome, String> {
     let tests = WITHOUT_RECORDER.iter().flat_map(|test| ["--test", test]);
-    cargo_tests(part, &[["-p", "vitrum"].into_iter().chain(tests).collect()], None)
+    let which: Vec<&str> = ["-p", "vitrum"].into_iter().chain(tests).collect();
+    cargo_tests(part, &[optimised(&which)], None)
+}
+
+/// Arguments of a build that shares its dependencies with the release build.
+fn optimised<'a>(which: &[&'a str]) -> Vec<&'a str> {
+    TEST_PROFILE.iter().chain(which).copied().collect()
 }
 
 /// Passed and ignored tests, of lines like `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
