@@ -14,8 +14,10 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::tools::python;
 use crate::{process, tree};
 
 #[derive(clap::Args)]
@@ -85,23 +87,38 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let folder = tree::target().join("xtask-test");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut results = Vec::new();
-    for (name, check) in
-        parts.into_iter().filter(|(name, _)| args.only.is_empty() || args.only.iter().any(|o| o == name))
-    {
-        eprintln!("== {name}");
-        let part = Part { name };
-        fs::remove_file(part.file("log")).ok();
-        let start = Instant::now();
-        let result = check(&part);
-        if let Err(error) = &result {
-            eprintln!("{error}\n== {name} FAILED");
-        }
-        results.push(PartResult { name, time: start.elapsed(), result });
+    let is_asked = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let asked: Vec<(&'static str, Check)> = parts.into_iter().filter(|(name, _)| is_asked(name)).collect();
+    let start = Instant::now();
+    if args.full && args.only.is_empty() {
+        // Whoever comes to need one and finds it not there yet waits for it, and says what is wrong with it.
+        thread::spawn(|| {
+            acceptance::environments().into_iter().for_each(|(name, packages)| drop(python(name, packages)))
+        });
     }
-    let (table, failed) = report(&results);
+    let side_by_side = |(name, _): &(&str, Check)| parts::SIDE_BY_SIDE.contains(name);
+    let mut results = Vec::new();
+    for group in asked.chunk_by(|part, next| side_by_side(part) && side_by_side(next)) {
+        thread::scope(|scope| {
+            let running: Vec<_> = group.iter().map(|part| scope.spawn(|| attempt(*part))).collect();
+            results.extend(running.into_iter().map(|part| part.join().expect("a check does not panic")));
+        });
+    }
+    let (table, failed) = report(&results, start.elapsed());
     println!("{table}");
     if failed > 0 { Err("a part failed".into()) } else { Ok(()) }
+}
+
+fn attempt((name, check): (&'static str, Check)) -> PartResult {
+    eprintln!("== {name}");
+    let part = Part { name };
+    fs::remove_file(part.file("log")).ok();
+    let start = Instant::now();
+    let result = check(&part);
+    if let Err(error) = &result {
+        eprintln!("{error}\n== {name} FAILED");
+    }
+    PartResult { name, time: start.elapsed(), result }
 }
 
 struct PartResult {
@@ -111,7 +128,7 @@ struct PartResult {
 }
 
 /// The table with the closing line, and how many parts failed.
-fn report(results: &[PartResult]) -> (String, usize) {
+fn report(results: &[PartResult], total: Duration) -> (String, usize) {
     let (mut table, mut passed, mut failed) = (String::new(), 0, 0);
     for PartResult { name, time, result } in results {
         let (word, note) = match result {
@@ -127,7 +144,6 @@ fn report(results: &[PartResult]) -> (String, usize) {
         };
         table += &format!("{name:<18} {word:<8} {:>7.1} s  {note}\n", time.as_secs_f64());
     }
-    let total: Duration = results.iter().map(|result| result.time).sum();
     table += &format!("{:<18} {:<8} {:>7.1} s\n\n{passed} passed, {failed} failed", "all", "", total.as_secs_f64());
     (table, failed)
 }
@@ -148,7 +164,7 @@ mod tests {
             result("c", Ok(Outcome::NotRun { reason: "no std".into() })),
             result("d", Err("broken\nlong story".into())),
         ];
-        let (table, failed) = report(&results);
+        let (table, failed) = report(&results, Duration::from_secs(6));
         assert_eq!((table.lines().last(), failed), (Some("41 passed, 1 failed"), 1));
         assert!(table.contains("NOT RUN      1.5 s  no std") && !table.contains("long story"), "{table}");
     }

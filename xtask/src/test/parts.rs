@@ -10,6 +10,8 @@ use crate::{tools, tree};
 const RANDOM_CASES: &str = "4096";
 /// How long recordings are changed, and templates made, at random.
 const FUZZ_SECONDS: &str = "60";
+/// Parts that measure nothing, next to each other in the list: they run at the same time.
+pub(super) const SIDE_BY_SIDE: [&str; 4] = ["aarch64", "spool-fuzz", "template-fuzz", "test-random"];
 /// Where there are random tests.
 const RANDOM_TESTS: [&str; 9] =
     ["-p", "vitrum", "--lib", "--test", "text", "--test", "weights", "--features", "profiling"];
@@ -71,8 +73,8 @@ pub(super) fn all(full: bool) -> Vec<(&'static str, Check)> {
             ("aarch64", aarch64),
             ("spool-fuzz", |part| fuzz(part, "spool_fuzz", " files, ")),
             ("template-fuzz", |part| fuzz(part, "template_fuzz", " templates: ")),
-            ("attack", |part| this(part, &["attack", "--binary", &tree::vitrum().to_string_lossy()])),
             ("test-random", |part| cargo_tests(part, &[optimised(&RANDOM_TESTS)], Some(RANDOM_CASES))),
+            ("attack", |part| this(part, &["attack", "--binary", &tree::vitrum().to_string_lossy()])),
         ]);
     }
     parts
