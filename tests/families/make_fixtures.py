@@ -9,9 +9,9 @@ use is then written into the table of the variants.
 
 A variant is a config.json as the repositories of its family have it, but tiny. Its weights are made from a seed and the
 tensors' names, so that a test in another language makes the same ones: see `Stream`. They are rounded to bfloat16, and
-the model (eager attention, float32, CPU) computes a prompt of 101 tokens and 16 greedy tokens. For each feature that the
-variant is for, the script switches the feature off and demands that the top-20 logits move; the distances are printed,
-and the fixture has them. README.md says how a fixture is read.
+the model (eager attention, float32, CPU) computes a prompt of 101 tokens and 16 greedy tokens. For each feature that
+the variant is for, the script switches the feature off and demands that the top-20 logits move; the distances are
+printed, and the fixture has them. README.md says how a fixture is read.
 """
 
 import copy
@@ -104,7 +104,8 @@ class Stream:
 def to_bf16(values):
     """Rounded to bfloat16, to nearest, ties to even; as float32. No infinities or NaNs."""
     bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF_0000)).view(np.float32)
+    is_odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return ((bits + np.uint32(0x7FFF) + is_odd) & np.uint32(0xFFFF_0000)).view(np.float32)
 
 
 def make_tensor(seed, name, shape, mean, amplitude):
@@ -209,8 +210,8 @@ def factors(first, last, count):
 
 
 def phi3(**fields):
-    return config("Phi3ForCausalLM", "phi3", attention_bias=False, attention_dropout=0.0, bos_token_id=1, embd_pdrop=0.0,
-                  eos_token_id=2, hidden_act="silu", pad_token_id=2, resid_pdrop=0.0, rms_norm_eps=1e-5,
+    return config("Phi3ForCausalLM", "phi3", attention_bias=False, attention_dropout=0.0, bos_token_id=1,
+                  embd_pdrop=0.0, eos_token_id=2, hidden_act="silu", pad_token_id=2, resid_pdrop=0.0, rms_norm_eps=1e-5,
                   rope_theta=10000.0, **fields)
 
 
@@ -446,7 +447,7 @@ VARIANTS = [
          "rope of the local layers": {"rope_parameters.sliding_attention.rope_theta": 1000000.0}}, SHARP_NORMS + LOUD,
         {"layer_types": None}, "GGUF has no key for the layers' types here: every sixth layer is global"),
     Variant(
-        "gemma3-nested", "gemma3", "Gemma 3 4B: text_config with most fields left to their defaults, tensors prefixed", 1,
+        "gemma3-nested", "gemma3", "Gemma 3 4B: text_config with most fields absent, tensors with a prefix", 27,
         {"architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 90, "eoi_token_index": 91,
          "eos_token_id": [1, 106], "image_token_index": 92, "initializer_range": 0.02, "mm_tokens_per_image": 256,
          "model_type": "gemma3",
@@ -462,7 +463,7 @@ VARIANTS = [
          "pattern's default": {"text_config.sliding_window_pattern": 7},
          "gains of 1 + w": GEMMA_GAINS}, SHARP_NORMS + LOUD, prefix="language_model."),
     Variant(
-        "falcon3", "falcon3", "Falcon 3: a Llama with wide heads and its own rope_theta, untied", 1,
+        "falcon3", "falcon3", "Falcon 3: a Llama with wide heads and its own rope_theta, untied", 26,
         llama(attention_bias=False, attention_dropout=0.0, bos_token_id=None, eos_token_id=11, head_dim=32,
               hidden_size=128, mlp_bias=False, num_hidden_layers=3, rms_norm_eps=1e-6, rope_scaling=None,
               rope_theta=1000042, tie_word_embeddings=False),
@@ -531,7 +532,8 @@ def build(variant, config_json, seed):
     tensors = tensors_of(variant, model, text_config.tie_word_embeddings)
     with torch.no_grad():
         for name, shape, mean, amplitude in tensors:
-            state[name.removeprefix(variant.prefix)].copy_(torch.from_numpy(make_tensor(seed, name, shape, mean, amplitude)))
+            values = torch.from_numpy(make_tensor(seed, name, shape, mean, amplitude))
+            state[name.removeprefix(variant.prefix)].copy_(values)
     model.tie_weights()
     return model, tensors
 
@@ -724,7 +726,7 @@ def gguf_tensors(variant, text_config, tensors):
         generated["rope_factors_short.weight"] = ("rope_factors_short", rope["short_factor"])
     for name, (transform, values) in generated.items():
         values = [short(value) for value in values]
-        result.append({"name": name, "hf": [], "transform": transform, "shape": [len(values)], "type": "F32",
+        result.append({"name": name, "hf": None, "transform": transform, "shape": [len(values)], "type": "F32",
                        "values": values})
     return result
 
@@ -855,9 +857,9 @@ def make_fixture(variant):
 
 
 def written(value, indent=0):
-    """JSON, with everything that fits on a line of 120 columns on one."""
+    """JSON, with everything that fits on a line of 160 columns on one."""
     line = json.dumps(value, ensure_ascii=False)
-    if len(line) + indent <= 118 or not isinstance(value, (dict, list)):
+    if len(line) + indent < 160 or not isinstance(value, (dict, list)):
         return line
     pad = " " * (indent + 1)
     if isinstance(value, dict):
