@@ -33,6 +33,8 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// What the rotary embedding's frequencies are divided by, one factor per pair, if a key says so.
     pub rope_factors: Option<Vec<f32>>,
+    /// How long a turned pair is of one of length 1.
+    pub rope_length: f32,
     /// Which projections have biases, where a key says so.
     pub biases: Biases,
     /// Layers whose queries and keys are not turned; none of most models.
@@ -162,6 +164,7 @@ pub(super) fn read(
         rms_eps: keys.number(RMS_EPS, epsilon, "a number above 0 that single precision has")?,
         rope_theta,
         rope_factors: None,
+        rope_length: 1.0,
         biases: Biases::default(),
         unrotated_layers: Vec::new(),
         attention_scale: 1.0 / (head_dim as f32).sqrt(),

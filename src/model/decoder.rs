@@ -1,12 +1,17 @@
 //! What the families of dense decoders have in common: names and shapes of tensors, keys that say what a family has not.
 
-use super::ModelConfig;
 use super::tensors::{LM_HEAD, Part, TensorList, TensorName};
-use crate::weights::{Key, Keys, Value, WeightsError};
+use super::{Biases, ModelConfig};
+use crate::weights::{Container, Key, Keys, Naming, Value, WeightsError};
 
 pub(super) const ATTN_NORM: TensorName = name("input_layernorm.weight", "attn_norm.weight");
 pub(super) const MLP_NORM: TensorName = name("post_attention_layernorm.weight", "ffn_norm.weight");
 
+const QUERY_BIAS: TensorName = name("self_attn.q_proj.bias", "attn_q.bias");
+const UP_BIAS: TensorName = name("mlp.up_proj.bias", "ffn_up.bias");
+
+const ATTENTION_BIAS: Key = Key { hf: "attention_bias", gguf: "" };
+const MLP_BIAS: Key = Key { hf: "mlp_bias", gguf: "" };
 const ACTIVATION: Key = Key { hf: "hidden_act", gguf: "" };
 const EXPERTS: Key = Key { hf: "", gguf: "expert_count" };
 const LAYER_TYPES: Key = Key { hf: "layer_types", gguf: "" };
@@ -51,6 +56,13 @@ pub(super) fn refuse_flagged_window(keys: &mut Keys<'_>) -> Result<(), WeightsEr
     Ok(())
 }
 
+/// Reads which projections have biases. A GGUF file says it by its tensors.
+pub(super) fn read_biases(keys: &mut Keys<'_>, container: &dyn Container) -> Result<Biases, WeightsError> {
+    let is_there = |name: TensorName| keys.naming() == Naming::Gguf && container.has(&format!("blk.0.{}", name.gguf));
+    let (attention, mlp) = (is_there(QUERY_BIAS), is_there(UP_BIAS));
+    Ok(Biases { attention: keys.flag(ATTENTION_BIAS, attention)?, mlp: keys.flag(MLP_BIAS, mlp)? })
+}
+
 /// Embedding, final norm and vocabulary projection.
 pub(super) fn ends(config: &ModelConfig, list: &mut TensorList) {
     let &ModelConfig { hidden, vocab, .. } = config;
@@ -82,10 +94,23 @@ pub(super) fn pre_norms(config: &ModelConfig, list: &mut TensorList) {
     list.push_in_layers(Part::MlpNorm, MLP_NORM, 1, config.hidden);
 }
 
+/// The biases that the config says there are.
+pub(super) fn biases(config: &ModelConfig, list: &mut TensorList) {
+    if config.biases.attention {
+        qkv_biases(config, list);
+        list.push_in_layers(Part::AttnOutBias, name("self_attn.o_proj.bias", "attn_output.bias"), 1, config.hidden);
+    }
+    if config.biases.mlp {
+        list.push_in_layers(Part::GateBias, name("mlp.gate_proj.bias", "ffn_gate.bias"), 1, config.ffn);
+        list.push_in_layers(Part::UpBias, UP_BIAS, 1, config.ffn);
+        list.push_in_layers(Part::DownBias, name("mlp.down_proj.bias", "ffn_down.bias"), 1, config.hidden);
+    }
+}
+
 /// The biases of query, key and value.
 pub(super) fn qkv_biases(config: &ModelConfig, list: &mut TensorList) {
     let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    list.push_in_layers(Part::QueryBias, name("self_attn.q_proj.bias", "attn_q.bias"), 1, q);
+    list.push_in_layers(Part::QueryBias, QUERY_BIAS, 1, q);
     list.push_in_layers(Part::KeyBias, name("self_attn.k_proj.bias", "attn_k.bias"), 1, kv);
     list.push_in_layers(Part::ValueBias, name("self_attn.v_proj.bias", "attn_v.bias"), 1, kv);
 }

@@ -12,12 +12,10 @@ const ATTENTION_SCALE: Key = Key { hf: "attention_multiplier", gguf: "attention.
 const RESIDUAL_SCALE: Key = Key { hf: "residual_multiplier", gguf: "residual_scale" };
 /// Logits are divided by it.
 const LOGIT_DIVISOR: Key = Key { hf: "logits_scaling", gguf: "logit_scale" };
-const ABSENT: [Key; 2] = [Key { hf: "attention_bias", gguf: "" }, Key { hf: "mlp_bias", gguf: "" }];
-
 fn read(keys: &mut Keys<'_>, container: &dyn Container) -> Result<ModelConfig, WeightsError> {
     decoder::refuse_others(keys)?;
-    keys.refuse(&ABSENT)?;
     let mut config = config::read(GRANITE.name, keys, container)?;
+    config.biases = decoder::read_biases(keys, container)?;
     let mut factor = |key| keys.optional_number(key, positive, "a number above 0 that single precision has");
     config.embedding_scale = factor(EMBEDDING_SCALE)?.unwrap_or(1.0);
     config.attention_scale = factor(ATTENTION_SCALE)?.unwrap_or(1.0);

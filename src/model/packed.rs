@@ -317,10 +317,11 @@ impl Loader<'_> {
 
     /// The table of the rotary embedding, of which only a part is in the host's memory at once.
     fn rope_table(&mut self, frequencies: &[f64], positions: usize) -> Result<DevicePtr<f32>, ModelError> {
+        let length = self.checkpoint.config().rope_length;
         let row_bytes = 2 * frequencies.len() * size_of::<f32>();
         let buffer = self.device.alloc(positions * row_bytes, "rotary embedding")?;
         for first in (0..positions).step_by(ROPE_POSITIONS) {
-            let table = rope::table(frequencies, first..positions.min(first + ROPE_POSITIONS));
+            let table = rope::table(frequencies, first..positions.min(first + ROPE_POSITIONS), length);
             self.device.upload(&buffer, first * row_bytes, pod_bytes(&table));
         }
         Ok(buffer.addr.into())

@@ -12,13 +12,11 @@ const TURNS: Key = Key { hf: "no_rope_layers", gguf: "" };
 /// Otherwise the last of so many layers does not.
 const INTERVAL: Key = Key { hf: "no_rope_layer_interval", gguf: "" };
 const INTERVAL_DEFAULT: usize = 4;
-const ABSENT: [Key; 2] = [Key { hf: "attention_bias", gguf: "" }, Key { hf: "mlp_bias", gguf: "" }];
-
 fn read(keys: &mut Keys<'_>, container: &dyn Container) -> Result<ModelConfig, WeightsError> {
     decoder::refuse_others(keys)?;
     decoder::refuse_flagged_window(keys)?;
-    keys.refuse(&ABSENT)?;
     let mut config = config::read(SMOLLM3.name, keys, container)?;
+    config.biases = decoder::read_biases(keys, container)?;
     let interval = keys.optional_size(INTERVAL, config.layers.max(INTERVAL_DEFAULT))?.unwrap_or(INTERVAL_DEFAULT);
     config.unrotated_layers = match keys.take(TURNS) {
         None => (0..config.layers).filter(|layer| (layer + 1).is_multiple_of(interval)).collect(),
