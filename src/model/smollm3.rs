@@ -12,6 +12,7 @@ const TURNS: Key = Key { hf: "no_rope_layers", gguf: "" };
 /// Otherwise the last of so many layers does not.
 const INTERVAL: Key = Key { hf: "no_rope_layer_interval", gguf: "" };
 const INTERVAL_DEFAULT: usize = 4;
+
 fn read(keys: &mut Keys<'_>, container: &dyn Container) -> Result<ModelConfig, WeightsError> {
     decoder::refuse_others(keys)?;
     decoder::refuse_flagged_window(keys)?;
