@@ -1,4 +1,4 @@
-// x[i] = embedding row of token i, and the same prepared for the layer that reads x.
+// x[i] = scale * embedding row of token i, and the same prepared for the layer that reads x.
 //
 // A block of 256 threads has one row of x: grid = (bucket of tokens); a warp has every eighth block of 32 columns, a
 // lane one of its values. Of the packed matrix (common/weights.cuh) a row is every 16th of the lanes' words: few bytes
@@ -35,7 +35,7 @@ VITRUM_KERNEL __launch_bounds__(THREADS) embed(
         const uint32_t lane = threadIdx.x % 32;
         for (uint32_t block = threadIdx.x / 32; block < hidden / BLOCK; block += WARPS) {
             const auto read = [&](auto format) { return decltype(format)::value(packed, block, lane); };
-            const float value = with_format(number, read);
+            const float value = mul(with_format(number, read), p.scale);
             p.x[size_t(row) * hidden + block * BLOCK + lane] = value;
             NextBlock(p.next, hidden, block).leave(row, value);
         }

@@ -1,4 +1,4 @@
-// x += input W^T: a projection added to the residual stream. Grids: common/entry.cuh.
+// x = from + scale * (input W^T + bias): a projection, added to the residual stream or by itself. Grids: common/entry.cuh.
 #include "common/entry.cuh"
 #include "common/stamp.cuh"
 
@@ -9,6 +9,7 @@ __device__ void linear_residual(const LinearResidualParams& p, const LaunchInfo&
     const uint32_t output_block = Block::output_block(), output = output_block * WARP_OUTPUTS + threadIdx.x % 32;
     const uint32_t first_token = blockIdx.y * Block::TOKENS, tokens = step_word(&p.shape->tokens);
     const bool exists = output < p.weight.rows;
+    const float bias = exists && p.bias != nullptr ? p.bias[output] : 0.0f;  // a weight: no kernel of the chain writes it
     const NextBlock next(p.next, p.weight.rows, output_block);
 
     TokenRows<KIND, Block::TOKENS> rows;
@@ -16,7 +17,8 @@ __device__ void linear_residual(const LinearResidualParams& p, const LaunchInfo&
     float early = 0.0f;
     const auto load_x = [&](uint32_t turn) {
         const uint32_t token = first_token + Block::token(turn);
-        return exists && token < tokens ? p.x[size_t(token) * p.weight.rows + output] : 0.0f;
+        const bool adds = exists && token < tokens && p.from != nullptr;
+        return adds ? p.from[size_t(token) * p.weight.rows + output] : 0.0f;
     };
     const bool live = product<Block>(memory, sums, p.weight, output_block * WARP_OUTPUTS, rows, [&] {
         pdl_wait();
@@ -31,7 +33,9 @@ __device__ void linear_residual(const LinearResidualParams& p, const LaunchInfo&
         Block::each_token(memory, sums, load, [&](uint32_t turn, float value, float x) {
             const uint32_t token = first_token + Block::token(turn);
             if (token >= tokens) return;  // the whole warp
-            const float sum = add(x, value);
+            if (p.bias != nullptr) value = add(value, bias);
+            value = mul(value, p.scale);
+            const float sum = p.from != nullptr ? add(x, value) : value;
             if (exists) p.x[size_t(token) * p.weight.rows + output] = sum;
             next.leave(token, sum);
         });

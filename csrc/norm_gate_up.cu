@@ -1,4 +1,4 @@
-// out = silu(norm(x) Wgate) * (norm(x) Wup).
+// out = silu(norm(x) Wgate) * (norm(x) Wup); biases are not taken.
 // Grids: common/entry.cuh; a warp has the same 32 outputs of both.
 #include "common/entry.cuh"
 #include "common/norm.cuh"
@@ -16,6 +16,7 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
     InverseRms<Block> inverse_rms(memory, p.rows, rows_layout(p.hidden, KIND));
     Sums<Block::TOKENS> gate_sums, up_sums;
     typename Block::Kept gates(memory);  // silu(gate) / rms
+    const bool norm = p.gamma != nullptr;
     typename InverseRms<Block>::Loaded early;
     const auto row_of = [&](uint32_t i) { return min(first_token + i, tokens - 1); };
     const bool live = product<Block>(memory, gate_sums, p.gate, first_output, rows, [&] {
@@ -23,7 +24,7 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
         stamp_begin(launch);
         if (first_token >= tokens) return false;
         rows.locate(p.rows, p.hidden, row_of);
-        inverse_rms.prepare(p.hidden, p.eps, row_of);
+        if (norm) inverse_rms.prepare(p.hidden, p.eps, row_of);
         if (Block::LOADS_EARLY) early = inverse_rms.load(0, row_of);
         return true;
     });
@@ -33,7 +34,7 @@ __device__ void norm_gate_up(const NormGateUpParams& p, const LaunchInfo& launch
                 return Block::LOADS_EARLY ? early : inverse_rms.load(turn, row_of);
             };
             Block::each_token(memory, gate_sums, load, [&](uint32_t turn, float value, const auto& loaded) {
-                const float inverse = inverse_rms.value(loaded, p.hidden, p.eps);
+                const float inverse = norm ? inverse_rms.value(loaded, p.hidden, p.eps) : 1.0f;
                 gates.of(turn) = mul(silu(mul(value, inverse)), inverse);
             });
             __syncthreads();  // read, and free for the other sums

@@ -1,4 +1,4 @@
-// logits = norm(x[logit_rows]) W^T. Grids: common/entry.cuh, the bucket being one of logit rows.
+// logits = scale * norm(x[logit_rows]) W^T. Grids: common/entry.cuh, the bucket being one of logit rows.
 #include "common/entry.cuh"
 #include "common/norm.cuh"
 #include "common/stamp.cuh"
@@ -31,7 +31,7 @@ __device__ void norm_lm_head(const NormLmHeadParams& p, const LaunchInfo& launch
         Block::each_token(memory, sums, load, [&](uint32_t turn, float value, const auto& loaded) {
             const uint32_t row = first_row + Block::token(turn);
             if (row >= logit_rows) return;  // the whole warp
-            const float logit = mul(value, inverse_rms.value(loaded, p.hidden, p.eps));
+            const float logit = mul(mul(value, inverse_rms.value(loaded, p.hidden, p.eps)), p.scale);
             if (output < p.vocab) p.logits[size_t(row) * p.stride + output] = logit;
         });
     }

@@ -148,7 +148,7 @@ static_assert(sizeof(LogprobRow) == 168, "LogprobRow");
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-// x[i] = embedding row of token i
+// x[i] = scale * embedding row of token i
 typedef struct EmbedParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const int32_t) token_source;  // (tokens): >= 0 a token id, < 0 the token in slot -1 - value
@@ -156,18 +156,24 @@ typedef struct EmbedParams {
     DEVPTR(float) x;                     // (tokens, hidden)
     WeightRef weight;                    // (vocab, hidden)
     NextRows next;
+    float scale;
+    uint32_t reserved;
 } EmbedParams;
-static_assert(sizeof(EmbedParams) == 80, "EmbedParams");
+static_assert(sizeof(EmbedParams) == 88, "EmbedParams");
 
-// q = rope(norm(x) Wq), K cache <- rope(norm(x) Wk), V cache <- norm(x) Wv
+// q = rope(norm(x) Wq + bias), K cache <- rope(norm(x) Wk + bias), V cache <- norm(x) Wv + bias. With `keys`, neither
+// queries nor keys are rotated, and keys go there: qk_norm reads both.
 typedef struct NormQkvParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const float) x;                // (tokens, hidden)
-    DEVPTR(const float) gamma;            // (hidden)
-    DEVPTR(const float) rope;             // (max_position, head_dim / 2, 2): cos, sin; pairs are neighbours (2i, 2i+1)
+    DEVPTR(const float) gamma;            // (hidden); 0: no norm comes before
+    DEVPTR(const float) bias;             // (wq.rows + wk.rows + wv.rows); 0: none
+    DEVPTR(const float) rope;             // (max_position, head_dim / 2, 2): cos, sin; pairs are neighbours (2i, 2i+1);
+                                          // 0: nothing is rotated
     DEVPTR(const uint32_t) positions;     // (tokens)
     DEVPTR(const uint32_t) slot_mapping;  // (tokens): page * PAGE_TOKENS + offset
     DEVPTR(float) q;                      // (tokens, heads * head_dim)
+    DEVPTR(float) keys;                   // (tokens, kv_heads * head_dim); 0: the cache
     DEVPTR(void) rows;                    // as the product reads them: left by the kernel before, or prepared here
     WeightRef wq;                         // (heads * head_dim, hidden)
     WeightRef wk;                         // (kv_heads * head_dim, hidden)
@@ -180,7 +186,27 @@ typedef struct NormQkvParams {
     uint32_t head_dim;
     uint32_t reserved;
 } NormQkvParams;
-static_assert(sizeof(NormQkvParams) == 184, "NormQkvParams");
+static_assert(sizeof(NormQkvParams) == 200, "NormQkvParams");
+
+// q = rope(norm(q)), K cache <- rope(norm(keys)): of each head by itself, or of all heads of a row together
+typedef struct QkNormParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(float) q;                      // (tokens, heads * head_dim), replaced
+    DEVPTR(const float) keys;             // (tokens, kv_heads * head_dim)
+    DEVPTR(const float) q_gamma;          // (head_dim), or (heads * head_dim) if `whole`
+    DEVPTR(const float) k_gamma;          // (head_dim), or (kv_heads * head_dim)
+    DEVPTR(const float) rope;             // as in NormQkvParams; 0: nothing is rotated
+    DEVPTR(const uint32_t) positions;     // (tokens)
+    DEVPTR(const uint32_t) slot_mapping;  // (tokens)
+    KvCacheRef kv;
+    float eps;
+    uint32_t heads;
+    uint32_t kv_heads;
+    uint32_t head_dim;
+    uint32_t whole;     // the mean square is that of all heads of a row
+    uint32_t reserved;
+} QkNormParams;
+static_assert(sizeof(QkNormParams) == 112, "QkNormParams");
 
 // out = softmax(scale q K^T + causal) V, grouped queries, over the paged cache
 typedef struct AttentionParams {
@@ -204,22 +230,39 @@ typedef struct AttentionParams {
 } AttentionParams;
 static_assert(sizeof(AttentionParams) == 144, "AttentionParams");
 
-// x += input W^T
+// x = from + scale * (input W^T + bias)
 typedef struct LinearResidualParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const float) input;  // (tokens, weight.cols)
+    DEVPTR(const float) from;   // (tokens, weight.rows): `x` itself; 0: zeros
     DEVPTR(float) x;            // (tokens, weight.rows)
+    DEVPTR(const float) bias;   // (weight.rows); 0: none
     DEVPTR(void) rows;
     WeightRef weight;
     NextRows next;
+    float scale;
+    uint32_t reserved;
 } LinearResidualParams;
-static_assert(sizeof(LinearResidualParams) == 80, "LinearResidualParams");
+static_assert(sizeof(LinearResidualParams) == 104, "LinearResidualParams");
 
-// out = silu(norm(x) Wgate) * (norm(x) Wup)
+// x += norm(y)
+typedef struct NormResidualParams {
+    DEVPTR(const StepShape) shape;
+    DEVPTR(const float) y;      // (tokens, hidden)
+    DEVPTR(const float) gamma;  // (hidden)
+    DEVPTR(float) x;            // (tokens, hidden)
+    NextRows next;
+    float eps;
+    uint32_t hidden;
+} NormResidualParams;
+static_assert(sizeof(NormResidualParams) == 64, "NormResidualParams");
+
+// out = silu(norm(x) Wgate + bias) * (norm(x) Wup + bias)
 typedef struct NormGateUpParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const float) x;      // (tokens, hidden)
-    DEVPTR(const float) gamma;  // (hidden)
+    DEVPTR(const float) gamma;  // (hidden); 0: no norm comes before
+    DEVPTR(const float) bias;   // (2, ffn); 0: none
     DEVPTR(float) out;          // (tokens, ffn)
     DEVPTR(void) rows;
     WeightRef gate;             // (ffn, hidden)
@@ -230,9 +273,9 @@ typedef struct NormGateUpParams {
     uint32_t ffn;
     uint32_t reserved;
 } NormGateUpParams;
-static_assert(sizeof(NormGateUpParams) == 128, "NormGateUpParams");
+static_assert(sizeof(NormGateUpParams) == 136, "NormGateUpParams");
 
-// logits = norm(x[logit_rows]) W^T
+// logits = scale * norm(x[logit_rows]) W^T
 typedef struct NormLmHeadParams {
     DEVPTR(const StepShape) shape;
     DEVPTR(const float) x;              // (tokens, hidden)
@@ -245,8 +288,10 @@ typedef struct NormLmHeadParams {
     uint32_t hidden;
     uint32_t vocab;
     uint32_t stride;                    // floats between rows of logits, a multiple of 16
+    float scale;
+    uint32_t reserved;
 } NormLmHeadParams;
-static_assert(sizeof(NormLmHeadParams) == 88, "NormLmHeadParams");
+static_assert(sizeof(NormLmHeadParams) == 96, "NormLmHeadParams");
 
 // Draws one token per row and writes it into its sequence's slot.
 typedef struct SampleParams {

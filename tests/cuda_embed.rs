@@ -147,6 +147,8 @@ fn check(format: WeightFormat, vocab: usize, cols: usize, mode: Mode) {
                 activations,
                 reserved: 0,
             },
+            scale: 1.0,
+            reserved: 0,
         };
         memory.launch("embed", (tokens + SPARE) as u32, (THREADS, 0), &params, mode);
         let x = memory.read_words(params.x, (tokens + SPARE) * cols);
@@ -189,6 +191,8 @@ fn a_stamp_ends_with_the_last_thread() {
         x: memory.put(&vec![0xff; cols * 4]),
         weight: weight_ref(weight, format, 1, cols, activations),
         next: NextRows::default(),
+        scale: 1.0,
+        reserved: 0,
     };
     let stamps: Vec<DevicePtr<u64>> = (0..8).map(|_| memory.put(&[0; 16])).collect();
     stamps.iter().for_each(|&stamp| memory.launch_stamped("embed", 1, (THREADS, 0), &params, Mode::ALL[0], stamp));

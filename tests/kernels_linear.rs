@@ -8,6 +8,7 @@ use sets::sets;
 use vitrum::device::*;
 use vitrum::doctor::bench::*;
 use vitrum::doctor::linear::*;
+use vitrum::doctor::norms::*;
 use vitrum::formats::WeightFormat;
 use vitrum::isa::IsaChoice;
 use vitrum::kernels::linear::{Matrix, product, rms_norm, round_activations};
@@ -218,6 +219,31 @@ fn qkv_of_any_formats_match() {
             {
                 [1, 6].iter().for_each(|rows| passes(check_qkv(&mut bench, formats, [3, 1, 16], FORMAT_F32, *rows)));
             }
+        }
+    }
+}
+
+#[test]
+fn queries_and_keys_are_normed_and_cached() {
+    for isa in sets() {
+        let mut bench = bench(isa, WeightFormat::F32, Activations::F32);
+        for (heads, kind) in [[3, 1, 16], [2, 2, 48], [4, 2, 256]]
+            .into_iter()
+            .flat_map(|heads| [(false, true), (true, true), (false, false), (true, false)].map(|kind| (heads, kind)))
+        {
+            for (tokens, kv_format) in [(0, FORMAT_F16), (1, FORMAT_F16), (3, FORMAT_F32), (33, FORMAT_F16)] {
+                passes(check_qk_norm(&mut bench, heads, kind, kv_format, tokens));
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_behind_projections_match() {
+    for isa in sets() {
+        let mut bench = bench(isa, WeightFormat::F32, Activations::F32);
+        for hidden in [1, 16, 33, 96, 577] {
+            [0, 1, 3, 33].iter().for_each(|tokens| passes(check_norm_residual(&mut bench, hidden, *tokens)));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::attention::{self, Heads};
 use super::bench::{ACTIVATIONS, Bench, Case, CaseError, Numbers};
-use super::{Doctor, Finding, Found, linear, open, sample};
+use super::{Doctor, Finding, Found, linear, norms, open, sample};
 use crate::device::{Activations, DeviceChoice};
 use crate::formats::WeightFormat;
 use crate::kernels::params::{FORMAT_F16, FORMAT_F32};
@@ -51,6 +51,13 @@ pub(super) fn check(doctor: &mut Doctor, choice: DeviceChoice) {
     for (name, run) in linear {
         doctor.check(name, choice, || over_formats(choice, run));
     }
+    doctor.check("kernel qk_norm", choice, || without_weights(choice, qk_norm));
+    doctor.check("kernel norm_residual", choice, || {
+        without_weights(choice, |bench, counted| {
+            let mut cases = ROWS.into_iter().flat_map(|rows| [32, 96, 576].map(|hidden| (hidden, rows)));
+            cases.try_for_each(|(hidden, rows)| counted.add(norms::check_norm_residual(bench, hidden, rows)))
+        })
+    });
     doctor.check("kernel attention", choice, || attention(choice));
     doctor.check("kernel sample", choice, || {
         let (mut device, mut counted) = (open(choice)?, Counted::default());
@@ -82,6 +89,21 @@ impl Counted {
 
 /// Cases of one kernel, on a bench with weights of one format.
 type Cases = fn(&mut Bench, &mut Counted) -> Result<(), CaseError>;
+
+fn without_weights(choice: DeviceChoice, run: Cases) -> Found {
+    let mut counted = Counted::default();
+    run(&mut Bench::new(open(choice)?, WeightFormat::F32, Activations::F32), &mut counted)?;
+    counted.finding()
+}
+
+/// Over every width of a head.
+fn qk_norm(bench: &mut Bench, counted: &mut Counted) -> Result<(), CaseError> {
+    let kinds = [(false, true), (true, true), (false, false)];
+    for (heads, kind) in HEADS.into_iter().flat_map(|heads| kinds.map(|kind| (heads, kind))) {
+        ROWS.iter().try_for_each(|rows| counted.add(norms::check_qk_norm(bench, heads, kind, FORMAT_F16, *rows)))?;
+    }
+    Ok(())
+}
 
 fn over_formats(choice: DeviceChoice, run: Cases) -> Found {
     let mut counted = Counted::default();

@@ -79,7 +79,18 @@ impl NormRows {
     }
 }
 
-// ---- x += input Wᵀ --------------------------------------------------------------------------------------------------
+// ---- x = from + scale · (input Wᵀ + bias) ----------------------------------------------------------------------------
+
+/// What a projection is besides its product.
+#[derive(Clone, Copy, Debug)]
+struct Besides<'a> {
+    adds: bool,
+    bias: Option<&'a [f32]>,
+    scale: f32,
+}
+
+/// Added to the residual stream as it is.
+const PLAIN: Besides<'_> = Besides { adds: true, bias: None, scale: 1.0 };
 
 /// One residual projection of the rows of `input` in a graph of this bucket: x, as many rows as the bucket has.
 pub fn residual(
@@ -89,40 +100,65 @@ pub fn residual(
     x: &[f32],
     bucket: usize,
 ) -> Result<Vec<f32>, CaseError> {
+    projection(bench, weight, (input, x), bucket, PLAIN)
+}
+
+fn projection(
+    bench: &mut Bench,
+    weight: &Weight,
+    (input, x): (&[f32], &[f32]),
+    bucket: usize,
+    besides: Besides<'_>,
+) -> Result<Vec<f32>, CaseError> {
     let (rows, width) = (weight.packed.rows as usize, weight.packed.cols as usize);
     let tokens = input.len() / width;
     let mut memory = x.to_vec();
     memory.resize(bucket * rows, UNTOUCHED);
     let mut padded = input.to_vec();
     padded.resize(bucket * width, f32::NAN);
+    let x = bench.put(&memory)?;
     let op = LinearResidualParams {
         shape: bench.shape(tokens)?,
         input: bench.put(&padded)?,
-        x: bench.put(&memory)?,
+        from: if besides.adds { x } else { DevicePtr::NULL },
+        x,
+        bias: besides.bias.map_or(Ok(DevicePtr::NULL), |bias| bench.put(bias))?,
         rows: bench.rows(input, None, &[weight.packed], bucket)?,
         weight: weight.packed,
         next: NextRows::default(),
+        scale: besides.scale,
+        reserved: 0,
     };
     Ok(bench.run(op.node(Place { layer: 0, op: Op::MlpDown }), bucket, op.x, bucket * rows)?)
 }
 
-/// A residual projection.
+/// A residual projection; the same with bias and factor, and with those by itself.
 pub fn check_residual(bench: &mut Bench, weight: &Weight, input: &[f32], x: &[f32]) -> Case {
     let (rows, width) = (weight.packed.rows as usize, weight.packed.cols as usize);
     let tokens = input.len() / width;
-    let got = residual(bench, weight, input, x, bucket_of(tokens))?;
-    let want = linear_residual::reference(&weight.matrix(), weight.packed.activations, input, x);
-    let tolerance = residual_tolerances(weight, input, x, &want);
-    check(&format!("{} ({rows}, {width}) x {tokens}", bench.what()), &got, &want, &tolerance)
+    let bias = Numbers(12).values(rows, 2.0);
+    let scaled = Besides { bias: Some(&bias), scale: 0.75, ..PLAIN };
+    let mut largest = 0.0f64;
+    for besides in [PLAIN, scaled, Besides { adds: false, ..scaled }] {
+        let got = projection(bench, weight, (input, x), bucket_of(tokens), besides)?;
+        let from = besides.adds.then_some(x);
+        let (activations, Besides { bias, scale, .. }) = (weight.packed.activations, besides);
+        let reference = linear_residual::Reference { weight: weight.matrix(), activations, input, from, bias, scale };
+        let want = linear_residual::reference(&reference);
+        let tolerance = residual_tolerances(weight, input, x, &want);
+        let what = format!("{} ({rows}, {width}) x {tokens}, {scale} adds: {}", bench.what(), besides.adds);
+        largest = largest.max(check(&what, &got, &want, &tolerance)?);
+    }
+    Ok(largest)
 }
 
-/// How far the results of a residual projection may be off.
+/// How far the results of a residual projection may be off, with a factor of at most 1 and a bias of at most 2.
 pub fn residual_tolerances(weight: &Weight, input: &[f32], x: &[f32], want: &[f64]) -> Vec<f64> {
     let (rows, width) = (weight.packed.rows as usize, weight.packed.cols as usize);
     let mut tolerances = Vec::new();
     for (input, x) in input.chunks_exact(width).zip(x.chunks_exact(rows)) {
         let row = weight.tolerances(&as_f64(input));
-        tolerances.extend(row.iter().zip(x).map(|(t, x)| t * 1.01 + 1e-7 * f64::from(x.abs())));
+        tolerances.extend(row.iter().zip(x).map(|(t, x)| t * 1.01 + 1e-7 * (2.0 + f64::from(x.abs()))));
     }
     want.iter().zip(&mut tolerances).for_each(|(want, tolerance)| *tolerance += want.abs() * 1e-7);
     tolerances
@@ -141,11 +177,17 @@ pub fn check_embedding(bench: &mut Bench, hidden: usize, sources: &[i32]) -> Cas
         x: bench.put(&vec![UNTOUCHED; bucket * hidden])?,
         weight: weight.packed,
         next: NextRows::default(),
+        scale: 1.0,
+        reserved: 0,
     };
-    let got = bench.run(op.node(), bucket, op.x, bucket * hidden)?;
     let want = embed::reference(&weight.matrix(), sources, &slots);
-    // The same products, rounded once.
-    check(&format!("{} ({vocab}, {hidden})", bench.what()), &got, &want, &vec![0.0; want.len()])
+    for scale in [1.0f32, 11.3] {
+        let got = bench.run(EmbedParams { scale, ..op }.node(), bucket, op.x, bucket * hidden)?;
+        // The same products, rounded once.
+        let want: Vec<f64> = want.iter().map(|value| f64::from(*value as f32 * scale)).collect();
+        check(&format!("{} ({vocab}, {hidden})", bench.what()), &got, &want, &vec![0.0; want.len()])?;
+    }
+    Ok(0.0)
 }
 
 // ---- norm, q, k, v --------------------------------------------------------------------------------------------------
@@ -183,6 +225,7 @@ pub fn check_qkv(
     let weights = [weight(0, q_rows)?, weight(1, kv_rows)?, weight(2, kv_rows)?];
     let packed = [0, 1, 2].map(|part: usize| weights[part].packed);
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
+    let bias = numbers.values(q_rows + 2 * kv_rows, 1.0);
     let angles = (0..max_position * head_dim / 2).map(|i| i as f32 * 0.37);
     let rope: Vec<f32> = angles.flat_map(|angle| [angle.cos(), angle.sin()]).collect();
     let positions: Vec<u32> = (0..tokens as u32).map(|i| (i * 7 + 3) % max_position as u32).collect();
@@ -198,10 +241,12 @@ pub fn check_qkv(
         shape: bench.shape(tokens)?,
         x: bench.put(&rows.x)?,
         gamma: bench.put(&rows.gamma)?,
+        bias: bench.put(&bias)?,
         rope: bench.put(&rope)?,
         positions: bench.put(&positions)?,
         slot_mapping: bench.put(&slots)?,
         q: bench.put(&vec![UNTOUCHED; bucket * q_rows])?,
+        keys: DevicePtr::NULL,
         rows: bench.rows(&rows.x, Some(&rows.gamma), &packed, bucket)?,
         wq: packed[0],
         wk: packed[1],
@@ -225,7 +270,15 @@ pub fn check_qkv(
         })
     };
     let results = [q, read_cache(caches[0])?, read_cache(caches[1])?];
-    let case = QkvCase { rows: &rows, weights: &weights, rope: &rope, positions: &positions, slots: &slots, head_dim };
+    let case = QkvCase {
+        rows: &rows,
+        weights: &weights,
+        bias: &bias,
+        rope: &rope,
+        positions: &positions,
+        slots: &slots,
+        head_dim,
+    };
     case.check(&format!("{} {formats:?} heads {heads:?} x {tokens}", bench.what()), &results, kv_format)
 }
 
@@ -233,6 +286,7 @@ pub fn check_qkv(
 struct QkvCase<'a> {
     rows: &'a NormRows,
     weights: &'a [Weight; 3],
+    bias: &'a [f32],
     rope: &'a [f32],
     positions: &'a [u32],
     slots: &'a [u32],
@@ -247,11 +301,12 @@ impl QkvCase<'_> {
                 [0, 1, 2].map(|part: usize| self.rows.input(x, self.weights[part].packed.activations));
             let row = norm_qkv::reference(&norm_qkv::Reference {
                 x: &x,
-                gamma: &gamma,
+                gamma: Some(&gamma),
+                bias: Some(self.bias),
                 eps,
                 weights: [self.weights[0].matrix(), self.weights[1].matrix(), self.weights[2].matrix()],
                 activations: [activations, key.activations, value.activations],
-                rope: self.rope,
+                rope: Some(self.rope),
                 positions: &[*position],
                 head_dim: self.head_dim,
             });
@@ -347,10 +402,14 @@ pub fn check_gate_up(
     let (gate, up) = (weight(0)?, weight(1)?);
     let rows = NormRows::new(bench, &mut numbers, tokens, hidden);
     let bucket = bucket_of(tokens);
+    let values = numbers.values(2 * ffn, 1.0);
+    // CUDA's kernel takes none.
+    let bias = (!bench.is_cuda()).then_some(&values[..]);
     let op = NormGateUpParams {
         shape: bench.shape(tokens)?,
         x: bench.put(&rows.x)?,
         gamma: bench.put(&rows.gamma)?,
+        bias: bias.map_or(Ok(DevicePtr::NULL), |bias| bench.put(bias))?,
         out: bench.put(&vec![UNTOUCHED; bucket * ffn])?,
         rows: bench.rows(&rows.x, Some(&rows.gamma), &[gate.packed, up.packed], bucket)?,
         gate: gate.packed,
@@ -362,19 +421,19 @@ pub fn check_gate_up(
         reserved: 0,
     };
     let got = bench.run(op.node(0), bucket, op.out, bucket * ffn)?;
-    let [gates, ups, want] = gate_up_reference(&rows, [&gate, &up]);
+    let [gates, ups, want] = gate_up_reference(&rows, [&gate, &up], bias);
     let tolerance = gate_up_tolerances([&gates, &ups], [&rows.tolerances(&gate), &rows.tolerances(&up)]);
     check(&format!("{} {formats:?} ffn {ffn} x {tokens}", bench.what()), &got, &want, &tolerance)
 }
 
-fn gate_up_reference(rows: &NormRows, weights: [&Weight; 2]) -> [Vec<f64>; 3] {
+fn gate_up_reference(rows: &NormRows, weights: [&Weight; 2], bias: Option<&[f32]>) -> [Vec<f64>; 3] {
     let mut all = [const { Vec::new() }; 3];
     for x in rows.each() {
         let [RowInput { x, gamma, eps, activations }, for_up] =
             weights.map(|weight| rows.input(x, weight.packed.activations));
         let [gate, up] = weights.map(Weight::matrix);
         let activations = [activations, for_up.activations];
-        let input = norm_gate_up::Reference { x: &x, gamma: &gamma, eps, gate, up, activations };
+        let input = norm_gate_up::Reference { x: &x, gamma: Some(&gamma), bias, eps, gate, up, activations };
         all.iter_mut().zip(norm_gate_up::reference(&input)).for_each(|(all, row)| all.extend(row));
     }
     all
@@ -401,6 +460,8 @@ pub fn check_logits(bench: &mut Bench, vocab: usize, logit_rows: &[u32]) -> Case
         hidden: hidden as u32,
         vocab: vocab as u32,
         stride: stride as u32,
+        scale: 0.5, // exact
+        reserved: 0,
     };
     let got = bench.run::<f32>(op.node(), bucket, op.logits, bucket * stride)?;
     let (logits, behind) = got.split_at(count * stride);
@@ -411,7 +472,8 @@ pub fn check_logits(bench: &mut Bench, vocab: usize, logit_rows: &[u32]) -> Case
         tolerance.extend(rows.row_tolerances(&weight, x));
         let RowInput { x, gamma, eps, activations } = rows.input(x, weight.packed.activations);
         let (x, gamma, weight) = (&x, &gamma, weight.matrix());
-        let input = norm_lm_head::Reference { x, logit_rows: &[0], gamma, eps, weight, activations };
+        let scale = op.scale;
+        let input = norm_lm_head::Reference { x, logit_rows: &[0], gamma, eps, weight, activations, scale };
         want.extend(norm_lm_head::reference(&input));
     }
     let what = format!("{} x {count}", bench.what());

@@ -13,6 +13,7 @@ mod kernels;
 pub mod linear;
 mod machine;
 mod model;
+pub mod norms;
 mod overheads;
 pub mod sample;
 

@@ -40,6 +40,11 @@ impl Checker<'_> {
         require(values.addr().is_multiple_of(4), what, values.addr(), "aligned to 4 bytes")
     }
 
+    /// Null: there is none.
+    pub(super) fn optional<T>(&self, what: &'static str, values: DevicePtr<T>, bytes: usize) -> Check {
+        if values.is_null() { Ok(()) } else { self.array(what, values, bytes) }
+    }
+
     /// Bytes of (rows, a, b) floats; more than any buffer has, if they cannot be counted.
     pub(super) fn floats(&self, a: u32, b: u32) -> usize {
         bytes_of([self.rows, a as usize, b as usize, size_of::<f32>()])

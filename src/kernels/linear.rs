@@ -1,6 +1,7 @@
 //! What the linear ops share: the cost of a weight, and the scalar reference of norm, rounded activations and product.
 
 use crate::formats::WeightFormat;
+use crate::kernels::DevicePtr;
 use crate::kernels::params::*;
 use crate::trace::schema::{Cost, LinearCost};
 
@@ -31,6 +32,16 @@ pub(super) fn cost_per_token(constant_bytes: f64, row_bytes: f64, row_flops: f64
     }
 }
 
+/// How many norms these gains are of: one, or none.
+pub(super) fn norm_count(gamma: DevicePtr<f32>) -> f64 {
+    f64::from(u8::from(!gamma.is_null()))
+}
+
+/// How many biases are added to each output: one, or none.
+pub(super) fn bias_count(bias: DevicePtr<f32>) -> f64 {
+    f64::from(u8::from(!bias.is_null()))
+}
+
 /// The weights of one node multiply the same rows.
 pub(super) fn assert_same_input(op: &str, weights: &[&WeightRef]) {
     let same = weights.iter().all(|weight| weight.cols == weights[0].cols);
@@ -53,6 +64,20 @@ pub fn rms_norm(x: &[f32], gamma: &[f32], eps: f32) -> Vec<f64> {
     let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
     let rms = (squares / x.len() as f64 + f64::from(eps)).sqrt();
     x.iter().zip(gamma).map(|(x, gamma)| f64::from(*x) / rms * f64::from(*gamma)).collect()
+}
+
+/// The same where there are gains, and else x.
+pub fn normed(x: &[f32], gamma: Option<&[f32]>, eps: f32) -> Vec<f64> {
+    match gamma {
+        Some(gamma) => rms_norm(x, gamma, eps),
+        None => x.iter().map(|x| f64::from(*x)).collect(),
+    }
+}
+
+/// Adds a bias, if there is one.
+pub fn add_bias(mut values: Vec<f64>, bias: Option<&[f32]>) -> Vec<f64> {
+    values.iter_mut().zip(bias.into_iter().flatten()).for_each(|(value, bias)| *value += f64::from(*bias));
+    values
 }
 
 /// A row as the linear layer reads it, for each of `ACTIVATIONS_*`.

@@ -24,9 +24,11 @@ mod next_rows;
 pub mod norm_gate_up;
 pub mod norm_lm_head;
 pub mod norm_qkv;
+pub mod norm_residual;
 #[rustfmt::skip] // generated, and compared byte by byte with what the generator writes
 pub mod params;
 mod pointer;
+pub mod qk_norm;
 pub mod rows;
 pub mod sample;
 pub mod sizes;
@@ -114,10 +116,14 @@ kernels! {
     Embed(EmbedParams), embed;
     /// Norm, q/k/v projections, rotary embedding, KV write.
     NormQkv(NormQkvParams), norm_qkv;
+    /// Norm of queries and keys, rotary embedding, KV write of keys.
+    QkNorm(QkNormParams), qk_norm;
     /// Attention over the paged cache.
     Attention(AttentionParams), attention;
     /// Projection added to the residual stream.
     LinearResidual(LinearResidualParams), linear_residual;
+    /// Norm behind a projection, added to the residual stream.
+    NormResidual(NormResidualParams), norm_residual;
     /// Norm, gate and up projections, SiLU.
     NormGateUp(NormGateUpParams), norm_gate_up;
     /// Final norm and vocabulary projection.

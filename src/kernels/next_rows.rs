@@ -28,8 +28,11 @@ fn result(params: &mut KernelParams) -> Option<(DevicePtr<f32>, &mut NextRows)> 
         KernelParams::Embed(p) => Some((p.x, &mut p.next)),
         KernelParams::Attention(p) => Some((p.out, &mut p.next)),
         KernelParams::LinearResidual(p) => Some((p.x, &mut p.next)),
+        KernelParams::NormResidual(p) => Some((p.x, &mut p.next)),
         KernelParams::NormGateUp(p) => Some((p.out, &mut p.next)),
-        KernelParams::NormQkv(_) | KernelParams::NormLmHead(_) | KernelParams::Sample(_) => None,
+        KernelParams::NormQkv(_) | KernelParams::QkNorm(_) | KernelParams::NormLmHead(_) | KernelParams::Sample(_) => {
+            None
+        }
     }
 }
 
@@ -39,7 +42,11 @@ fn reader(params: &KernelParams) -> Option<Reader> {
         KernelParams::LinearResidual(p) => (p.input, p.rows, DevicePtr::NULL, &p.weight),
         KernelParams::NormGateUp(p) => (p.x, p.rows, p.gamma, &p.gate),
         KernelParams::NormLmHead(p) => (p.x, p.rows, p.gamma, &p.weight),
-        KernelParams::Embed(_) | KernelParams::Attention(_) | KernelParams::Sample(_) => return None,
+        KernelParams::Embed(_)
+        | KernelParams::QkNorm(_)
+        | KernelParams::Attention(_)
+        | KernelParams::NormResidual(_)
+        | KernelParams::Sample(_) => return None,
     };
     Some(Reader { input, rows: NextRows { rows, gamma, activations: weight.activations, reserved: 0 } })
 }

@@ -107,6 +107,8 @@ pub struct EmbedParams {
     pub x: DevicePtr<f32>,
     pub weight: WeightRef,
     pub next: NextRows,
+    pub scale: f32,
+    pub reserved: u32,
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
@@ -114,10 +116,12 @@ pub struct NormQkvParams {
     pub shape: DevicePtr<StepShape>,
     pub x: DevicePtr<f32>,
     pub gamma: DevicePtr<f32>,
+    pub bias: DevicePtr<f32>,
     pub rope: DevicePtr<f32>,
     pub positions: DevicePtr<u32>,
     pub slot_mapping: DevicePtr<u32>,
     pub q: DevicePtr<f32>,
+    pub keys: DevicePtr<f32>,
     pub rows: DevicePtr<::std::os::raw::c_void>,
     pub wq: WeightRef,
     pub wk: WeightRef,
@@ -128,6 +132,25 @@ pub struct NormQkvParams {
     pub heads: u32,
     pub kv_heads: u32,
     pub head_dim: u32,
+    pub reserved: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct QkNormParams {
+    pub shape: DevicePtr<StepShape>,
+    pub q: DevicePtr<f32>,
+    pub keys: DevicePtr<f32>,
+    pub q_gamma: DevicePtr<f32>,
+    pub k_gamma: DevicePtr<f32>,
+    pub rope: DevicePtr<f32>,
+    pub positions: DevicePtr<u32>,
+    pub slot_mapping: DevicePtr<u32>,
+    pub kv: KvCacheRef,
+    pub eps: f32,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub whole: u32,
     pub reserved: u32,
 }
 #[repr(C)]
@@ -156,10 +179,25 @@ pub struct AttentionParams {
 pub struct LinearResidualParams {
     pub shape: DevicePtr<StepShape>,
     pub input: DevicePtr<f32>,
+    pub from: DevicePtr<f32>,
     pub x: DevicePtr<f32>,
+    pub bias: DevicePtr<f32>,
     pub rows: DevicePtr<::std::os::raw::c_void>,
     pub weight: WeightRef,
     pub next: NextRows,
+    pub scale: f32,
+    pub reserved: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
+pub struct NormResidualParams {
+    pub shape: DevicePtr<StepShape>,
+    pub y: DevicePtr<f32>,
+    pub gamma: DevicePtr<f32>,
+    pub x: DevicePtr<f32>,
+    pub next: NextRows,
+    pub eps: f32,
+    pub hidden: u32,
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]
@@ -167,6 +205,7 @@ pub struct NormGateUpParams {
     pub shape: DevicePtr<StepShape>,
     pub x: DevicePtr<f32>,
     pub gamma: DevicePtr<f32>,
+    pub bias: DevicePtr<f32>,
     pub out: DevicePtr<f32>,
     pub rows: DevicePtr<::std::os::raw::c_void>,
     pub gate: WeightRef,
@@ -191,6 +230,8 @@ pub struct NormLmHeadParams {
     pub hidden: u32,
     pub vocab: u32,
     pub stride: u32,
+    pub scale: f32,
+    pub reserved: u32,
 }
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, cust_core :: DeviceCopy)]

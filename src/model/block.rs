@@ -3,7 +3,8 @@
 use super::StepAddresses;
 use super::packed::{LayerWeights, Model};
 use crate::kernels::params::{
-    AttentionParams, LinearResidualParams, NextRows, NormGateUpParams, NormQkvParams, WeightRef,
+    AttentionParams, LinearResidualParams, NextRows, NormGateUpParams, NormQkvParams, NormResidualParams, QkNormParams,
+    WeightRef,
 };
 use crate::kernels::{DevicePtr, Node};
 use crate::trace::schema::{Op, Place};
@@ -28,10 +29,12 @@ impl Block<'_> {
             shape: at.shape,
             x: at.x,
             gamma: weights.attn_norm,
-            rope: self.model.rope,
+            bias: weights.qkv_bias,
+            rope: if weights.qk_norm.is_some() { DevicePtr::NULL } else { self.rope() },
             positions: at.positions,
             slot_mapping: at.slot_mapping,
             q: at.q,
+            keys: if weights.qk_norm.is_some() { at.keys } else { DevicePtr::NULL },
             rows: at.x_rows,
             wq: weights.query,
             wk: weights.key,
@@ -42,6 +45,36 @@ impl Block<'_> {
             heads: config.heads as u32,
             kv_heads: config.kv_heads as u32,
             head_dim: config.head_dim as u32,
+            reserved: 0,
+        };
+        params.node(self.index as i32)
+    }
+
+    /// The table by which this layer turns queries and keys, if it does.
+    fn rope(&self) -> DevicePtr<f32> {
+        let is_turned = !self.model.config().unrotated_layers.contains(&self.index);
+        if is_turned { self.model.rope } else { DevicePtr::NULL }
+    }
+
+    /// Norm of queries and keys, rotary embedding, KV cache write of the keys.
+    pub(super) fn qk_norm(&self) -> Node {
+        let (at, config) = (self.at, self.model.config());
+        let norm = self.weights.qk_norm.expect("a family with this op lists the gains");
+        let params = QkNormParams {
+            shape: at.shape,
+            q: at.q,
+            keys: at.keys,
+            q_gamma: norm.query,
+            k_gamma: norm.key,
+            rope: self.rope(),
+            positions: at.positions,
+            slot_mapping: at.slot_mapping,
+            kv: at.kv[self.index],
+            eps: config.rms_eps,
+            heads: config.heads as u32,
+            kv_heads: config.kv_heads as u32,
+            head_dim: config.head_dim as u32,
+            whole: norm.is_whole.into(),
             reserved: 0,
         };
         params.node(self.index as i32)
@@ -62,7 +95,7 @@ impl Block<'_> {
             out: at.attention,
             next: NextRows::default(),
             kv: at.kv[self.index],
-            scale: 1.0 / (config.head_dim as f32).sqrt(),
+            scale: config.attention_scale,
             heads: config.heads as u32,
             kv_heads: config.kv_heads as u32,
             head_dim: config.head_dim as u32,
@@ -72,9 +105,15 @@ impl Block<'_> {
         params.node(self.index as i32)
     }
 
-    /// Attention's output projection, added to the residual stream.
+    /// Attention's output projection, added to the residual stream unless a norm comes between.
     pub(super) fn attn_out(&self) -> Node {
-        self.residual(self.at.attention, self.weights.attn_out, Op::AttnOut)
+        let (weight, bias) = (self.weights.attn_out, self.weights.attn_out_bias);
+        self.projection(self.at.attention, weight, bias, self.weights.attn_post_norm, Op::AttnOut)
+    }
+
+    /// The norm behind attention.
+    pub(super) fn attn_post_norm(&self) -> Node {
+        self.norm_residual(self.weights.attn_post_norm, Op::AttnNorm)
     }
 
     /// Norm, gate and up projections, SiLU.
@@ -84,6 +123,7 @@ impl Block<'_> {
             shape: at.shape,
             x: at.x,
             gamma: weights.mlp_norm,
+            bias: weights.gate_up_bias,
             out: at.mlp,
             rows: at.x_rows,
             gate: weights.gate,
@@ -97,14 +137,46 @@ impl Block<'_> {
         params.node(self.index as i32)
     }
 
-    /// The MLP's down projection, added to the residual stream.
+    /// The MLP's down projection, added to the residual stream unless a norm comes between.
     pub(super) fn mlp_down(&self) -> Node {
-        self.residual(self.at.mlp, self.weights.down, Op::MlpDown)
+        let (weight, bias) = (self.weights.down, self.weights.down_bias);
+        self.projection(self.at.mlp, weight, bias, self.weights.mlp_post_norm, Op::MlpDown)
     }
 
-    fn residual(&self, input: DevicePtr<f32>, weight: WeightRef, op: Op) -> Node {
+    /// The norm behind the MLP.
+    pub(super) fn mlp_post_norm(&self) -> Node {
+        self.norm_residual(self.weights.mlp_post_norm, Op::MlpNorm)
+    }
+
+    /// Onto the residual stream, or to where the norm behind reads it.
+    fn projection(
+        &self,
+        input: DevicePtr<f32>,
+        weight: WeightRef,
+        bias: DevicePtr<f32>,
+        post_norm: DevicePtr<f32>,
+        op: Op,
+    ) -> Node {
         let at = self.at;
-        let next = NextRows::default();
-        LinearResidualParams { shape: at.shape, input, x: at.x, rows: at.inner_rows, weight, next }.node(self.place(op))
+        let (from, x) = if post_norm.is_null() { (at.x, at.x) } else { (DevicePtr::NULL, at.y) };
+        let params = LinearResidualParams {
+            shape: at.shape,
+            input,
+            from,
+            x,
+            bias,
+            rows: at.inner_rows,
+            weight,
+            next: NextRows::default(),
+            scale: self.model.config().residual_scale,
+            reserved: 0,
+        };
+        params.node(self.place(op))
+    }
+
+    fn norm_residual(&self, gamma: DevicePtr<f32>, op: Op) -> Node {
+        let (at, config) = (self.at, self.model.config());
+        let (next, eps, hidden) = (NextRows::default(), config.rms_eps, config.hidden as u32);
+        NormResidualParams { shape: at.shape, y: at.y, gamma, x: at.x, next, eps, hidden }.node(self.place(op))
     }
 }

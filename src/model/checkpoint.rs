@@ -46,7 +46,7 @@ impl Checkpoint {
         let names = SizeNames::of(&keys);
         let config = (family.read)(&mut keys, &*container)?;
         keys.finish()?;
-        let mut list = TensorList::new(container.tensor_naming());
+        let mut list = TensorList::new(container.tensor_naming(), config.layers);
         (family.tensors)(&config, &mut list);
         let listed = container.tensor_names();
         let is_listed = |name: &str| listed.is_some() && container.has(name);
@@ -100,8 +100,14 @@ impl Checkpoint {
     }
 
     /// Whether the model has a tensor that it may lack.
-    pub(super) fn has(&self, part: Part) -> bool {
-        self.tensors.contains_key(&(part, None))
+    pub(super) fn has(&self, part: Part, layer: Option<usize>) -> bool {
+        self.tensors.contains_key(&(part, layer))
+    }
+
+    /// How many values a tensor has.
+    pub(super) fn values_of(&self, part: Part, layer: Option<usize>) -> usize {
+        let (spec, _) = self.entry(part, layer);
+        spec.rows * spec.cols
     }
 
     /// The format of a tensor, which is not read.

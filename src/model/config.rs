@@ -33,10 +33,33 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// What the rotary embedding's frequencies are divided by, one factor per pair, if a key says so.
     pub rope_factors: Option<Vec<f32>>,
+    /// How long a turned pair is of one of length 1.
+    pub rope_length: f32,
+    /// Which projections have biases, where a key says so.
+    pub biases: Biases,
+    /// Layers whose queries and keys are not turned; none of most models.
+    pub unrotated_layers: Vec<usize>,
+    /// What the scores of attention are multiplied by.
+    pub attention_scale: f32,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: f32,
+    /// What a layer's two results are multiplied by before they are added to the residual stream.
+    pub residual_scale: f32,
+    /// What logits are multiplied by.
+    pub logit_scale: f32,
     /// The vocabulary projection is the embedding.
     pub tied_embeddings: bool,
     /// Tokens that end a sequence.
     pub eos_tokens: Vec<u32>,
+}
+
+/// Which projections have biases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Biases {
+    /// All four of attention.
+    pub attention: bool,
+    /// All three of the MLP.
+    pub mlp: bool,
 }
 
 /// What a file calls the sizes of its model, for errors.
@@ -141,6 +164,13 @@ pub(super) fn read(
         rms_eps: keys.number(RMS_EPS, epsilon, "a number above 0 that single precision has")?,
         rope_theta,
         rope_factors: None,
+        rope_length: 1.0,
+        biases: Biases::default(),
+        unrotated_layers: Vec::new(),
+        attention_scale: 1.0 / (head_dim as f32).sqrt(),
+        embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
         tied_embeddings: read_tied(keys, container)?,
         eos_tokens: read_eos(keys, container, vocab)?,
     };

@@ -8,9 +8,15 @@
 mod block;
 mod checkpoint;
 mod config;
+mod decoder;
+mod granite;
 mod llama;
+mod olmo2;
 mod packed;
+mod qwen2;
+mod qwen3;
 mod rope;
+mod smollm3;
 mod tensors;
 
 use std::os::raw::c_void;
@@ -20,7 +26,7 @@ use thiserror::Error;
 
 use self::block::Block;
 pub use self::checkpoint::Checkpoint;
-pub use self::config::ModelConfig;
+pub use self::config::{Biases, ModelConfig};
 pub use self::packed::{Model, StepNodes};
 use self::tensors::TensorList;
 use crate::device::DeviceError;
@@ -31,7 +37,8 @@ use crate::kernels::params::*;
 use crate::weights::{Container, Keys, Naming, WeightsError};
 
 /// Every family of models.
-const FAMILIES: [&Family; 1] = [&llama::LLAMA];
+const FAMILIES: [&Family; 6] =
+    [&llama::LLAMA, &qwen2::QWEN2, &qwen3::QWEN3, &smollm3::SMOLLM3, &granite::GRANITE, &olmo2::OLMO2];
 
 /// A family of models.
 #[derive(Debug)]
@@ -152,6 +159,10 @@ pub struct StepAddresses {
     pub max_pages: u32,
     pub x: DevicePtr<f32>,
     pub q: DevicePtr<f32>,
+    /// Keys in front of their norm; null for models without one.
+    pub keys: DevicePtr<f32>,
+    /// Results in front of the norm behind them; null for models without one.
+    pub y: DevicePtr<f32>,
     pub attention: DevicePtr<f32>,
     pub partials: DevicePtr<f32>,
     pub arrivals: DevicePtr<u32>,

@@ -25,18 +25,36 @@ pub struct Model {
     pub(super) rope: DevicePtr<f32>,
 }
 
-/// The weights of one layer; norms are addresses of `hidden` f32 values.
+/// The weights of one layer. Norms and biases are addresses of f32 values; null where the model has none.
 #[derive(Debug)]
 pub(super) struct LayerWeights {
     pub(super) attn_norm: DevicePtr<f32>,
     pub(super) query: WeightRef,
     pub(super) key: WeightRef,
     pub(super) value: WeightRef,
+    /// Of query, key and value, one after the other.
+    pub(super) qkv_bias: DevicePtr<f32>,
+    pub(super) qk_norm: Option<QkNorm>,
     pub(super) attn_out: WeightRef,
+    pub(super) attn_out_bias: DevicePtr<f32>,
+    pub(super) attn_post_norm: DevicePtr<f32>,
     pub(super) mlp_norm: DevicePtr<f32>,
     pub(super) gate: WeightRef,
     pub(super) up: WeightRef,
+    /// Of gate and up, one after the other.
+    pub(super) gate_up_bias: DevicePtr<f32>,
     pub(super) down: WeightRef,
+    pub(super) down_bias: DevicePtr<f32>,
+    pub(super) mlp_post_norm: DevicePtr<f32>,
+}
+
+/// The gains of the norm of queries and keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QkNorm {
+    pub(super) query: DevicePtr<f32>,
+    pub(super) key: DevicePtr<f32>,
+    /// Of all heads together, and not of each.
+    pub(super) is_whole: bool,
 }
 
 /// The nodes of a step.
@@ -88,6 +106,16 @@ impl Model {
         self.layers.iter().map(of_layer).max().unwrap_or(1)
     }
 
+    /// Whether keys are kept in front of a norm of their own.
+    pub fn norms_keys(&self) -> bool {
+        self.layers.iter().any(|layer| layer.qk_norm.is_some())
+    }
+
+    /// Whether results are kept in front of a norm behind them.
+    pub fn norms_results(&self) -> bool {
+        self.layers.iter().any(|layer| !layer.attn_post_norm.is_null() || !layer.mlp_post_norm.is_null())
+    }
+
     /// The nodes of both graphs.
     pub fn nodes(&self, at: &StepAddresses) -> StepNodes {
         let mut nodes = vec![self.embed(at)];
@@ -109,6 +137,8 @@ impl Model {
             x: at.x,
             weight: self.embedding,
             next: NextRows::default(),
+            scale: self.config.embedding_scale,
+            reserved: 0,
         };
         params.node()
     }
@@ -126,6 +156,8 @@ impl Model {
             hidden: self.config.hidden as u32,
             vocab: self.config.vocab as u32,
             stride: at.logits_stride,
+            scale: self.config.logit_scale,
+            reserved: 0,
         };
         params.node()
     }
@@ -174,13 +206,46 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn layer(&mut self, layer: usize, activations: Activations) -> Result<LayerWeights, ModelError> {
         let (fine, layer) = (activations.finer(), Some(layer));
-        let attn_norm = self.vector(Part::AttnNorm, layer)?;
+        let attn_norm = self.optional(Part::AttnNorm, layer)?;
         let [query, key, value] = self.matrices([Part::Query, Part::Key, Part::Value], layer, fine)?;
+        let qkv_bias = self.joined(&[Part::QueryBias, Part::KeyBias, Part::ValueBias], layer)?;
+        let qk_norm = self.qk_norm(layer)?;
         let [attn_out] = self.matrices([Part::AttnOut], layer, fine)?;
-        let mlp_norm = self.vector(Part::MlpNorm, layer)?;
+        let attn_out_bias = self.optional(Part::AttnOutBias, layer)?;
+        let attn_post_norm = self.optional(Part::AttnPostNorm, layer)?;
+        let mlp_norm = self.optional(Part::MlpNorm, layer)?;
         let [gate, up] = self.matrices([Part::Gate, Part::Up], layer, activations)?;
+        let gate_up_bias = self.joined(&[Part::GateBias, Part::UpBias], layer)?;
         let [down] = self.matrices([Part::Down], layer, fine)?;
-        Ok(LayerWeights { attn_norm, query, key, value, attn_out, mlp_norm, gate, up, down })
+        let down_bias = self.optional(Part::DownBias, layer)?;
+        let mlp_post_norm = self.optional(Part::MlpPostNorm, layer)?;
+        Ok(LayerWeights {
+            attn_norm,
+            query,
+            key,
+            value,
+            qkv_bias,
+            qk_norm,
+            attn_out,
+            attn_out_bias,
+            attn_post_norm,
+            mlp_norm,
+            gate,
+            up,
+            gate_up_bias,
+            down,
+            down_bias,
+            mlp_post_norm,
+        })
+    }
+
+    fn qk_norm(&mut self, layer: Option<usize>) -> Result<Option<QkNorm>, ModelError> {
+        if !self.checkpoint.has(Part::QueryNorm, layer) {
+            return Ok(None);
+        }
+        let is_whole = self.checkpoint.values_of(Part::QueryNorm, layer) > self.checkpoint.config().head_dim;
+        let (query, key) = (self.vector(Part::QueryNorm, layer)?, self.vector(Part::KeyNorm, layer)?);
+        Ok(Some(QkNorm { query, key, is_whole }))
     }
 
     /// The matrices of one node.
@@ -204,10 +269,26 @@ impl Loader<'_> {
     }
 
     fn vector(&mut self, part: Part, layer: Option<usize>) -> Result<DevicePtr<f32>, ModelError> {
-        let values = self.checkpoint.tensor_of(part, layer)?.to_f32();
-        let buffer = self.device.alloc(size_of_val(&values[..]), "norm weights")?;
+        self.joined(&[part], layer)
+    }
+
+    /// Null where the model has none.
+    fn optional(&mut self, part: Part, layer: Option<usize>) -> Result<DevicePtr<f32>, ModelError> {
+        if self.checkpoint.has(part, layer) { self.vector(part, layer) } else { Ok(DevicePtr::NULL) }
+    }
+
+    /// Vectors, one after the other; null where the model has not the first of them.
+    fn joined(&mut self, parts: &[Part], layer: Option<usize>) -> Result<DevicePtr<f32>, ModelError> {
+        if !self.checkpoint.has(parts[0], layer) {
+            return Ok(DevicePtr::NULL);
+        }
+        let mut values = Vec::new();
+        for part in parts {
+            values.extend(self.checkpoint.tensor_of(*part, layer)?.to_f32());
+            self.checkpoint.release(*part, layer);
+        }
+        let buffer = self.device.alloc(size_of_val(&values[..]), "norms and biases")?;
         self.device.upload(&buffer, 0, pod_bytes(&values));
-        self.checkpoint.release(part, layer);
         Ok(buffer.addr.into())
     }
 
@@ -215,7 +296,7 @@ impl Loader<'_> {
     fn rope_frequencies(&self, positions: usize) -> Result<Vec<f64>, ModelError> {
         let config = self.checkpoint.config();
         let path = || self.checkpoint.path().to_owned();
-        let factors = match self.checkpoint.has(Part::RopeFactors) {
+        let factors = match self.checkpoint.has(Part::RopeFactors, None) {
             true => Some(self.checkpoint.tensor_of(Part::RopeFactors, None)?.to_f32()),
             false => config.rope_factors.clone(),
         };
@@ -236,10 +317,11 @@ impl Loader<'_> {
 
     /// The table of the rotary embedding, of which only a part is in the host's memory at once.
     fn rope_table(&mut self, frequencies: &[f64], positions: usize) -> Result<DevicePtr<f32>, ModelError> {
+        let length = self.checkpoint.config().rope_length;
         let row_bytes = 2 * frequencies.len() * size_of::<f32>();
         let buffer = self.device.alloc(positions * row_bytes, "rotary embedding")?;
         for first in (0..positions).step_by(ROPE_POSITIONS) {
-            let table = rope::table(frequencies, first..positions.min(first + ROPE_POSITIONS));
+            let table = rope::table(frequencies, first..positions.min(first + ROPE_POSITIONS), length);
             self.device.upload(&buffer, first * row_bytes, pod_bytes(&table));
         }
         Ok(buffer.addr.into())

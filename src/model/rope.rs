@@ -16,6 +16,14 @@ const LOW: Key = Key { hf: "low_freq_factor", gguf: "" };
 const HIGH: Key = Key { hf: "high_freq_factor", gguf: "" };
 const TRAINED: Key = Key { hf: "original_max_position_embeddings", gguf: "rope.scaling.original_context_length" };
 
+const FAST: Key = Key { hf: "beta_fast", gguf: "rope.scaling.yarn_beta_fast" };
+const SLOW: Key = Key { hf: "beta_slow", gguf: "rope.scaling.yarn_beta_slow" };
+const ATTENTION_FACTOR: Key = Key { hf: "attention_factor", gguf: "rope.scaling.attn_factor" };
+const OWN_LENGTH: Key = Key { hf: "", gguf: "rope.scaling.yarn_attn_factor" };
+const MSCALE: Key = Key { hf: "mscale", gguf: "" };
+const MSCALE_ALL: Key = Key { hf: "mscale_all_dim", gguf: "" };
+const TRUNCATE: Key = Key { hf: "truncate", gguf: "" };
+
 /// Only in files of Hugging Face: tables of these fields. The later name has the base, too.
 const TABLES: [Key; 2] = [Key { hf: "rope_scaling", gguf: "" }, Key { hf: "rope_parameters", gguf: "" }];
 
@@ -41,17 +49,31 @@ pub(super) fn read_scaling(keys: &mut Keys<'_>, config: &mut ModelConfig) -> Res
         let kind = scaling.take(KIND).or_else(|| scaling.take(OLD_KIND)).ok_or_else(|| scaling.missing(KIND))?;
         match &kind {
             Value::Text(kind) if kind == "default" => {}
+            Value::Text(kind) if kind == "linear" => config.rope_factors = Some(linear_factors(&mut scaling, config)?),
             Value::Text(kind) if kind == "llama3" => config.rope_factors = Some(llama3_factors(&mut scaling, config)?),
+            Value::Text(kind) if kind == "yarn" => read_yarn(&mut scaling, keys.take(TRAINED), config)?,
             kind => return Err(scaling.unsupported(KIND, kind)),
         }
         return scaling.finish();
     }
-    if keys.naming() == Naming::Gguf { read_gguf_scaling(keys) } else { Ok(()) }
+    if keys.naming() == Naming::Gguf { read_gguf_scaling(keys, config) } else { Ok(()) }
 }
 
 /// A type of "none" overrules a factor; a factor of 1 (and 0 in old files) says that nothing is scaled.
-fn read_gguf_scaling(keys: &mut Keys<'_>) -> Result<(), WeightsError> {
+fn read_gguf_scaling(keys: &mut Keys<'_>, config: &mut ModelConfig) -> Result<(), WeightsError> {
     let kind = keys.optional_text(KIND)?;
+    match kind.as_deref() {
+        Some("linear") => {
+            config.rope_factors = Some(linear_factors(keys, config)?);
+            keys.ignore(&[FINETUNED, TRAINED]);
+            return Ok(());
+        }
+        Some("yarn") => {
+            keys.ignore(&[FINETUNED]);
+            return read_yarn(keys, None, config);
+        }
+        _ => {}
+    }
     if let Some(kind) = kind.as_deref().filter(|kind| *kind != "none") {
         return Err(keys.unsupported(KIND, &Value::Text(kind.to_owned())));
     }
@@ -63,6 +85,57 @@ fn read_gguf_scaling(keys: &mut Keys<'_>) -> Result<(), WeightsError> {
         }
     }
     keys.ignore(&[FINETUNED, TRAINED]);
+    Ok(())
+}
+
+/// Every frequency is divided by the same.
+fn linear_factors(keys: &mut Keys<'_>, config: &ModelConfig) -> Result<Vec<f32>, WeightsError> {
+    Ok(vec![keys.number(FACTOR, factor, FACTOR_EXPECTED)? as f32; config.head_dim / 2])
+}
+
+fn factor(value: f64) -> Option<f64> {
+    (1.0..=f64::from(f32::MAX)).contains(&value).then_some(value)
+}
+
+const FACTOR_EXPECTED: &str = "a factor of at least 1 that single precision has";
+
+/// YaRN (Peng et al., arXiv 2309.00071): pairs that turn often within the trained length stay, those that turn seldom
+/// are divided by the factor, those between are interpolated; and what is turned becomes longer. `trained` is what the
+/// file says of the trained length outside of the table, which goes before what the table says.
+fn read_yarn(keys: &mut Keys<'_>, trained: Option<Value>, config: &mut ModelConfig) -> Result<(), WeightsError> {
+    let positive = |value: f64| (value.is_finite() && value > 0.0).then_some(value);
+    let mut optional = |key| keys.optional_number(key, positive, "a number above 0");
+    let (fast, slow) = (optional(FAST)?.unwrap_or(32.0), optional(SLOW)?.unwrap_or(1.0));
+    let (length, own_length) = (optional(ATTENTION_FACTOR)?, optional(OWN_LENGTH)?);
+    let (mscale, mscale_all) = (optional(MSCALE)?, optional(MSCALE_ALL)?);
+    let own_trained = keys.optional_size(TRAINED, u32::MAX as usize)?;
+    let trained = match trained {
+        Some(Value::Unsigned(length @ 1..)) => length as f64,
+        _ => own_trained.unwrap_or(config.max_position) as f64,
+    };
+    let truncates = keys.flag(TRUNCATE, true)?;
+    let factor = keys
+        .optional_number(FACTOR, factor, FACTOR_EXPECTED)?
+        .unwrap_or((config.max_position as f64 / trained).max(1.0));
+    let (dim, pairs) = (config.head_dim as f64, config.head_dim / 2);
+    // The pair that turns so many times within the trained length.
+    let pair_of = |turns: f64| dim * (trained / (TAU * turns)).ln() / (2.0 * config.rope_theta.ln());
+    let (mut low, mut high) = (pair_of(fast), pair_of(slow));
+    if truncates {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    (low, high) = (low.max(0.0), high.min(dim - 1.0));
+    if low == high {
+        high += 0.001; // as transformers has it
+    }
+    let divisor = |pair: usize| {
+        let ramp = ((pair as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        1.0 / (ramp / factor + 1.0 - ramp)
+    };
+    config.rope_factors = Some((0..pairs).map(|pair| divisor(pair) as f32).collect());
+    let grown = |weight: f64| 0.1 * weight * factor.ln() + 1.0;
+    let ratio = mscale.zip(mscale_all).map(|(one, all)| grown(one) / grown(all));
+    config.rope_length = length.or(own_length).or(ratio).unwrap_or(grown(1.0)) as f32;
     Ok(())
 }
 
@@ -103,15 +176,15 @@ pub(super) fn frequencies(config: &ModelConfig, factors: Option<&[f32]>) -> Vec<
     (0..config.head_dim / 2).map(frequency).collect()
 }
 
-/// cos and sin for some positions and every pair: (positions, head_dim / 2, 2).
+/// cos and sin for some positions and every pair, times `length`: (positions, head_dim / 2, 2).
 ///
 /// Angles are computed in f64: at position 8,000 an f32 angle is off by 2⁻¹¹.
-pub(super) fn table(frequencies: &[f64], positions: Range<usize>) -> Vec<f32> {
+pub(super) fn table(frequencies: &[f64], positions: Range<usize>, length: f32) -> Vec<f32> {
     let mut table = Vec::with_capacity(positions.len() * frequencies.len() * 2);
     for position in positions {
         for frequency in frequencies {
             let (sin, cos) = (position as f64 * frequency).sin_cos();
-            table.extend([cos as f32, sin as f32]);
+            table.extend([cos as f32 * length, sin as f32 * length]);
         }
     }
     table

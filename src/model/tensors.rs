@@ -17,16 +17,38 @@ pub(super) enum Part {
     Key,
     /// (kv_heads · head_dim, hidden)
     Value,
+    /// (heads · head_dim)
+    QueryBias,
+    /// (kv_heads · head_dim)
+    KeyBias,
+    /// (kv_heads · head_dim)
+    ValueBias,
+    /// (head_dim), or of all heads together: gains of the norm of queries
+    QueryNorm,
+    /// (head_dim), or of all heads together: gains of the norm of keys
+    KeyNorm,
     /// (hidden, heads · head_dim)
     AttnOut,
+    /// (hidden)
+    AttnOutBias,
+    /// (hidden), behind attention
+    AttnPostNorm,
     /// (hidden), in front of the MLP
     MlpNorm,
     /// (ffn, hidden)
     Gate,
     /// (ffn, hidden)
     Up,
+    /// (ffn)
+    GateBias,
+    /// (ffn)
+    UpBias,
     /// (hidden, ffn)
     Down,
+    /// (hidden)
+    DownBias,
+    /// (hidden), behind the MLP
+    MlpPostNorm,
     /// (hidden), behind the last layer
     FinalNorm,
     /// (vocab, hidden)
@@ -49,7 +71,7 @@ pub(super) struct ModelTensor {
     pub(super) order: RowOrder,
 }
 
-/// In which order the rows of a matrix are packed.
+/// In which order the rows of a matrix, or the values of a vector, are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowOrder {
     /// As they are stored.
@@ -79,10 +101,11 @@ impl RowOrder {
         if self == RowOrder::Stored {
             return Some(tensor);
         }
-        let row_bytes = tensor.format.row_bytes(tensor.cols);
+        let (rows, cols) = if tensor.rows == 1 { (tensor.cols, 1) } else { (tensor.rows, tensor.cols) };
+        let row_bytes = tensor.format.row_bytes(cols);
         let mut data = Vec::new();
         data.try_reserve_exact(tensor.data.len()).ok()?;
-        for row in 0..tensor.rows {
+        for row in 0..rows {
             data.extend_from_slice(&tensor.data[self.source(row) * row_bytes..][..row_bytes]);
         }
         Some(Tensor { data: Cow::Owned(data), ..tensor })
@@ -93,6 +116,7 @@ impl RowOrder {
 #[derive(Debug)]
 pub(super) struct TensorList {
     pub(super) naming: Naming,
+    layers: usize,
     pub(super) tensors: Vec<ModelTensor>,
     /// Names of tensors that a file may have, and that are not read.
     pub(super) ignored: Vec<String>,
@@ -119,8 +143,9 @@ impl TensorName {
 }
 
 impl TensorList {
-    pub(super) fn new(naming: Naming) -> TensorList {
-        TensorList { naming, tensors: Vec::new(), ignored: Vec::new() }
+    /// Of a model of so many layers.
+    pub(super) fn new(naming: Naming, layers: usize) -> TensorList {
+        TensorList { naming, layers, tensors: Vec::new(), ignored: Vec::new() }
     }
 
     fn word(&self, name: TensorName) -> &'static str {
@@ -141,14 +166,17 @@ impl TensorList {
         }
     }
 
-    /// A tensor of a layer: `model.layers.3.` or `blk.3.` stand before what is given.
-    pub(super) fn push_in_layer(&mut self, layer: usize, part: Part, name: TensorName, rows: usize, cols: usize) {
+    /// A tensor of every layer: `model.layers.3.` or `blk.3.` stand before what is given.
+    pub(super) fn push_in_layers(&mut self, part: Part, name: TensorName, rows: usize, cols: usize) {
         let prefix = match self.naming {
             Naming::HuggingFace => "model.layers",
             Naming::Gguf => "blk",
         };
-        let spec = TensorSpec { name: format!("{prefix}.{layer}.{}", self.word(name)), rows, cols };
-        self.tensors.push(ModelTensor { part, layer: Some(layer), spec, is_optional: false, order: RowOrder::Stored });
+        for layer in 0..self.layers {
+            let spec = TensorSpec { name: format!("{prefix}.{layer}.{}", self.word(name)), rows, cols };
+            let order = RowOrder::Stored;
+            self.tensors.push(ModelTensor { part, layer: Some(layer), spec, is_optional: false, order });
+        }
     }
 
     /// A tensor that a file may have, and that says nothing that another one does not.

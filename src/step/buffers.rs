@@ -103,6 +103,8 @@ impl StepBuffers {
             max_pages: limits.pages_per_seq() as u32,
             x: device.alloc(f32s(tokens * config.hidden), "residual stream")?.addr.into(),
             q: device.alloc(query_bytes, "queries")?.addr.into(),
+            keys: optional(device, model.norms_keys(), tokens * config.kv_heads * config.head_dim, "keys")?,
+            y: optional(device, model.norms_results(), tokens * config.hidden, "results")?,
             attention: device.alloc(query_bytes, "attention output")?.addr.into(),
             partials: device.alloc(partial_bytes, "attention partials")?.addr.into(),
             arrivals: device.alloc(tokens * config.kv_heads * size_of::<u32>(), "attention arrivals")?.addr.into(),
@@ -160,6 +162,19 @@ impl StepBuffers {
                 bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
             })
             .collect()
+    }
+}
+
+/// Room for f32 values, where it is needed.
+fn optional(
+    device: &mut Device,
+    is_needed: bool,
+    count: usize,
+    purpose: &'static str,
+) -> Result<DevicePtr<f32>, DeviceError> {
+    match is_needed {
+        true => Ok(device.alloc(count * size_of::<f32>(), purpose)?.addr.into()),
+        false => Ok(DevicePtr::NULL),
     }
 }
 

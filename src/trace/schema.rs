@@ -24,18 +24,27 @@ pub enum Op {
     /// Norm, query, key and value projections, rotary embedding, KV cache write.
     #[serde(rename = "attn.qkv")]
     AttnQkv,
+    /// Norm of queries and keys, rotary embedding, KV cache write of keys, where models have that norm.
+    #[serde(rename = "attn.qk_norm")]
+    AttnQkNorm,
     /// Attention over the cache.
     #[serde(rename = "attn.core")]
     AttnCore,
     /// Output projection and residual.
     #[serde(rename = "attn.out")]
     AttnOut,
+    /// Norm behind attention, where models have one.
+    #[serde(rename = "attn.norm")]
+    AttnNorm,
     /// Norm, gate and up projections, SiLU.
     #[serde(rename = "mlp.up")]
     MlpUp,
     /// Down projection and residual.
     #[serde(rename = "mlp.down")]
     MlpDown,
+    /// Norm behind the MLP, where models have one.
+    #[serde(rename = "mlp.norm")]
+    MlpNorm,
     /// Final norm and vocabulary projection.
     #[serde(rename = "lm_head")]
     LmHead,
@@ -49,13 +58,29 @@ pub enum Op {
 
 impl Op {
     /// Every op of a model, in the order of a step.
-    pub const ALL: [Op; 8] =
-        [Op::Embed, Op::AttnQkv, Op::AttnCore, Op::AttnOut, Op::MlpUp, Op::MlpDown, Op::LmHead, Op::Sample];
+    pub const ALL: [Op; 11] = [
+        Op::Embed,
+        Op::AttnQkv,
+        Op::AttnQkNorm,
+        Op::AttnCore,
+        Op::AttnOut,
+        Op::AttnNorm,
+        Op::MlpUp,
+        Op::MlpDown,
+        Op::MlpNorm,
+        Op::LmHead,
+        Op::Sample,
+    ];
 
     /// Every op that a recording may name: those of a model, and the one of a whole graph.
-    pub const RECORDED: [Op; 9] = {
-        let [embed, qkv, core, out, up, down, lm_head, sample] = Op::ALL;
-        [embed, qkv, core, out, up, down, lm_head, sample, Op::Graph]
+    pub const RECORDED: [Op; Op::ALL.len() + 1] = {
+        let mut ops = [Op::Graph; Op::ALL.len() + 1];
+        let mut index = 0;
+        while index < Op::ALL.len() {
+            ops[index] = Op::ALL[index];
+            index += 1;
+        }
+        ops
     };
 
     /// The op's name in tables and traces.
@@ -63,10 +88,13 @@ impl Op {
         match self {
             Op::Embed => "embed",
             Op::AttnQkv => "attn.qkv",
+            Op::AttnQkNorm => "attn.qk_norm",
             Op::AttnCore => "attn.core",
             Op::AttnOut => "attn.out",
+            Op::AttnNorm => "attn.norm",
             Op::MlpUp => "mlp.up",
             Op::MlpDown => "mlp.down",
+            Op::MlpNorm => "mlp.norm",
             Op::LmHead => "lm_head",
             Op::Sample => "sample",
             Op::Graph => "graph",

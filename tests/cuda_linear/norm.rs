@@ -40,7 +40,7 @@ fn gate_up_reference(case: &NormCase, [gate, up]: [Matrix<'_>; 2], activations: 
     for x in case.x.chunks_exact(gate.cols) {
         let RowInput { x, gamma, eps, activations } = RowInput::rounded_first(x, &case.gamma, activations);
         let activations = [activations; 2];
-        let input = norm_gate_up::Reference { x: &x, gamma: &gamma, eps, gate, up, activations };
+        let input = norm_gate_up::Reference { x: &x, gamma: Some(&gamma), bias: None, eps, gate, up, activations };
         all.iter_mut().zip(norm_gate_up::reference(&input)).for_each(|(all, row)| all.extend(row));
     }
     all
@@ -95,10 +95,12 @@ fn run_gate_up(
     next: NextRows,
 ) {
     let (hidden, ffn) = (case.gamma.len(), gate.packed.rows as usize);
+    let gamma = case.bench.put(&case.gamma);
     let params = NormGateUpParams {
         shape: case.shape.addr(),
         x: DevicePtr::NULL,
-        gamma: DevicePtr::NULL,
+        gamma: gamma.addr(),
+        bias: DevicePtr::NULL,
         out,
         rows: case.rows.addr(),
         gate: gate.packed,
@@ -174,6 +176,7 @@ fn logits_of_gathered_rows_match() {
                     eps,
                     weight: weight_of,
                     activations,
+                    scale: 1.0,
                 }));
                 let row = &case.x[*row as usize * hidden..][..hidden];
                 tolerance.extend(weight.tolerances(&rms_norm(row, &case.gamma, EPS)).iter().map(|t| t * 1.01));
@@ -205,6 +208,8 @@ fn logits(
         hidden: weight.packed.cols,
         vocab: weight.packed.rows,
         stride: stride as u32,
+        scale: 1.0,
+        reserved: 0,
     };
     let grid = ((weight.packed.rows as usize).div_ceil(BLOCK_OUTPUTS), (list.len() + 1).next_multiple_of(8));
     case.bench.run("norm_lm_head", weight.packed.activations, variant, grid, &params);

@@ -87,16 +87,19 @@ impl QkvCase {
             false => bench.put(&vec![UNTOUCHED; PAGES * kv_rows * PAGE]),
         });
         let q = bench.put(&vec![UNTOUCHED; (tokens + 1) * q_rows]);
+        let gamma = bench.put(&self.case.gamma);
         let (rope, positions, slots) = (bench.put(&self.rope), bench.put(&self.positions), bench.put(&self.slots));
         let [wq, wk, wv] = [0, 1, 2].map(|part: usize| self.weights[part].0.packed);
         let params = NormQkvParams {
             shape: self.case.shape.addr(),
             x: DevicePtr::NULL,
-            gamma: DevicePtr::NULL,
+            gamma: gamma.addr(),
+            bias: DevicePtr::NULL,
             rope: rope.addr(),
             positions: positions.addr(),
             slot_mapping: slots.addr(),
             q: q.addr(),
+            keys: DevicePtr::NULL,
             rows: self.case.rows.addr(),
             wq,
             wk,
@@ -124,11 +127,12 @@ impl QkvCase {
             let RowInput { x, gamma, eps, activations } = RowInput::rounded_first(x, &self.case.gamma, activations);
             let row = norm_qkv::reference(&norm_qkv::Reference {
                 x: &x,
-                gamma: &gamma,
+                gamma: Some(&gamma),
+                bias: None,
                 eps,
                 weights: [0, 1, 2].map(|part: usize| self.weights[part].0.matrix()),
                 activations: [activations; 3],
-                rope: &self.rope,
+                rope: Some(&self.rope),
                 positions: &[*position],
                 head_dim: self.head_dim,
             });

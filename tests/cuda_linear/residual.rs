@@ -41,10 +41,14 @@ fn residual(
     let params = LinearResidualParams {
         shape: shape.addr(),
         input: DevicePtr::NULL,
+        from: x.addr(),
         x: x.addr(),
+        bias: DevicePtr::NULL,
         rows: prepared.addr(),
         weight: weight.packed,
         next,
+        scale: 1.0,
+        reserved: 0,
     };
     let grid = (rows.div_ceil(BLOCK_OUTPUTS), (tokens + 1).next_multiple_of(8));
     bench.run(OP, weight.packed.activations, variant, grid, &params);
@@ -53,7 +57,14 @@ fn residual(
 
 fn check_residual(what: &str, weight: &Weight, (input, x): (&[f32], &[f32]), got: &[f32]) {
     let (rows, cols) = (weight.packed.rows as usize, weight.packed.cols as usize);
-    let want = linear_residual::reference(&weight.matrix(), weight.packed.activations, input, x);
+    let want = linear_residual::reference(&linear_residual::Reference {
+        weight: weight.matrix(),
+        activations: weight.packed.activations,
+        input,
+        from: Some(x),
+        bias: None,
+        scale: 1.0,
+    });
     let tolerance = residual_tolerances(weight, input, x, &want);
     check(&format!("{what} ({rows}, {cols}) x {}", input.len() / cols), got, &want, &tolerance);
 }
@@ -178,7 +189,16 @@ fn stamps_are_in_order() {
     let (input, x) = (numbers.values(2 * 96, 1.0), bench.put(&[0f32; 128]));
     let (shape, rows) = (bench.shape(2), bench.rows(&input, 96, None, ACTIVATIONS_INT8));
     let (shape, rows, weight, next) = (shape.addr(), rows.addr(), weight.packed, NextRows::default());
-    let params = LinearResidualParams { shape, input: DevicePtr::NULL, x: x.addr(), rows, weight, next };
+    let params = LinearResidualParams {
+        shape,
+        from: x.addr(),
+        x: x.addr(),
+        rows,
+        weight,
+        next,
+        scale: 1.0,
+        ..Default::default()
+    };
     for variant in variants() {
         let cells = bench.put(&[0u64; 2]);
         let info = LaunchInfo { stamp: cells.addr() };

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod decoder;
+pub mod family;
 pub mod folder_writer;
 pub mod gguf_writer;
 pub mod golden;

@@ -40,12 +40,14 @@ pub(crate) struct Args {
 }
 
 /// For each kernel file: the test program, and which of its tests are run. Headers are tried in this order.
-const TESTS: [(&str, &str, &str); 7] = [
+const TESTS: [(&str, &str, &str); 9] = [
     ("embed.cu", "cuda_embed", ""),
     ("linear_residual.cu", "cuda_linear", "residual::"),
     ("norm_qkv.cu", "cuda_linear", "norm_qkv::"),
     ("norm_gate_up.cu", "cuda_linear", "norm::"),
     ("norm_lm_head.cu", "cuda_linear", "norm::"),
+    ("qk_norm.cu", "families", "a_cuda_device"),
+    ("norm_residual.cu", "families", "a_cuda_device"),
     ("attention.cu", "cuda_attention", ""),
     ("sample.cu", "cuda_sample", ""),
 ];

@@ -21,7 +21,12 @@ fn qkv(format: u32, activations: u32) -> KernelParams {
 
 /// One node for every kernel of the table, in every form.
 fn nodes() -> Vec<KernelParams> {
-    let mut nodes = vec![KernelParams::Embed(Default::default()), KernelParams::Sample(Default::default())];
+    let mut nodes = vec![
+        KernelParams::Embed(Default::default()),
+        KernelParams::QkNorm(Default::default()),
+        KernelParams::NormResidual(Default::default()),
+        KernelParams::Sample(Default::default()),
+    ];
     for (format, activations) in
         [(FORMAT_BF16, ACTIVATIONS_BF16), (FORMAT_Q4_1, ACTIVATIONS_INT8), (FORMAT_Q8_0, ACTIVATIONS_INT8X2)]
     {

@@ -8,6 +8,7 @@
 //!   (2, cols / 32) i32 Σq and Σr. A value is s·(q + r/254): q is the nearest int8, r what that rounding left.
 
 use crate::isa::{Body, Isa, LANES};
+use crate::kernels::DevicePtr;
 use crate::kernels::params::*;
 use crate::kernels::rows::{ACTIVATION_ROW_PADDING_BYTES, activation_rows_bytes};
 
@@ -71,6 +72,13 @@ fn row_bytes(cols: usize, kind: u32) -> usize {
 pub(in crate::kernels) struct Norm {
     pub(in crate::kernels) gamma: *const f32,
     pub(in crate::kernels) eps: f32,
+}
+
+impl Norm {
+    /// Of these gains; none of none.
+    pub(in crate::kernels) fn of(gamma: DevicePtr<f32>, eps: f32) -> Option<Norm> {
+        (!gamma.is_null()).then(|| Norm { gamma: gamma.as_ptr(), eps })
+    }
 }
 
 /// Prepares one row.
@@ -144,7 +152,7 @@ impl<I: Isa> Input<I> {
 
 /// The first 16 of `count` values; zero beyond them.
 #[inline(always)]
-unsafe fn load_first<I: Isa>(from: *const f32, count: usize) -> I::F32 {
+pub(in crate::kernels) unsafe fn load_first<I: Isa>(from: *const f32, count: usize) -> I::F32 {
     // SAFETY: the caller gives `count` values.
     unsafe {
         if count >= LANES {

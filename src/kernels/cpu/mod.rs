@@ -7,6 +7,7 @@
 
 pub(super) mod activations;
 pub(crate) mod barrier;
+pub(super) mod heads;
 pub(super) mod linear;
 pub(super) mod math;
 pub(super) mod product;

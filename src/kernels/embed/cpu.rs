@@ -1,4 +1,4 @@
-//! Token embedding: x[i] = row of token i.
+//! Token embedding: x[i] = scale · row of token i.
 
 use crate::isa::{Body, Isa, IsaChoice};
 use crate::kernels::KernelParams;
@@ -46,7 +46,11 @@ impl Body for EmbedRow<'_> {
                 Err(_) => p.slot_tokens.as_ptr().add((-1 - source) as usize).read() as usize,
             };
             assert!(token < p.weight.rows as usize, "token {token} of a vocabulary of {}", p.weight.rows);
-            unpack_row(&p.weight, token, p.x.as_mut_ptr().add(row * p.weight.cols as usize));
+            let (x, width) = (p.x.as_mut_ptr().add(row * p.weight.cols as usize), p.weight.cols as usize);
+            unpack_row(&p.weight, token, x);
+            if p.scale != 1.0 {
+                (0..width).for_each(|column| *x.add(column) *= p.scale);
+            }
         }
     }
 }

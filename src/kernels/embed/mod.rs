@@ -1,4 +1,4 @@
-//! Token embedding: x[i] = row of token i.
+//! Token embedding: x[i] = scale · row of token i.
 
 pub(super) mod cpu;
 pub(super) mod cuda;
@@ -17,7 +17,7 @@ impl EmbedParams {
         Node {
             params: KernelParams::Embed(*self),
             place: Place { layer: -1, op: Op::Embed },
-            cost: cost_per_token(0.0, row_bytes, 0.0),
+            cost: cost_per_token(0.0, row_bytes, if self.scale == 1.0 { 0.0 } else { f64::from(weight.cols) }),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::isa::{Body, Isa, IsaChoice, LANES};
 use crate::kernels::KernelParams;
 use crate::kernels::cpu::Worker;
-use crate::kernels::cpu::linear::{self, Input, Instances, Tiling, row_blocks, tile_at};
+use crate::kernels::cpu::activations::load_first;
+use crate::kernels::cpu::linear::{self, Input, Instances, Tiling, row_blocks, store_first, tile_at};
 use crate::kernels::cpu::product::Product;
 use crate::kernels::cpu::{Choice, instance};
 use crate::kernels::params::*;
@@ -34,7 +35,7 @@ unsafe fn linear_residual<I: Isa, const ALONE: bool>(params: &KernelParams, work
     }
 }
 
-/// x += out
+/// x = from + scale · (out + bias)
 struct Finish<'a> {
     p: &'a LinearResidualParams,
     blocks: Range<usize>,
@@ -53,13 +54,16 @@ impl Body for Finish<'_> {
                 // SAFETY: the addresses are the node's; lanes beyond the width are neither read nor written.
                 unsafe {
                     let column = block * LANES;
-                    let x = self.p.x.as_mut_ptr().add(row * width + column);
-                    let out = tile_at(self.out, i, j, self.rows.len());
-                    if width - column >= LANES {
-                        I::store(x, I::add(I::load(x), I::load(out)));
-                    } else {
-                        (0..width - column).for_each(|lane| *x.add(lane) += *out.add(lane));
+                    let count = width - column;
+                    let mut value = I::load(tile_at(self.out, i, j, self.rows.len()));
+                    if !self.p.bias.is_null() {
+                        value = I::add(value, load_first::<I>(self.p.bias.as_ptr().add(column), count));
                     }
+                    value = I::mul(value, I::splat(self.p.scale));
+                    if !self.p.from.is_null() {
+                        value = I::add(load_first::<I>(self.p.from.as_ptr().add(row * width + column), count), value);
+                    }
+                    store_first::<I>(self.p.x.as_mut_ptr().add(row * width + column), value, count);
                 }
             }
         }

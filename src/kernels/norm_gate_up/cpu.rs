@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::isa::{Body, Isa, IsaChoice, LANES};
 use crate::kernels::KernelParams;
 use crate::kernels::cpu::Worker;
-use crate::kernels::cpu::activations::Norm;
+use crate::kernels::cpu::activations::{Norm, load_first};
 use crate::kernels::cpu::linear::{self, Input, Instances, TILE_FLOATS, Tiling, row_blocks, store_first, tile_at};
 use crate::kernels::cpu::math::silu;
 use crate::kernels::cpu::product::Product;
@@ -23,7 +23,7 @@ unsafe fn norm_gate_up<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
         let rows = (*p.shape.as_ptr()).tokens as usize;
-        let norm = Some(Norm { gamma: p.gamma.as_ptr(), eps: p.eps });
+        let norm = Norm::of(p.gamma, p.eps);
         let input = Input { weights: [p.gate, p.up], rows, norm, prepared: p.rows };
         let x = p.x.as_ptr();
         let ([for_gate, for_up], gate) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
@@ -59,9 +59,14 @@ impl Body for Finish<'_> {
             for (j, row) in self.rows.clone().enumerate() {
                 // SAFETY: the addresses are the node's.
                 unsafe {
-                    let gate = I::load(tile_at(self.gate, i, j, count));
-                    let up = I::load(tile_at(self.up, i, j, count));
+                    let mut gate = I::load(tile_at(self.gate, i, j, count));
+                    let mut up = I::load(tile_at(self.up, i, j, count));
                     let column = block * LANES;
+                    if !self.p.bias.is_null() {
+                        let bias = self.p.bias.as_ptr().add(column);
+                        gate = I::add(gate, load_first::<I>(bias, ffn - column));
+                        up = I::add(up, load_first::<I>(bias.add(ffn), ffn - column));
+                    }
                     let value = I::mul(silu::<I>(gate), up);
                     store_first::<I>(out.add(row * ffn + column), value, ffn - column);
                 }

@@ -23,7 +23,7 @@ unsafe fn norm_lm_head<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
         let rows = (*p.shape.as_ptr()).logit_rows as usize;
-        let norm = Some(Norm { gamma: p.gamma.as_ptr(), eps: p.eps });
+        let norm = Norm::of(p.gamma, p.eps);
         let input = Input { weights: [weight], rows, norm, prepared: p.rows };
         let (x, logit_rows) = (p.x.as_ptr(), p.logit_rows.as_ptr());
         let row = |row| x.add(logit_rows.add(row).read() as usize * p.hidden as usize);
@@ -37,7 +37,7 @@ unsafe fn norm_lm_head<I: Isa, const ALONE: bool>(params: &KernelParams, worker:
     }
 }
 
-/// logits = out
+/// logits = scale · out
 struct Finish<'a> {
     p: &'a NormLmHeadParams,
     blocks: Range<usize>,
@@ -56,6 +56,7 @@ impl Body for Finish<'_> {
                 // SAFETY: the addresses are the node's; the stride is a multiple of 16, so the last block has room.
                 unsafe {
                     let values = I::load(tile_at(self.out, i, j, self.rows.len()));
+                    let values = I::mul(values, I::splat(self.p.scale));
                     I::store(logits.add(row * stride + block * LANES), values);
                 }
             }

@@ -55,6 +55,8 @@ pub struct Reference<'a> {
     pub weight: Matrix<'a>,
     /// `ACTIVATIONS_*`
     pub activations: u32,
+    /// What logits are multiplied by.
+    pub scale: f32,
 }
 
 /// (logit_rows, vocab)
@@ -64,7 +66,7 @@ pub fn reference(input: &Reference<'_>) -> Vec<f64> {
     for row in input.logit_rows {
         let x = &input.x[*row as usize * hidden..][..hidden];
         let normalised = round_activations(&rms_norm(x, input.gamma, input.eps), input.activations);
-        out.extend(product(&input.weight, &normalised));
+        out.extend(product(&input.weight, &normalised).iter().map(|logit| f64::from(input.scale) * logit));
     }
     out
 }

@@ -6,6 +6,7 @@ use crate::isa::{Body, Isa, IsaChoice, LANES};
 use crate::kernels::KernelParams;
 use crate::kernels::cpu::Worker;
 use crate::kernels::cpu::activations::Norm;
+use crate::kernels::cpu::heads::{CachePlace, rotate};
 use crate::kernels::cpu::linear::{self, Input, Instances, Tiling, row_blocks, split_blocks, tile_at};
 use crate::kernels::cpu::product::Product;
 use crate::kernels::cpu::{Choice, instance};
@@ -22,7 +23,7 @@ unsafe fn norm_qkv<I: Isa, const ALONE: bool>(params: &KernelParams, worker: &Wo
     // SAFETY: the addresses are the node's; each tile writes elements of its own.
     unsafe {
         let rows = (*p.shape.as_ptr()).tokens as usize;
-        let norm = Some(Norm { gamma: p.gamma.as_ptr(), eps: p.eps });
+        let norm = Norm::of(p.gamma, p.eps);
         let input = Input { weights, rows, norm, prepared: p.rows };
         let x = p.x.as_ptr();
         let (activations, out) = input.prepare::<I, ALONE>(worker, |row| x.add(row * p.hidden as usize));
@@ -79,7 +80,12 @@ impl Finish<'_> {
         let (head, dim) = (column / head_dim, column % head_dim);
         // SAFETY: the addresses are the node's; positions and slots are those of the step.
         unsafe {
-            if self.part != Part::Value {
+            if !p.bias.is_null() {
+                let before = [0, p.wq.rows, p.wq.rows + p.wk.rows][self.part as usize] as usize;
+                let bias = p.bias.as_ptr().add(before + column);
+                I::store(values.as_mut_ptr(), I::add(I::load(values.as_ptr()), I::load(bias)));
+            }
+            if self.part != Part::Value && !p.rope.is_null() {
                 let position = p.positions.as_ptr().add(row).read() as usize;
                 rotate(p.rope.as_ptr().add(position * head_dim + dim), values);
             }
@@ -88,49 +94,12 @@ impl Finish<'_> {
                 let width = (p.heads * p.head_dim) as usize;
                 return I::store(p.q.as_mut_ptr().add(row * width + column), values);
             }
-            let slot = p.slot_mapping.as_ptr().add(row).read();
-            let (page, offset) = ((slot / PAGE_TOKENS) as usize, (slot % PAGE_TOKENS) as usize);
-            // (pages, kv_heads, head_dim, 16) or (pages, kv_heads, 16, head_dim)
-            let first = (page * p.kv_heads as usize + head) * head_dim * PAGE_TOKENS as usize;
-            let half = p.kv.format == FORMAT_F16;
-            match (self.part, half) {
-                (Part::Key, false) => {
-                    let mut lanes = [0f32; LANES];
-                    I::store(lanes.as_mut_ptr(), values);
-                    scatter(&lanes, p.kv.k.cast::<f32>().as_mut_ptr().add(first + dim * PAGE_TOKENS as usize + offset));
-                }
-                (Part::Key, true) => {
-                    let mut lanes = [0u16; LANES];
-                    I::store_f16(lanes.as_mut_ptr(), values);
-                    scatter(&lanes, p.kv.k.cast::<u16>().as_mut_ptr().add(first + dim * PAGE_TOKENS as usize + offset));
-                }
-                (_, false) => I::store(p.kv.v.cast::<f32>().as_mut_ptr().add(first + offset * head_dim + dim), values),
-                (_, true) => {
-                    I::store_f16(p.kv.v.cast::<u16>().as_mut_ptr().add(first + offset * head_dim + dim), values)
-                }
+            if self.part == Part::Key && !p.keys.is_null() {
+                return I::store(p.keys.as_mut_ptr().add(row * p.wk.rows as usize + column), values);
             }
+            let slot = p.slot_mapping.as_ptr().add(row).read();
+            let at = CachePlace::of(&p.kv, slot, (p.kv_heads as usize, head), (head_dim, dim));
+            if self.part == Part::Key { at.store_key::<I>(values) } else { at.store_value::<I>(values) }
         }
-    }
-}
-
-/// Rotates 8 pairs of neighbours by angles whose (cos, sin) are at `rope`.
-#[inline(always)]
-unsafe fn rotate(rope: *const f32, values: &mut [f32; LANES]) {
-    // SAFETY: the caller gives 8 pairs.
-    let rope = unsafe { rope.cast::<[f32; LANES]>().read_unaligned() };
-    let x = *values;
-    for i in (0..LANES).step_by(2) {
-        let (cos, sin) = (rope[i], rope[i + 1]);
-        values[i] = x[i] * cos - x[i + 1] * sin;
-        values[i + 1] = x[i] * sin + x[i + 1] * cos;
-    }
-}
-
-/// A column of a K page: its positions are neighbours, its dimensions PAGE_TOKENS apart.
-#[inline(always)]
-unsafe fn scatter<T: Copy>(lanes: &[T; LANES], to: *mut T) {
-    for (i, value) in lanes.iter().enumerate() {
-        // SAFETY: the caller gives a page with room for 16 dimensions.
-        unsafe { to.add(i * PAGE_TOKENS as usize).write(*value) }
     }
 }

@@ -15,9 +15,11 @@ const WORK: &[(&str, Option<&str>)] = &[
     ("embed", None),
     ("norm_qkv_bf16", Some(FLOAT16)),
     ("norm_qkv_int8", Some(INT8)), // and int8x2
+    ("qk_norm", None),
     ("attention_f16", Some(FLOAT16)),
     ("linear_residual_bf16", Some(FLOAT16)),
     ("linear_residual_int8", Some(INT8)),
+    ("norm_residual", None),
     ("norm_gate_up_bf16", Some(FLOAT16)),
     ("norm_gate_up_int8", Some(INT8)),
     ("norm_lm_head_bf16", Some(FLOAT16)),
