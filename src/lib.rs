@@ -15,7 +15,7 @@
 //!         │                                                      ▼
 //!    src/text: tokenise,      src/step: bucket → two captured graphs, forward and sample
 //!    chat template,           src/model: a family: keys, tensors, ops  src/kernels: node = params + place + cost
-//!    detokenise               src/weights: GGUF, random weights        src/device: cpu (pinned pool) · cuda · null
+//!    detokenise               src/weights: GGUF, folders, dummy         src/device: cpu (pinned pool) · cuda · null
 //!                             src/formats: a file a weight format      src/isa: 16 lanes on every instruction set
 //!                             src/trace: the record's words and bytes, always compiled
 //!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI, samples
@@ -34,9 +34,9 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | a family of models | `src/model/llama.rs` is one: keys, tensors, ops; its line in `src/model/mod.rs` |
+//! | a family of models | `src/model/qwen3.rs` is one: keys, tensors, ops; its line in `src/model/mod.rs` |
 //! | a weight format | `src/formats/q4_1.rs` and `csrc/formats/q4_1.cuh` are one; its line in `src/formats/mod.rs` |
-//! | a container of weights | `src/weights/gguf/mod.rs` is one: a `Container`; opened in `src/model/checkpoint.rs` |
+//! | a container of weights | `src/weights/folder/mod.rs` is one: a `Container`; opened in `src/model/checkpoint.rs` |
 //! | an op | `src/kernels/norm_qkv/mod.rs` and `csrc/norm_qkv.cu` are one; its line in `src/kernels/mod.rs` |
 //! | an HTTP parameter | `src/http/parse/generation.rs`, where it is honoured or refused |
 //! | a column of the node table | `src/report/stats/nodes.rs` (text, JSON), `src/report/html/places.rs` (page) |
