@@ -51,7 +51,9 @@ impl HuggingFace {
         }
         let decoder = Decoder::new(&file)?;
         let vocabulary = vocabulary(&file, &library, &decoder, &added);
-        file.check_post_processor(vocabulary.len())?;
+        let post_processor = serde_json::to_value(library.get_post_processor());
+        let post_processor = post_processor.map_err(|error| file.refused(error.to_string()))?;
+        file.check_post_processor(&post_processor, vocabulary.len())?;
         let least = bound::least(&file, &added);
         Ok(Loaded { pipeline: HuggingFace { library, decoder }, vocabulary, least })
     }
@@ -88,10 +90,11 @@ impl HuggingFace {
 
     /// The text of tokens, as their bytes in the vocabulary and the decoder make it.
     pub(super) fn join<'a>(&self, vocabulary: &Vocabulary, tokens: impl Iterator<Item = &'a TokenId>) -> String {
-        let mut tokens = tokens.filter_map(|token| Some((token.0, self.library.id_to_token(token.0)?)));
-        let Some((first, text)) = tokens.next() else { return String::new() };
+        let mut tokens = tokens.map(|token| token.0);
+        let first = tokens.find_map(|id| Some((id, self.library.id_to_token(id)?)));
+        let Some((first, text)) = first else { return String::new() };
         let mut bytes = self.decoder.first(&text).unwrap_or_else(|| vocabulary.bytes(first).to_vec());
-        bytes.extend(tokens.flat_map(|(id, _)| vocabulary.bytes(id)));
+        bytes.extend(tokens.flat_map(|id| vocabulary.bytes(id)));
         self.decoder.opened(&String::from_utf8_lossy(&bytes)).to_owned()
     }
 }
@@ -132,7 +135,9 @@ fn vocabulary(file: &File, library: &Library, decoder: &Decoder, added: &[Added]
     let texts = file.vocabulary().map(|(text, id)| (id, (decoder.bytes(text, false), text)));
     let mut tokens: BTreeMap<u32, (Vec<u8>, &str)> = texts.collect();
     // The crate looks ids up among the added tokens first.
-    tokens.extend(added.iter().map(|Added { id, token, .. }| (*id, (decoder.bytes(&token.content, true), &*token.content))));
+    tokens.extend(
+        added.iter().map(|Added { id, token, .. }| (*id, (decoder.bytes(&token.content, true), &*token.content))),
+    );
     let special = library.get_added_vocabulary();
     Vocabulary::of_ids(tokens.into_iter().map(|(id, (bytes, text))| (id, bytes, special.is_special_token(text))))
 }

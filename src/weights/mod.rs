@@ -9,6 +9,8 @@ mod error;
 mod gguf;
 pub mod hub;
 mod keys;
+#[allow(dead_code, reason = "folders that have such a file are not read yet")]
+mod sentencepiece_model;
 mod tokenizer_spec;
 
 use std::borrow::Cow;

@@ -11,6 +11,9 @@ use super::file::File;
 use crate::text::least::{self, Least};
 use crate::text::{byte_level, sentencepiece};
 
+/// The largest character that is whitespace.
+const WHITESPACE_LAST: char = '\u{3000}';
+
 /// `nothing_known` if a part of the pipeline may lose text, or if it is not known here.
 pub(super) fn least(file: &File, added: &[Added]) -> Least {
     bounded(file, added).unwrap_or_else(Least::nothing_known)
@@ -52,7 +55,8 @@ fn bounded(file: &File, added: &[Added]) -> Option<Least> {
         return None;
     }
     let strips = added.iter().any(|added| added.token.lstrip || added.token.rstrip);
-    let keeps = |byte: u8| spelled[usize::from(byte)] && !(strips && is_in_whitespace(byte));
+    let whitespace = if strips { bytes_of_whitespace() } else { [false; 256] };
+    let keeps = |byte: u8| spelled[usize::from(byte)] && !whitespace[usize::from(byte)];
     Some(Least::of(longest, spelling.is_composed, keeps))
 }
 
@@ -86,14 +90,14 @@ fn replaces_spaces(normalizer: &Value) -> bool {
     normalizer["pattern"]["String"] == " " && content.is_some_and(|content| !content.is_empty())
 }
 
-/// Whether UTF-8 has the byte in any whitespace.
-fn is_in_whitespace(byte: u8) -> bool {
-    let last = '\u{3000}';
-    let mut buffer = [0; 4];
-    ('\0'..=last).filter(|letter| letter.is_whitespace()).any(|letter| {
-        let bytes = letter.encode_utf8(&mut buffer).as_bytes();
-        bytes.contains(&byte)
-    })
+/// By byte: whether UTF-8 has it in any whitespace.
+fn bytes_of_whitespace() -> [bool; 256] {
+    let mut bytes = [false; 256];
+    for letter in ('\0'..=WHITESPACE_LAST).filter(|letter| letter.is_whitespace()) {
+        let mut buffer = [0; 4];
+        letter.encode_utf8(&mut buffer).bytes().for_each(|byte| bytes[usize::from(byte)] = true);
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -101,8 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_whitespace_lies_beyond_the_last_that_is_looked_at() {
-        assert!(('\u{3001}'..=char::MAX).all(|letter| !letter.is_whitespace()));
-        assert!(is_in_whitespace(b' ') && is_in_whitespace(0xE3) && !is_in_whitespace(b'a'));
+    fn no_whitespace_lies_beyond_the_last() {
+        assert!((WHITESPACE_LAST..=char::MAX).skip(1).all(|letter| !letter.is_whitespace()));
+        let bytes = bytes_of_whitespace();
+        assert!(bytes[usize::from(b' ')] && bytes[0xE3] && !bytes[usize::from(b'a')]);
     }
 }

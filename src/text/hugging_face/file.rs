@@ -106,9 +106,13 @@ impl File {
         TextError::TokenizerPart { path: self.path.clone(), field, kind, supported }
     }
 
-    /// Sequences are taken apart, however deep they lie in one another; JSON ends at a depth of 128.
     fn parts(&self, part: Part) -> Result<Vec<&Value>, TextError> {
-        let mut open: Vec<&Value> = self.json.get(part.field).filter(|value| !value.is_null()).into_iter().collect();
+        self.parts_of(part, &self.json[part.field])
+    }
+
+    /// Sequences are taken apart, however deep they lie in one another; JSON ends at a depth of 128.
+    fn parts_of<'a>(&self, part: Part, value: &'a Value) -> Result<Vec<&'a Value>, TextError> {
+        let mut open: Vec<&Value> = Some(value).filter(|value| !value.is_null()).into_iter().collect();
         let mut parts = Vec::new();
         while let Some(value) = open.pop() {
             if value["type"] == "Sequence" {
@@ -150,7 +154,11 @@ impl File {
             };
             if let Some(first) = seen.insert(id, text) {
                 let (first, second) = (shortened(first, SHOWN_CHARS_MAX), shortened(text, SHOWN_CHARS_MAX));
-                return Err(self.wrong("model.vocab", format!("{id} for {first:?} and {second:?}"), "one id for a token"));
+                return Err(self.wrong(
+                    "model.vocab",
+                    format!("{id} for {first:?} and {second:?}"),
+                    "one id for a token",
+                ));
             }
         }
         self.check_merges(model)
@@ -171,9 +179,13 @@ impl File {
         Ok(())
     }
 
-    /// The text stands in a template once, and so do only tokens that it declares, below `vocab`.
-    pub(super) fn check_post_processor(&self, vocab: usize) -> Result<(), TextError> {
-        let processors = self.parts(PARTS[2])?;
+    /// The text stands in a template once, and so do only tokens that it declares, below `vocab`. `read` is what the
+    /// crate makes of the file: it tells these by their fields, and not by their type.
+    pub(super) fn check_post_processor(&self, read: &Value, vocab: usize) -> Result<(), TextError> {
+        let processors = self.parts_of(PARTS[2], read)?;
+        for processor in &processors {
+            self.check_type(PARTS[2].field, processor, PARTS[2].supported)?;
+        }
         let templates: Vec<_> = processors.into_iter().filter(|value| value["type"] == "TemplateProcessing").collect();
         if templates.len() > 1 {
             return Err(self.wrong("post_processor", format!("{} templates", templates.len()), "one template"));
