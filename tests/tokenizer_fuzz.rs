@@ -5,6 +5,7 @@
 //! begin. What fails is saved, and its path is said.
 
 #[path = "tokenizers/samples.rs"]
+#[allow(dead_code, reason = "names and bounds are for the test of good files")]
 mod samples;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,8 +12,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tokenizers::{AddedToken, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizer, Token};
-use tokenizers::{OffsetReferential, PreTokenizedString, Tokenizer as Library};
+use tokenizers::pre_tokenizers::split::Split;
+use tokenizers::{
+    AddedToken, Model, ModelWrapper, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer, PreTokenizerWrapper, SplitDelimiterBehavior, Token, Tokenizer as Library,
+};
 
 use self::decoder::Decoder;
 use self::file::File;
@@ -23,10 +26,21 @@ use super::vocabulary::Vocabulary;
 use crate::request::TokenId;
 use crate::weights::TokenizerJson;
 
+/// Hears the number of tokens so far, and says whether to go on.
+type Check<'a> = &'a dyn Fn(usize) -> Result<(), TextError>;
+
 /// A pipeline that encodes.
 pub(super) struct HuggingFace {
     library: Library,
     decoder: Decoder,
+    around: Around,
+}
+
+/// What the post-processor puts around a prompt.
+#[derive(Debug)]
+struct Around {
+    before: Vec<TokenId>,
+    after: Vec<TokenId>,
 }
 
 /// A pipeline, and what is known of its tokens.
@@ -55,25 +69,120 @@ impl HuggingFace {
         let post_processor = post_processor.map_err(|error| file.refused(error.to_string()))?;
         file.check_post_processor(&post_processor, vocabulary.len())?;
         let least = bound::least(&file, &added);
-        Ok(Loaded { pipeline: HuggingFace { library, decoder }, vocabulary, least })
+        let around = Around::of(&library).map_err(|error| file.refused(error.to_string()))?;
+        Ok(Loaded { pipeline: HuggingFace { library, decoder, around }, vocabulary, least })
     }
 
     /// The tokens that the crate's `encode` gives. `check` hears the number of tokens so far, and may end it.
-    pub(super) fn encode(
-        &self,
-        text: &str,
-        add_special: bool,
-        check: &dyn Fn(usize) -> Result<(), TextError>,
-    ) -> Result<Vec<TokenId>, TextError> {
+    pub(super) fn encode(&self, text: &str, add_special: bool, check: Check<'_>) -> Result<Vec<TokenId>, TextError> {
         check(0)?;
+        let mut tokens = if add_special { self.around.before.clone() } else { Vec::new() };
         let added = self.library.get_added_vocabulary();
-        let mut words = added.extract_and_normalize(self.library.get_normalizer(), text);
-        let count = Cell::new(tokens_so_far(&words));
-        check(count.get())?;
+        let words = added.extract_and_normalize(self.library.get_normalizer(), text);
+        check(tokens.len())?;
+        match self.first_split() {
+            Some((split, rest)) => self.encode_lazily(words, split, rest, &mut tokens, check)?,
+            None => self.encode_whole(words, &mut tokens, check)?,
+        }
+        check(tokens.len())?;
+        tokens.extend(self.around.after.iter().filter(|_| add_special));
+        Ok(tokens)
+    }
+
+    /// The first pre-tokenizer, if words can be had from it one by one, and those that go on with each.
+    fn first_split(&self) -> Option<(&Split, &[PreTokenizerWrapper])> {
+        let (first, rest) = match self.library.get_pre_tokenizer()? {
+            PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref().split_first()?,
+            first => (first, &[][..]),
+        };
+        // Metaspace asks where in the text a word stands.
+        let is_local = |part: &PreTokenizerWrapper| match part {
+            PreTokenizerWrapper::Metaspace(_) | PreTokenizerWrapper::Sequence(_) => false,
+            _ => true,
+        };
+        match first {
+            PreTokenizerWrapper::Split(split)
+                if split.behavior == SplitDelimiterBehavior::Isolated && !split.invert && rest.iter().all(is_local) =>
+            {
+                Some((split, rest))
+            }
+            _ => None,
+        }
+    }
+
+    /// Word by word: what the crate knows of the place of each byte, some hundred bytes for it, is had for one word
+    /// only.
+    fn encode_lazily(
+        &self,
+        words: PreTokenizedString,
+        split: &Split,
+        rest: &[PreTokenizerWrapper],
+        tokens: &mut Vec<TokenId>,
+        check: Check<'_>,
+    ) -> Result<(), TextError> {
+        let parts: Vec<Result<String, Vec<TokenId>>> = splits(&words)
+            .map(|(text, tokens)| match tokens {
+                Some(tokens) => Err(tokens.iter().map(|token| TokenId(token.id)).collect()),
+                None => Ok(text.to_owned()),
+            })
+            .collect();
+        drop(words);
+        for part in parts {
+            let text = match part {
+                Ok(text) => text,
+                Err(added) => {
+                    tokens.extend(added);
+                    continue;
+                }
+            };
+            let mut end = 0;
+            for (start, found_end) in split.regex.find_iter(&text) {
+                self.encode_word(&text[end..start], rest, tokens, check)?;
+                self.encode_word(&text[start..found_end], rest, tokens, check)?;
+                end = found_end;
+            }
+            self.encode_word(&text[end..], rest, tokens, check)?;
+        }
+        Ok(())
+    }
+
+    fn encode_word(
+        &self,
+        word: &str,
+        rest: &[PreTokenizerWrapper],
+        tokens: &mut Vec<TokenId>,
+        check: Check<'_>,
+    ) -> Result<(), TextError> {
+        if word.is_empty() {
+            return Ok(());
+        }
+        let mut words = PreTokenizedString::from(word);
+        rest.iter().try_for_each(|part| part.pre_tokenize(&mut words)).map_err(failed)?;
+        self.merge(words, tokens, check)
+    }
+
+    fn encode_whole(
+        &self,
+        mut words: PreTokenizedString,
+        tokens: &mut Vec<TokenId>,
+        check: Check<'_>,
+    ) -> Result<(), TextError> {
         if let Some(pre_tokenizer) = self.library.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut words).map_err(failed)?;
         }
+        self.merge(words, tokens, check)
+    }
+
+    /// Merges words that are spelled.
+    fn merge(
+        &self,
+        mut words: PreTokenizedString,
+        tokens: &mut Vec<TokenId>,
+        check: Check<'_>,
+    ) -> Result<(), TextError> {
         let model = self.library.get_model();
+        let added: usize = splits(&words).filter_map(|(_, tokens)| tokens).map(<[Token]>::len).sum();
+        let count = Cell::new(tokens.len() + added);
         let tokenize = |word: &NormalizedString| -> tokenizers::Result<Vec<Token>> {
             check(count.get())?;
             let tokens = model.tokenize(word.get())?;
@@ -81,11 +190,8 @@ impl HuggingFace {
             Ok(tokens)
         };
         words.tokenize(tokenize).map_err(failed)?;
-        check(count.get())?;
-        // Where in the text a token stands is not asked.
-        let encoding = words.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
-        let encoding = self.library.post_process(encoding, None, add_special).map_err(failed)?;
-        Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
+        tokens.extend(splits(&words).filter_map(|(_, tokens)| tokens).flatten().map(|token| TokenId(token.id)));
+        Ok(())
     }
 
     /// The text of tokens, as their bytes in the vocabulary and the decoder make it.
@@ -142,10 +248,23 @@ fn vocabulary(file: &File, library: &Library, decoder: &Decoder, added: &[Added]
     Vocabulary::of_ids(tokens.into_iter().map(|(id, (bytes, text))| (id, bytes, special.is_special_token(text))))
 }
 
-/// Added tokens that were found.
-fn tokens_so_far(words: &PreTokenizedString) -> usize {
-    let words = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
-    words.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).map(Vec::len).sum()
+impl Around {
+    /// Of what is checked to have the text once: processors see no text, and do the same to any.
+    fn of(library: &Library) -> tokenizers::Result<Around> {
+        const TEXT: u32 = u32::MAX; // no token
+        let mut words = PreTokenizedString::from("text");
+        words.tokenize(|word| Ok(vec![Token::new(TEXT, word.get().to_owned(), (0, word.len()))]))?;
+        let encoding = library.post_process(words.into_encoding(None, 0, OffsetType::None)?, None, true)?;
+        let mut parts = encoding.get_ids().split(|id| *id == TEXT);
+        let mut part = || parts.next().unwrap_or(&[]).iter().copied().map(TokenId).collect();
+        Ok(Around { before: part(), after: part() })
+    }
+}
+
+/// Words, and tokens of those that have some.
+fn splits(words: &PreTokenizedString) -> impl Iterator<Item = (&str, Option<&[Token]>)> {
+    let splits = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
+    splits.into_iter().map(|(text, _, tokens)| (text, tokens.as_deref()))
 }
 
 /// What stopped the crate: a check of ours, or the crate itself.
