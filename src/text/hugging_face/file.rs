@@ -18,6 +18,12 @@ const DECODERS: &str = "Sequence, ByteLevel, Metaspace, Replace, ByteFallback, F
 /// Characters of the file that an error shows.
 const SHOWN_CHARS_MAX: usize = 64;
 
+/// Bytes of an added token: what finds tokens in text has a table for each byte of them.
+const ADDED_BYTES_MAX: usize = 1024;
+
+/// How much longer a text may become by what the file replaces in it, or puts before it.
+const GROWTH_MAX: usize = 1024;
+
 /// A kind of part that the pipeline is made of.
 #[derive(Clone, Copy)]
 struct Part {
@@ -63,7 +69,9 @@ impl File {
             for value in file.parts(part)? {
                 file.check_type(part.field, value, part.supported)?;
             }
+            file.check_growth(part)?;
         }
+        file.check_added()?;
         file.check_model(json.len())?;
         Ok(file)
     }
@@ -132,6 +140,28 @@ impl File {
         };
         if !supported.split(", ").any(|known| known == kind) {
             return Err(self.unsupported(field, kind, supported));
+        }
+        Ok(())
+    }
+
+    /// Each replacement may replace what the one before it has written.
+    fn check_growth(&self, part: Part) -> Result<(), TextError> {
+        let written = |value: &Value| ["content", "prepend"].map(|field| value[field].as_str().map_or(0, str::len));
+        let parts = self.parts(part)?;
+        let growth = parts.iter().flat_map(|value| written(value)).fold(1, |growth: usize, bytes| {
+            growth.saturating_mul(bytes.saturating_add(1)) // a pattern may be found between any two characters
+        });
+        if growth > GROWTH_MAX {
+            return Err(self.wrong(part.field, format!("making text {growth} times as long"), "at most 1024 times"));
+        }
+        Ok(())
+    }
+
+    fn check_added(&self) -> Result<(), TextError> {
+        for token in self.json["added_tokens"].as_array().into_iter().flatten() {
+            if token["content"].as_str().is_some_and(|content| content.len() > ADDED_BYTES_MAX) {
+                return Err(self.wrong("added_tokens.content", &token["content"], "at most 1024 bytes"));
+            }
         }
         Ok(())
     }
