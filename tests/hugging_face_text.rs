@@ -270,7 +270,7 @@ proptest! {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_files_name() {
-    let cases: [(usize, &str, Value, &str); 22] = [
+    let cases: [(usize, &str, Value, &str); 24] = [
         (0, "/model/type", json!("Unigram"), "model Unigram is not supported (supported: BPE)"),
         (0, "/model/vocab", json!([]), "model.vocab is [], and has to be an object"),
         (
@@ -298,7 +298,14 @@ fn what_cannot_be_is_refused_with_the_files_name() {
         (0, "/decoder", Value::Null, "decoder null is not supported (supported: ByteLevel; Metaspace;"),
         (3, "/decoder/decoders/0/pattern/String", json!(""), "decoder.pattern is {\"String\":\"\"}"),
         (3, "/decoder/decoders/3/stop", json!(1), "and has to be of spaces at the start"),
-        (3, "/decoder/decoders/2/type", json!("Strip"), "decoder"),
+        (
+            3,
+            "/decoder/decoders/2",
+            json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}),
+            "decoder Strip is not",
+        ),
+        (3, "/decoder/decoders/0/content", json!("x".repeat(2000)), "decoder is making text 4002 times as long"),
+        (3, "/added_tokens/0/content", json!("x".repeat(1025)), "and has to be at most 1024 bytes"),
         (3, "/post_processor/special_tokens", json!({}), "post_processor.single is \"<s>\", and has to be one of"),
         (3, "/post_processor/special_tokens/<s>/ids/0", json!(9000), "special_tokens.ids is [9000]"),
         (3, "/post_processor/single", json!([]), "post_processor.single is [], and has to be a template with A once"),
@@ -313,38 +320,5 @@ fn what_cannot_be_is_refused_with_the_files_name() {
     for (text, expected) in [("{", "EOF while parsing"), ("[]", "the file is []"), ("{}", "model is null")] {
         let error = read(text).expect_err(text).to_string();
         assert!(error.starts_with("models/tokenizer.json: ") && error.contains(expected), "{error}");
-    }
-}
-
-#[test]
-fn zz_time() {
-    let peak = || {
-        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-        status.lines().find(|line| line.starts_with("VmHWM")).map(str::to_owned)
-    };
-    for (index, text) in [
-        (0, "The quick brown fox jumps over the lazy dog, 123 times. ".repeat(8 << 20 >> 6)),
-        (1, "Der grüne Fuchs, 世界 und so weiter.\n".repeat(8 << 20 >> 6)),
-        (3, "The quick brown fox jumps over the lazy dog, 123 times. ".repeat(8 << 20 >> 6)),
-        (0, " ".repeat(8 << 20)),
-        (3, " ".repeat(8 << 20)),
-    ] {
-        let since = std::time::Instant::now();
-        let first = RefCell::new(None);
-        let check = |count: usize| {
-            if count > 0 {
-                first.borrow_mut().get_or_insert_with(|| since.elapsed());
-            }
-            Ok(())
-        };
-        let tokens = PAIRS[index].ours.encode_while(&text, true, &check).expect("text");
-        eprintln!(
-            "{index}: {} bytes, {} tokens, {:?}, first word done {:?}, {:?}",
-            text.len(),
-            tokens.len(),
-            since.elapsed(),
-            first,
-            peak()
-        );
     }
 }

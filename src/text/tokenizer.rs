@@ -1,8 +1,9 @@
 //! Text to tokens and back.
 //!
-//! A vocabulary's encoding goes in four steps: tokens that are found as such in the text (`<|im_end|>`) are cut out; what lies between
-//! is split into words; words are spelled as the vocabulary spells them; BPE (of the `tokenizers` crate) merges.
-//! A `tokenizer.json` is a pipeline of its own (`hugging_face`). Decoding looks every token's bytes up in a table.
+//! A vocabulary's encoding goes in four steps: tokens that are found as such in the text (`<|im_end|>`) are cut out;
+//! what lies between is split into words; words are spelled as the vocabulary spells them; BPE (of the `tokenizers`
+//! crate) merges. A `tokenizer.json` is a pipeline of its own (`hugging_face`). Decoding looks every token's bytes up
+//! in a table.
 
 use std::fmt;
 

@@ -148,7 +148,7 @@ pub enum WeightsError {
     },
 }
 
-/// What is wrong with the bytes of a GGUF file, or of a `tokenizer.model`. Offsets count from the beginning of the file.
+/// What is wrong with the bytes of a GGUF file or a `tokenizer.model`. Offsets count from the beginning of the file.
 #[derive(Debug, Error, PartialEq)]
 pub enum Malformed {
     /// Another kind of file.

@@ -272,9 +272,11 @@ impl<'a> Message<'a> {
     }
 
     fn take(&mut self, bytes: u64, field: &'static str) -> Result<Range<usize>, Malformed> {
-        if bytes > self.rest.len() as u64 {
-            let (offset, file_bytes) = (self.offset(), self.rest.end as u64);
-            return Err(Malformed::Truncated { offset, field, bytes, file_bytes });
+        let (offset, left) = (self.offset(), self.rest.len() as u64);
+        if bytes > left && self.rest.end == self.file.len() {
+            return Err(Malformed::Truncated { offset, field, bytes, file_bytes: self.file.len() as u64 });
+        } else if bytes > left {
+            return Err(Malformed::Limit { offset, field: "size of a field", value: bytes, limit: left });
         }
         let start = self.rest.start;
         self.rest.start += bytes as usize;

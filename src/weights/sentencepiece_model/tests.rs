@@ -130,21 +130,38 @@ fn what_is_not_followed_is_refused() {
         (with(vec![], vec![Part::Bytes(2, vec![0; 9])]), "normalizer_spec.precompiled_charsmap = 9 bytes"),
         (more(denormalizer), "denormalizer_spec.precompiled_charsmap = 1 bytes"),
         (more(piece("<unk2>", 0.0, 2)), "number of pieces of type UNKNOWN is 2, and has to be 1"),
-        (more(piece("x", 0.0, 7)), "type at byte 155 is 7, and the limit is 6"),
-        (more(Part::Bytes(1, message(&[Part::Varint(3, 0)]))), "type at byte 148 is 0"),
-        (more(piece("x", f32::NAN, 0)), "score at byte 150 is not a number"),
-        (more(piece("", 0.0, 0)), "length of a piece at byte 147 is 0"),
-        (more(Part::Bytes(1, vec![0x0A, 1, 0xFF])), "piece at byte 149 is not valid UTF-8"),
-        (more(Part::Varint(1, 3)), "pieces at byte 146 has protobuf's wire type 0"),
-        (more(Part::Bytes(1, vec![0x0A, 9])), "field at byte 149 needs 9 bytes, and the file ends at byte 149"),
         (vec![], "pieces is missing"),
-        (b"version https://git-lfs".to_vec(), "field at byte 0 has protobuf's wire type 6"),
-        (vec![0xFF; 20], "tag at byte 0 is longer than 10 bytes"),
     ];
     for (bytes, expected) in cases {
-        let error = read_bytes(&bytes).expect_err(expected).to_string();
-        assert!(error.starts_with("models/tokenizer.model: ") && error.contains(expected), "{error}: {expected}");
+        assert_says(&bytes, expected);
     }
+}
+
+#[test]
+fn malformed_bytes_are_refused_where_they_stand() {
+    let end = message(&pieces()).len();
+    let cases = [
+        (piece("x", 0.0, 7), format!("type at byte {} is 7, and the limit is 6", end + 11)),
+        (Part::Bytes(1, message(&[Part::Varint(3, 0)])), format!("type at byte {} is 0", end + 3)),
+        (piece("x", f32::NAN, 0), format!("score at byte {} is not a number", end + 6)),
+        (piece("", 0.0, 0), format!("length of a piece at byte {} is 0", end + 2)),
+        (Part::Bytes(1, vec![0x0A, 1, 0xFF]), format!("piece at byte {} is not valid UTF-8", end + 3)),
+        (Part::Varint(1, 3), format!("pieces at byte {} has protobuf's wire type 0", end + 1)),
+        (Part::Bytes(1, vec![0x0A, 9]), format!("size of a field at byte {} is 9, and the limit is 0", end + 4)),
+    ];
+    for (part, expected) in cases {
+        let mut parts = pieces();
+        parts.push(part);
+        assert_says(&llama(parts, vec![], vec![]), &expected);
+    }
+    assert_says(&[0x0A, 200, 1, 0], "field at byte 3 needs 200 bytes, and the file ends at byte 4");
+    assert_says(b"version https://git-lfs", "field at byte 0 has protobuf's wire type 6");
+    assert_says(&[0xFF; 20], "tag at byte 0 is longer than 10 bytes");
+}
+
+fn assert_says(bytes: &[u8], expected: &str) {
+    let error = read_bytes(bytes).expect_err(expected).to_string();
+    assert!(error.starts_with("models/tokenizer.model: ") && error.contains(expected), "{error}: {expected}");
 }
 
 #[test]
