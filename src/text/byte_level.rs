@@ -2,8 +2,6 @@
 
 use std::sync::LazyLock;
 
-use crate::weights::VocabularySpec;
-
 /// Bytes that stand for themselves (as Latin-1); the others follow one another from U+0100 on.
 fn is_itself(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
@@ -28,9 +26,9 @@ static BYTES: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
 });
 
 /// By byte: whether the vocabulary has a token for it alone. Text leaves out those that it has none for.
-pub(super) fn spelled(spec: &VocabularySpec) -> [bool; 256] {
+pub(super) fn spelled<'a>(tokens: impl Iterator<Item = &'a str>) -> [bool; 256] {
     let mut spelled = [false; 256];
-    for token in spec.tokens.iter() {
+    for token in tokens {
         let mut letters = token.chars();
         if let (Some(letter), None) = (letters.next(), letters.next())
             && let Some(byte) = BYTES.get(letter as usize).copied().flatten()
@@ -45,6 +43,12 @@ pub(super) fn spelled(spec: &VocabularySpec) -> [bool; 256] {
 pub(super) fn write(text: &str, out: &mut String) {
     out.clear();
     out.extend(text.bytes().map(|byte| ALPHABET[usize::from(byte)]));
+}
+
+/// The most bytes of a text that a token stands for: its letters are bytes, or it is found as such.
+pub(super) fn spelled_bytes(token: &str) -> usize {
+    let is_spelled = token.chars().all(|letter| matches!(BYTES.get(letter as usize), Some(Some(_))));
+    if is_spelled { token.chars().count() } else { token.len() }
 }
 
 /// Appends the bytes that a token stands for; the token itself if it is not written in the alphabet.

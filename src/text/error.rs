@@ -1,5 +1,6 @@
 //! Why text could not be turned into tokens, or messages into text.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -60,6 +61,38 @@ pub enum TextError {
     Tokenizer {
         /// The library's word.
         source: tokenizers::Error,
+    },
+    /// A `tokenizer.json` that the library does not read.
+    #[error("{}: {message}", path.display())]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// The library's word.
+        message: String,
+    },
+    /// A value of a `tokenizer.json` that cannot be.
+    #[error("{}: {field} is {value}, and has to be {expected}", path.display())]
+    TokenizerValue {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What the file says.
+        value: String,
+        /// What it may say.
+        expected: &'static str,
+    },
+    /// A part of a `tokenizer.json`'s pipeline that is not supported.
+    #[error("{}: {field} {kind} is not supported (supported: {supported})", path.display())]
+    TokenizerPart {
+        /// The file.
+        path: PathBuf,
+        /// The part's field.
+        field: &'static str,
+        /// Its type.
+        kind: String,
+        /// What is.
+        supported: &'static str,
     },
     /// Without a vocabulary, text is a list of token ids.
     #[error("{word:?} is no token id below {vocab}: this model has no tokenizer, and text is a list of token ids")]

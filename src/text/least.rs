@@ -18,7 +18,13 @@ pub(super) struct Least {
 impl Least {
     /// Of a tokenizer that leaves out all bytes but those that `keeps` says.
     pub(super) fn new(vocabulary: &Vocabulary, is_composed: bool, keeps: impl Fn(u8) -> bool) -> Least {
-        let longest = (0..vocabulary.len()).map(|id| vocabulary.bytes(id as u32).len()).max().unwrap_or(0).max(1);
+        let longest = (0..vocabulary.len()).map(|id| vocabulary.bytes(id as u32).len()).max().unwrap_or(0);
+        Least::of(longest, is_composed, keeps)
+    }
+
+    /// The same, of tokens that stand for at most so many bytes of a text, once it is composed.
+    pub(super) fn of(token_bytes_max: usize, is_composed: bool, keeps: impl Fn(u8) -> bool) -> Least {
+        let longest = token_bytes_max.max(1);
         let counts = std::array::from_fn(|byte| keeps(byte as u8));
         // Which bytes a text is composed to is not known before it is.
         let keeps_all = (0..=255).filter(|byte| is_in_text(*byte)).all(keeps);

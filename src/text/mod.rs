@@ -7,6 +7,7 @@ mod chat;
 mod clock;
 mod detokenizer;
 mod error;
+mod hugging_face;
 mod least;
 mod sentencepiece;
 mod split;

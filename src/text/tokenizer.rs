@@ -1,8 +1,9 @@
 //! Text to tokens and back.
 //!
-//! Encoding goes in four steps: tokens that are found as such in the text (`<|im_end|>`) are cut out; what lies between
-//! is split into words; words are spelled as the vocabulary spells them; BPE (of the `tokenizers` crate) merges.
-//! Decoding looks every token's bytes up in a table.
+//! A vocabulary's encoding goes in four steps: tokens that are found as such in the text (`<|im_end|>`) are cut out;
+//! what lies between is split into words; words are spelled as the vocabulary spells them; BPE (of the `tokenizers`
+//! crate) merges. A `tokenizer.json` is a pipeline of its own (`hugging_face`). Decoding looks every token's bytes up
+//! in a table.
 
 use std::fmt;
 
@@ -10,12 +11,13 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
+use super::hugging_face::{HuggingFace, Loaded};
 use super::least::{self, Least};
 use super::split::{self, Splitter};
 use super::vocabulary::Vocabulary;
 use super::{TextError, byte_level, sentencepiece};
 use crate::request::TokenId;
-use crate::weights::{TokenKind, TokenizerSpec, VocabularySpec};
+use crate::weights::{TokenKind, TokenizerJson, TokenizerSpec, VocabularySpec};
 
 const SUPPORTED: &str = "gpt2, llama";
 
@@ -44,6 +46,8 @@ enum Algorithm {
     },
     /// Ids in decimal, separated by spaces.
     Numeric,
+    /// A pipeline of its own, which finds literals and puts tokens around a prompt by itself.
+    HuggingFace(Box<HuggingFace>),
 }
 
 struct Literals {
@@ -62,7 +66,7 @@ impl Tokenizer {
     pub fn from_spec(spec: &TokenizerSpec) -> Result<Tokenizer, TextError> {
         match spec {
             TokenizerSpec::Vocabulary(vocabulary) => Tokenizer::of_vocabulary(vocabulary),
-            TokenizerSpec::Json(_) => unreachable!(),
+            TokenizerSpec::Json(json) => Tokenizer::of_json(json),
         }
     }
 
@@ -73,6 +77,13 @@ impl Tokenizer {
             "llama" => Tokenizer::sentencepiece(spec),
             other => Err(TextError::UnknownModel { model: other.to_owned(), supported: SUPPORTED }),
         }
+    }
+
+    /// Of a `tokenizer.json`.
+    pub fn of_json(json: &TokenizerJson) -> Result<Tokenizer, TextError> {
+        let Loaded { pipeline, vocabulary, least } = HuggingFace::load(json)?;
+        let algorithm = Algorithm::HuggingFace(Box::new(pipeline));
+        Ok(Tokenizer { algorithm, vocabulary, literals: None, least, bos: None, eos: None, space_prefix: false })
     }
 
     /// For models without a tokenizer: text is a list of token ids in decimal, separated by spaces.
@@ -94,7 +105,7 @@ impl Tokenizer {
         let bpe = builder.build().map_err(|source| TextError::Tokenizer { source })?;
         let add_bos = splitter.add_bos;
         let vocabulary = Vocabulary::byte_level(spec);
-        let spelled = byte_level::spelled(spec);
+        let spelled = byte_level::spelled(spec.tokens.iter());
         let least = Least::new(&vocabulary, splitter.compose, |byte| spelled[usize::from(byte)]);
         let algorithm = Algorithm::ByteLevel { bpe, splitter };
         let space_prefix = spec.add_space_prefix.unwrap_or(false);
@@ -152,6 +163,9 @@ impl Tokenizer {
         add_special: bool,
         check: &dyn Fn(usize) -> Result<(), TextError>,
     ) -> Result<Vec<TokenId>, TextError> {
+        if let Algorithm::HuggingFace(pipeline) = &self.algorithm {
+            return pipeline.encode(text, add_special, check);
+        }
         let mut tokens = Vec::new();
         tokens.extend(self.bos.filter(|_| add_special));
         let mut position = 0;
@@ -209,6 +223,7 @@ impl Tokenizer {
                 }
                 Ok(())
             }
+            Algorithm::HuggingFace(_) => unreachable!("its text is not cut up here"),
         }
     }
 
@@ -228,6 +243,9 @@ impl Tokenizer {
     }
 
     fn join<'a>(&self, tokens: impl Iterator<Item = &'a TokenId>) -> String {
+        if let Algorithm::HuggingFace(pipeline) = &self.algorithm {
+            return pipeline.join(&self.vocabulary, tokens);
+        }
         let bytes: Vec<u8> = tokens.flat_map(|token| self.token_bytes(*token)).copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         // SentencePiece's decoding takes the space away that encoding put there; byte-level BPE's does not.

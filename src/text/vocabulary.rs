@@ -37,6 +37,19 @@ impl Vocabulary {
         vocabulary
     }
 
+    /// Ids, ascending, with their bytes and whether they are special. Ids in between have no bytes.
+    pub(super) fn of_ids(tokens: impl Iterator<Item = (u32, Vec<u8>, bool)>) -> Vocabulary {
+        let mut vocabulary = Vocabulary { bytes: Vec::new(), ends: Vec::new(), special: Vec::new() };
+        for (id, bytes, is_special) in tokens {
+            vocabulary.ends.resize(id as usize, vocabulary.bytes.len());
+            vocabulary.special.resize(id as usize, false);
+            vocabulary.bytes.extend_from_slice(&bytes);
+            vocabulary.ends.push(vocabulary.bytes.len());
+            vocabulary.special.push(is_special);
+        }
+        vocabulary
+    }
+
     fn new(spec: &VocabularySpec, read: impl Fn(&str, TokenKind, &mut Vec<u8>)) -> Vocabulary {
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(spec.tokens.len());

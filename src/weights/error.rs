@@ -18,7 +18,7 @@ pub enum WeightsError {
         /// The operating system's word.
         source: std::io::Error,
     },
-    /// Bytes that are no GGUF file.
+    /// Bytes that are no GGUF file, or no `tokenizer.model`.
     #[error("{}: {cause}", path.display())]
     Malformed {
         /// The file.
@@ -175,7 +175,7 @@ pub enum WeightsError {
     },
 }
 
-/// What is wrong with the bytes of a GGUF file. Offsets count from the beginning of the file.
+/// What is wrong with the bytes of a GGUF file or a `tokenizer.model`. Offsets count from the beginning of the file.
 #[derive(Debug, Error, PartialEq)]
 pub enum Malformed {
     /// Another kind of file.
@@ -217,6 +217,32 @@ pub enum Malformed {
     /// A number that has to be larger than 0.
     #[error("{field} at byte {offset} is 0")]
     Zero {
+        /// Where.
+        offset: u64,
+        /// The field.
+        field: &'static str,
+    },
+    /// A number of more bytes than 64 bits take.
+    #[error("{field} at byte {offset} is longer than 10 bytes")]
+    Varint {
+        /// Where.
+        offset: u64,
+        /// The field.
+        field: &'static str,
+    },
+    /// A protobuf field of a type that it does not have.
+    #[error("{field} at byte {offset} has protobuf's wire type {wire_type}")]
+    WireType {
+        /// Where.
+        offset: u64,
+        /// The field.
+        field: &'static str,
+        /// Its type.
+        wire_type: u64,
+    },
+    /// A float that is no number.
+    #[error("{field} at byte {offset} is not a number")]
+    NotANumber {
         /// Where.
         offset: u64,
         /// The field.

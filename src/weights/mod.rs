@@ -12,6 +12,7 @@ mod gguf;
 pub mod hub;
 mod keys;
 mod mapped;
+mod sentencepiece_model;
 mod tokenizer_spec;
 
 use std::borrow::Cow;
