@@ -1,7 +1,7 @@
 //! `vitrum generate`: one prompt, its answer on standard output as it comes.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -16,6 +16,7 @@ use crate::report;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
 use crate::text::{ChatLimits, ChatMessage, ChatRenderer, Detokenizer, TemplateSource};
 use crate::trace::session::{RecordError, SessionOptions, TraceSource};
+use crate::weights::hub::Sources;
 
 const MAX_TOKENS_DEFAULT: u32 = 128;
 
@@ -63,7 +64,7 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(
     args: &GenerateArgs,
-    cache_dir: &Path,
+    models: &Sources,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
     program: PathBuf,
@@ -76,7 +77,7 @@ pub(super) fn run(
         return Err("--trace-source and --graph-trace are for --profile only".into());
     }
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
-    let model = args.engine.load(cache_dir)?;
+    let model = args.engine.load(models)?;
     let prompt = match (args.chat, model.checkpoint.tokenizer()) {
         (true, Some(spec)) => {
             let message = ChatMessage { role: "user".into(), content: args.prompt.clone() };

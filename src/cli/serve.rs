@@ -1,7 +1,7 @@
 //! `vitrum serve`: an engine behind the HTTP server.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,6 +14,7 @@ use crate::http::{self, FolderQuota, ProfileOptions, ServeOptions};
 use crate::report;
 use crate::text::{ChatLimits, ChatRenderer, TemplateSource};
 use crate::trace::session::{Keep, RecordError, TraceSource};
+use crate::weights::hub::Sources;
 
 /// Serves a model over the OpenAI API.
 #[derive(Args, Debug)]
@@ -83,7 +84,7 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(
     args: &ServeArgs,
-    cache_dir: &Path,
+    models: &Sources,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
     program: PathBuf,
@@ -92,7 +93,7 @@ pub(super) fn run(
     let sample_every = args.sample_every()?;
     let bodies_bytes_max = args.bodies_bytes_max()?;
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Both)?;
-    let model = args.engine.load(cache_dir)?;
+    let model = args.engine.load(models)?;
     let names = match args.served_model_name.as_slice() {
         [] => vec![args.engine.model.clone()],
         names => names.to_vec(),
