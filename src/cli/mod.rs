@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod engine_args;
 mod generate;
+mod generation_args;
 mod graph;
 mod profile;
 mod serve;

@@ -7,7 +7,7 @@ use super::config::SizeNames;
 use super::tensors::{Part, TensorList};
 use super::{Family, ModelConfig, family_of};
 use crate::formats::WeightFormat;
-use crate::weights::{Container, Dummy, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
+use crate::weights::{Container, Dummy, GenerationConfig, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
 
 /// A model's files, known to hold a model of a family that can be run.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Checkpoint {
     /// What the tokenizer is made from; random weights have none.
     pub fn tokenizer(&self) -> Option<&TokenizerSpec> {
         self.container.tokenizer()
+    }
+
+    /// How its makers draw tokens from it, if they say so.
+    pub fn generation_config(&self) -> Option<&GenerationConfig> {
+        self.container.generation_config()
     }
 
     /// The tensors that the model consists of, in no order.

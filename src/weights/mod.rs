@@ -6,6 +6,7 @@
 mod config_json;
 mod dummy;
 mod error;
+mod generation_config;
 mod gguf;
 pub mod hub;
 mod keys;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use self::dummy::Dummy;
 pub use self::error::{Malformed, WeightsError};
+pub use self::generation_config::GenerationConfig;
 pub use self::gguf::Gguf;
 pub use self::keys::{DIMENSION_MAX, Key, Keys, Naming, Value};
 pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerJson, TokenizerSpec, VocabularySpec};
@@ -59,6 +61,11 @@ pub trait Container: Debug + Send + Sync {
 
     /// What the tokenizer is made from, if there is one.
     fn tokenizer(&self) -> Option<&TokenizerSpec>;
+
+    /// How its makers draw tokens from it, if they say so.
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        None
+    }
 
     /// What is wrong with the tokenizer: said once the family is known to be one that is supported.
     fn take_tokenizer_fault(&mut self) -> Option<WeightsError> {

@@ -137,7 +137,7 @@ fn a_branch_that_has_moved_brings_what_has_changed() {
     assert_eq!(scene.fetch().expect("the new commit"), scene.snapshot('2'));
     let asked = scene.server.asked();
     // A file's bytes are asked for under its own name first, and then where that leads.
-    assert!(downloads(&asked).iter().all(|line| line.contains("config.json")), "{asked:?}");
+    assert!(downloads(&asked).iter().all(|line| line.contains("/config.json ")), "{asked:?}");
     assert_eq!(names_in(&scene.snapshot('2')), FETCHED);
     assert_eq!(fs::read(scene.snapshot('2').join("config.json")).expect("a file"), files[1].1);
     assert_eq!(fs::read(scene.snapshot('1').join("config.json")).expect("a file"), MODEL[1].1, "the old one stays");
@@ -277,7 +277,7 @@ fn what_the_hub_refuses_is_said_with_what_helps() {
     refuse("/api/", 503, None, &["status 503", "try again later"]);
     refuse("/large/", 500, None, &["status 500", "model.safetensors"]);
     let known = |environment: &mut HubEnvironment| environment.token = Some(Token::new("secret"));
-    scene.server.hub().refused = Some(("config.json", 403, Some("GatedRepo")));
+    scene.server.hub().refused = Some(("/large/", 403, Some("GatedRepo")));
     says(scene.with(None, known), &["to the owner of this access token", "accept the licence"]);
     scene.server.hub().refused = None;
 
