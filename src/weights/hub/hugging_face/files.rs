@@ -112,7 +112,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
     match names.len() {
         0 => None,
-        ..=NAMES_SHOWN => Some(shown),
+        1..=NAMES_SHOWN => Some(shown),
         all => Some(format!("{shown} and {} more", all - NAMES_SHOWN)),
     }
 }
