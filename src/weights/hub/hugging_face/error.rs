@@ -85,8 +85,8 @@ pub enum HuggingFaceError {
     },
     /// Nobody said who asks.
     #[error(
-        "{at}: {endpoint} does not give {file} to everybody (status {status}): the model is gated or private, or there is \
-         none of this name; set HF_TOKEN to an access token, and accept the licence on {endpoint}/{} if it has one",
+        "{at}: {endpoint} does not give {file} to everybody (status {status}): the model is gated or private, or \
+         there is none of this name; set HF_TOKEN to an access token, and accept the licence on {endpoint}/{} if it has one",
         at.id
     )]
     NeedsToken {
@@ -101,8 +101,8 @@ pub enum HuggingFaceError {
     },
     /// Who asks may not have it.
     #[error(
-        "{at}: {endpoint} does not give {file} to the owner of this access token (status {status}): accept the licence on \
-         {endpoint}/{}, or set HF_TOKEN to the token of somebody who may read it",
+        "{at}: {endpoint} does not give {file} to the owner of this access token (status {status}): accept the licence \
+         on {endpoint}/{}, or set HF_TOKEN to the token of somebody who may read it",
         at.id
     )]
     Denied {
@@ -143,7 +143,10 @@ pub enum HuggingFaceError {
         reason: String,
     },
     /// The answer ended too early.
-    #[error("{at}: the connection ended within {file} ({reason}): run it again, and it goes on from there{}", at.elsewhere())]
+    #[error(
+        "{at}: the connection ended within {file} ({reason}): run it again, and it goes on from there{}",
+        at.elsewhere()
+    )]
     Interrupted {
         /// The model.
         at: ModelAt,
@@ -154,8 +157,8 @@ pub enum HuggingFaceError {
     },
     /// The hub may not be asked.
     #[error(
-        "{at} is not whole in {}: {missing} is missing, and HF_HUB_OFFLINE keeps it from being fetched: unset it, or copy \
-         the model's folder of a machine that has fetched it{}",
+        "{at} is not whole in {}: {missing} is missing, and HF_HUB_OFFLINE keeps it from being fetched: unset it, or \
+         copy the model's folder of a machine that has fetched it{}",
         cache.display(), at.elsewhere()
     )]
     Offline {
@@ -168,7 +171,8 @@ pub enum HuggingFaceError {
     },
     /// A repository for other programs.
     #[error(
-        "{at} has GGUF files only, which are not fetched from the hub yet: download one and give its path; there are {files}"
+        "{at} has GGUF files only, which are not fetched from the hub yet: download one and give its path; \
+         there are {files}"
     )]
     OnlyGguf {
         /// The model.
@@ -205,7 +209,10 @@ pub enum HuggingFaceError {
         reason: String,
     },
     /// A program other than this one fetches the same file.
-    #[error("{at}: another program fetches {file} right now ({} is locked): wait for it, and try again", lock.display())]
+    #[error(
+        "{at}: another program fetches {file} right now ({} is locked): wait for it, and try again",
+        lock.display()
+    )]
     Busy {
         /// The model.
         at: ModelAt,
