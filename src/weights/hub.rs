@@ -159,8 +159,8 @@ pub enum HubError {
 }
 
 /// The files of a model: a path to a `.gguf` file, a folder that holds exactly one model, a name of [`NAMED_MODELS`],
-/// or a model of the Hugging Face hub, `owner/name`, at a revision: a branch (`main` if it is `None`), a tag or a commit.
-/// What is not there is fetched. Only fetching says anything, on stderr.
+/// or a model of the Hugging Face hub, `owner/name`, at a revision: a branch (`main` if it is `None`), a tag or a
+/// commit. What is not there is fetched. Only fetching says anything, on stderr.
 pub fn resolve(model: &str, revision: Option<&str>, sources: &Sources) -> Result<ModelFiles, HubError> {
     let path = Path::new(model);
     if path.is_dir() {

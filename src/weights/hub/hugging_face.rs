@@ -1,9 +1,9 @@
 //! Models of the Hugging Face hub, called `owner/name`: found in the cache that the hub's own tools share, or fetched.
 //!
 //! The crate hf-hub moves bytes: it asks for a file's etag, follows redirects, goes on with a file that was cut off,
-//! and uses the proxy that `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY` names. What it does not do is done here: which files
-//! make a model, one commit for all of them, `HF_HUB_OFFLINE`, waiting for another process, hashes, and words for what
-//! went wrong. A branch's name is written into the cache only when all files of its commit are there.
+//! and uses the proxy that `ALL_PROXY`, `HTTPS_PROXY` or `HTTP_PROXY` names. What it does not do is done here: which
+//! files make a model, one commit for all of them, `HF_HUB_OFFLINE`, waiting for another process, hashes, and words for
+//! what went wrong. A branch's name is written into the cache only when all files of its commit are there.
 
 mod cache;
 mod error;

@@ -86,7 +86,8 @@ pub enum HuggingFaceError {
     /// Nobody said who asks.
     #[error(
         "{at}: {endpoint} does not give {file} to everybody (status {status}): the model is gated or private, or \
-         there is none of this name; set HF_TOKEN to an access token, and accept the licence on {endpoint}/{} if it has one",
+         there is none of this name; set HF_TOKEN to an access token, and accept the licence on {endpoint}/{} if \
+         it has one",
         at.id
     )]
     NeedsToken {
