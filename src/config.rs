@@ -10,8 +10,9 @@ use crate::weights::hub;
 pub struct Config {
     /// The command line.
     pub args: Vec<OsString>,
-    /// Where fetched model files are kept: `VITRUM_CACHE_DIR`, else `vitrum` in the user's cache folder.
-    pub cache_dir: PathBuf,
+    /// Where models come from that are called by a name. Fetched files are kept in `VITRUM_CACHE_DIR`, else in `vitrum`
+    /// in the user's cache folder; those of the Hugging Face hub where its own tools keep them.
+    pub models: hub::Sources,
     /// Which log lines are printed: `VITRUM_LOG`, in the syntax of `tracing_subscriber::EnvFilter`; else `info`.
     pub log_filter: String,
     /// Where recordings go unless a flag says so: `VITRUM_PROFILE_DIR`.
@@ -27,12 +28,15 @@ impl Config {
     /// Reads the command line and the environment.
     pub fn from_process() -> Config {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let user_cache = || hub::cache_dir_below(&std::env::home_dir().unwrap_or_else(|| PathBuf::from(".")));
+        let home = std::env::home_dir().unwrap_or_else(|| PathBuf::from("."));
         let beside = || toolkit_beside(&std::env::current_exe().ok()?);
         let toolkit = variable("CUDA_HOME").map(PathBuf::from).or_else(beside);
         Config {
             args: std::env::args_os().collect(),
-            cache_dir: variable("VITRUM_CACHE_DIR").map_or_else(user_cache, PathBuf::from),
+            models: hub::Sources {
+                cache_dir: variable("VITRUM_CACHE_DIR").map_or_else(|| hub::cache_dir_below(&home), PathBuf::from),
+                hugging_face: hub::HubEnvironment::from_variables(variable, &home),
+            },
             log_filter: variable("VITRUM_LOG").map_or("info".into(), |filter| filter.to_string_lossy().into_owned()),
             profile_dir: variable("VITRUM_PROFILE_DIR").map(PathBuf::from),
             toolkits: toolkit.into_iter().collect(),

@@ -63,6 +63,26 @@ impl SamplingParams {
     }
 }
 
+/// What parameters are for a request that does not give them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingDefaults {
+    /// [`SamplingParams::temperature`].
+    pub temperature: f32,
+    /// [`SamplingParams::top_k`].
+    pub top_k: u32,
+    /// [`SamplingParams::top_p`].
+    pub top_p: f32,
+    /// No answer is longer, whatever its request gives; `None` leaves it to the request.
+    pub max_tokens_limit: Option<u32>,
+}
+
+impl Default for SamplingDefaults {
+    fn default() -> Self {
+        let SamplingParams { temperature, top_k, top_p, .. } = SamplingParams::default();
+        SamplingDefaults { temperature, top_k, top_p, max_tokens_limit: None }
+    }
+}
+
 /// The parameters of [`SamplingParams`] that have a range. It is said here and nowhere else: the engine holds every
 /// request to it, and HTTP refuses a body by the same check and in the same words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,10 @@
-//! What a user may call a model, and how one is fetched: with a script in pip's place, no network, and every way in
-//! which it can go wrong.
+//! What a user may call a model, and how one is fetched: with a script in pip's place and a server in the hub's, no
+//! network, and every way in which it can go wrong.
 
+#[path = "hub/hugging_face.rs"]
+mod hugging_face;
+#[path = "hub/server.rs"]
+mod server;
 mod support;
 
 use std::fs;
@@ -10,7 +14,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use support::assert_says;
 use support::temp::TempDir;
-use vitrum::weights::hub::{self, HubError, NamedModel, cached, fetch};
+use vitrum::weights::hub::{self, HubEnvironment, HubError, ModelFiles, NamedModel, Sources, cached, fetch};
 
 #[test]
 fn paths_and_folders_are_models() {
@@ -18,17 +22,38 @@ fn paths_and_folders_are_models() {
     let cache = folder.path().join("cache");
     let file = folder.write("model.gguf", b"");
     folder.write("notes.txt", b"");
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    assert_eq!(hub::resolve(&text(&file), &cache).expect("a file"), file);
-    assert_eq!(hub::resolve(&text(folder.path()), &cache).expect("a folder with one file"), file);
+    let mut hugging_face = HubEnvironment::from_variables(|_| None, &cache);
+    hugging_face.is_offline = true;
+    let sources = Sources { cache_dir: cache.clone(), hugging_face };
+    let resolve = |model: &str| hub::resolve(model, None, &sources);
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let gguf = ModelFiles::Gguf(file.clone());
+    assert_eq!(resolve(&text(&file)).expect("a file"), gguf);
+    assert_eq!(resolve(&text(folder.path())).expect("a folder with one file"), gguf);
+    folder.write("config.json", b"{}");
+    assert_eq!(resolve(&text(folder.path())).expect("a config says nothing"), gguf);
+    folder.write("model.safetensors", b"");
+    let both = "holds 1 .gguf files and a model in safetensors files";
+    assert_says(resolve(&text(folder.path())).expect_err("two models"), both);
     folder.write("other.gguf", b"");
-    assert_says(hub::resolve(&text(folder.path()), &cache).expect_err("two files"), "holds 2 .gguf files");
-    let empty = TempDir::new();
-    assert_says(hub::resolve(&text(empty.path()), &cache).expect_err("no file"), "holds 0 .gguf files");
-    for unknown in ["missing.gguf", "org/model", ""] {
-        let error = hub::resolve(unknown, &cache).expect_err("no model");
-        assert_says(error, "is no model: give a .gguf file, a folder that holds one, or the name smollm2");
+    assert_says(resolve(&text(folder.path())).expect_err("three models"), "holds 2 .gguf files");
+    let other = TempDir::new();
+    assert_says(resolve(&text(other.path())).expect_err("no file"), "holds 0 .gguf files and no model");
+    other.write("config.json", b"{}");
+    assert_says(resolve(&text(other.path())).expect_err("no weights"), "holds 0 .gguf files and no model");
+    other.write("model.safetensors.index.json", b"{}");
+    let whole = ModelFiles::Folder(other.path().to_owned());
+    assert_eq!(resolve(&text(other.path())).expect("config and weights"), whole);
+
+    for unknown in ["missing.gguf", "folder/missing.gguf", "./org/model", "org/model/", "a/b/c", ""] {
+        assert_says(resolve(unknown).expect_err("no model"), "is no model: give a .gguf file, a folder that holds one");
+        assert!(!hub::is_of_hugging_face(unknown), "{unknown}");
     }
+    for wrong in ["org/mo..del", "org/mo del", "-org/model", "org--x/model"] {
+        assert_says(resolve(wrong).expect_err("no id"), "is no model of the Hugging Face hub");
+    }
+    assert!(hub::is_of_hugging_face("org/model") && !hub::is_of_hugging_face("smollm2"));
+    assert_says(resolve("org/model").expect_err("not there"), "HF_HUB_OFFLINE");
     assert!(!cache.exists(), "nothing was fetched");
 }
 

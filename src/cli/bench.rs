@@ -2,7 +2,7 @@
 
 mod batch;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -15,6 +15,7 @@ use crate::bench::{latency, serve};
 use crate::console;
 use crate::engine::{self, EngineOptions};
 use crate::trace::session::{RecordError, SessionOptions, TraceSource};
+use crate::weights::hub::Sources;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -37,7 +38,7 @@ pub(super) struct LatencyCommand {
 
 pub(super) fn run(
     command: &BenchCommand,
-    cache_dir: &Path,
+    models: &Sources,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
 ) -> CommandResult {
@@ -49,7 +50,7 @@ pub(super) fn run(
                 return Err("--trace-source is for --profile or --node-table only, and so is --graph-trace".into());
             }
             let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
-            let model = args.engine.load(cache_dir)?;
+            let model = args.engine.load(models)?;
             let mut options = args.engine.options(&model, &args.engine.model)?;
             options.device.activity = source.names_nodes();
             let source = source.on(model.device)?;

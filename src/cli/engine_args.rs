@@ -1,6 +1,6 @@
 //! The flags of every command that runs a model: which model, on which device, with which limits.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -16,6 +16,7 @@ use crate::model::{Checkpoint, KvFormat};
 use crate::step::{Precision, StepLimits};
 use crate::text::{TextError, Tokenizer};
 use crate::trace::schema::{Op, Place};
+use crate::weights::hub::{ModelFiles, Sources};
 use crate::weights::{WeightsError, hub};
 
 /// More tokens than the inputs of any step can hold, and so few that no size computed from them overflows.
@@ -24,10 +25,14 @@ const STEP_TOKENS_MAX: usize = 1 << 20;
 /// Which model, and how to run it.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArgs {
-    /// A .gguf file, a folder that holds one, `smollm2`; with --load-format dummy a config.json or its folder
+    /// A .gguf file, a folder that holds one, a folder with config.json and safetensors files, `smollm2`, or a model of
+    /// the Hugging Face hub as owner/name; with --load-format dummy a config.json or its folder
     pub(super) model: String,
+    /// Which branch, tag or commit of a model of the Hugging Face hub [default: main]
+    #[arg(long)]
+    revision: Option<String>,
     /// Where weights come from
-    #[arg(long, value_enum, default_value_t = LoadFormat::Gguf)]
+    #[arg(long, value_enum, default_value_t = LoadFormat::Auto)]
     load_format: LoadFormat,
     /// How the random weights of --load-format dummy are stored [default: bf16]
     #[arg(long, value_parser = format_names())]
@@ -85,8 +90,9 @@ pub(super) struct EngineArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum LoadFormat {
-    /// A GGUF file
-    Gguf,
+    /// The model's files, GGUF or safetensors
+    #[value(alias = "gguf")]
+    Auto,
     /// Random weights for the shape in a Hugging Face config.json
     Dummy,
 }
@@ -152,15 +158,15 @@ pub(super) struct LoadedModel {
 }
 
 impl EngineArgs {
-    /// Finds and opens the model's file, and builds its tokenizer.
-    pub(super) fn load(&self, cache_dir: &Path) -> Result<LoadedModel, FlagError> {
+    /// Finds and opens the model's files, and builds its tokenizer.
+    pub(super) fn load(&self, models: &Sources) -> Result<LoadedModel, FlagError> {
         let device = self.device();
         self.check_unused(device)?;
         let (checkpoint, root) = match self.load_format {
-            LoadFormat::Gguf => {
-                let path = hub::resolve(&self.model, cache_dir)?;
-                (Checkpoint::open(&path)?, path)
-            }
+            LoadFormat::Auto => match hub::resolve(&self.model, self.revision.as_deref(), models)? {
+                ModelFiles::Gguf(path) => (Checkpoint::open(&path)?, path),
+                ModelFiles::Folder(path) => (Checkpoint::open_folder(&path)?, path),
+            },
             LoadFormat::Dummy => {
                 let given = PathBuf::from(&self.model);
                 let path = if given.is_dir() { given.join("config.json") } else { given };
@@ -202,7 +208,9 @@ impl EngineArgs {
         let is_dummy = self.load_format == LoadFormat::Dummy;
         let (is_cpu, is_cuda) = (device == DeviceChoice::Cpu, device == DeviceChoice::Cuda);
         let (fraction, bytes) = (self.gpu_memory_utilization.is_some(), self.kv_cache_memory_bytes.is_some());
+        let is_of_hub = !is_dummy && hub::is_of_hugging_face(&self.model);
         let flags = [
+            ("--revision", self.revision.is_some() && !is_of_hub, "a model of the Hugging Face hub, owner/name,"),
             ("--dummy-weights", self.dummy_weights.is_some() && !is_dummy, "--load-format dummy"),
             ("--dummy-seed", self.dummy_seed.is_some() && !is_dummy, "--load-format dummy"),
             ("--threads", self.threads.is_some() && !is_cpu, "--device cpu"),

@@ -1,7 +1,7 @@
 //! `vitrum generate`: one prompt, its answer on standard output as it comes.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::CommandResult;
 use super::engine_args::{EngineArgs, LoadedModel};
+use super::generation_args::GenerationArgs;
 use super::loading;
 use super::trace_args::TraceArgs;
 use crate::console;
@@ -17,6 +18,8 @@ use crate::report;
 use crate::request::{SamplingParams, TokenEvent, TokenId};
 use crate::text::{ChatLimits, ChatMessage, ChatRenderer, Detokenizer, TemplateSource};
 use crate::trace::session::{RecordError, SessionOptions, TraceSource};
+use crate::weights::GenerationConfig;
+use crate::weights::hub::Sources;
 
 const MAX_TOKENS_DEFAULT: u32 = 128;
 
@@ -34,15 +37,18 @@ pub(super) struct GenerateArgs {
     /// The most tokens to generate [default: 128, or less if the model has room for less]
     #[arg(long)]
     max_tokens: Option<u32>,
-    /// 0: the most likely token each time
-    #[arg(long, default_value_t = 0.0)]
-    temperature: f32,
-    /// Draw among the k most likely tokens; 0 is off
-    #[arg(long, default_value_t = 0)]
-    top_k: u32,
-    /// Draw among the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f32,
+    /// 0: the most likely token each time [default: as --generation-config says, else 0]
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Draw among the k most likely tokens; 0 is off [default: as --generation-config says, else 0]
+    #[arg(long)]
+    top_k: Option<u32>,
+    /// Draw among the most likely tokens that together have this probability [default: as --generation-config says,
+    /// else 1]
+    #[arg(long)]
+    top_p: Option<f32>,
+    #[command(flatten)]
+    generation: GenerationArgs,
     /// Seed of the draws
     #[arg(long)]
     seed: Option<u64>,
@@ -64,7 +70,7 @@ pub(super) struct GenerateArgs {
 
 pub(super) fn run(
     args: &GenerateArgs,
-    cache_dir: &Path,
+    models: &Sources,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
     program: PathBuf,
@@ -77,7 +83,8 @@ pub(super) fn run(
         return Err("--trace-source and --graph-trace are for --profile only".into());
     }
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Stamps)?;
-    let model = args.engine.load(cache_dir)?;
+    let model = args.engine.load(models)?;
+    let generation = args.generation.config(&model.checkpoint)?;
     let prompt = match (args.chat, model.checkpoint.tokenizer()) {
         (true, Some(spec)) => {
             let message = ChatMessage { role: "user".into(), content: args.prompt.clone() };
@@ -98,7 +105,7 @@ pub(super) fn run(
             format!("--max-tokens is {max_tokens}, and behind a prompt of {tokens} there is room for {room}").into()
         );
     }
-    let sampling = args.sampling(room);
+    let sampling = args.sampling(&generation, room);
     let prompt_tokens = prompt.len();
     let session = SessionOptions {
         prefix: "generate".into(),
@@ -150,13 +157,14 @@ fn complete(
 
 impl GenerateArgs {
     /// How to draw, behind a prompt that leaves room for so many tokens.
-    fn sampling(&self, room: usize) -> SamplingParams {
+    fn sampling(&self, model: &GenerationConfig, room: usize) -> SamplingParams {
+        let default = MAX_TOKENS_DEFAULT.min(room.max(1) as u32).min(model.max_new_tokens.unwrap_or(u32::MAX));
         SamplingParams {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
+            temperature: self.temperature.or(model.temperature).unwrap_or(0.0),
+            top_k: self.top_k.or(model.top_k).unwrap_or(0),
+            top_p: self.top_p.or(model.top_p).unwrap_or(1.0),
             seed: self.seed,
-            max_tokens: self.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT.min(room.max(1) as u32)),
+            max_tokens: self.max_tokens.unwrap_or(default),
             ignore_eos: self.ignore_eos,
             ..SamplingParams::default()
         }

@@ -1,7 +1,5 @@
 //! `vitrum graph`: the captured graphs that a step replays, as a table or as JSON.
 
-use std::path::Path;
-
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -11,6 +9,7 @@ use crate::console;
 use crate::device::Device;
 use crate::step::{StepError, StepRunner};
 use crate::trace::schema::{GraphKey, GraphKind, GraphTable, LinearCost, StepSizes};
+use crate::weights::hub::Sources;
 
 /// Prints captured graphs.
 #[derive(Args, Debug)]
@@ -51,8 +50,8 @@ impl From<KindArg> for GraphKind {
     }
 }
 
-pub(super) fn run(args: &GraphArgs, cache_dir: &Path) -> CommandResult {
-    let model = args.engine.load(cache_dir)?;
+pub(super) fn run(args: &GraphArgs, models: &Sources) -> CommandResult {
+    let model = args.engine.load(models)?;
     let options = args.engine.options(&model, &args.engine.model)?;
     let device = Device::open(&options.device).map_err(StepError::from)?;
     let mut runner =

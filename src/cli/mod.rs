@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod engine_args;
 mod generate;
+mod generation_args;
 mod graph;
 mod loading;
 mod profile;
@@ -70,7 +71,7 @@ fn execute(config: Config) -> CommandResult {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
     // A line that cannot be written would be answered by one that has to be.
     lines.log_internal_errors(false).with_writer(console::Log).init();
-    let Config { args, cache_dir, profile_dir, toolkits, program, .. } = config;
+    let Config { args, models, profile_dir, toolkits, program, .. } = config;
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) if error.use_stderr() => error.exit(),
@@ -82,11 +83,11 @@ fn execute(config: Config) -> CommandResult {
         }
     };
     match args.command {
-        Command::Serve(args) => serve::run(&args, &cache_dir, profile_dir, &toolkits, program),
-        Command::Generate(args) => generate::run(&args, &cache_dir, profile_dir, &toolkits, program),
-        Command::Bench(command) => bench::run(&command, &cache_dir, profile_dir, &toolkits),
-        Command::Graph(args) => graph::run(&args, &cache_dir),
-        Command::Doctor(args) => doctor::run(&args, &cache_dir, toolkits, program),
+        Command::Serve(args) => serve::run(&args, &models, profile_dir, &toolkits, program),
+        Command::Generate(args) => generate::run(&args, &models, profile_dir, &toolkits, program),
+        Command::Bench(command) => bench::run(&command, &models, profile_dir, &toolkits),
+        Command::Graph(args) => graph::run(&args, &models),
+        Command::Doctor(args) => doctor::run(&args, &models.cache_dir, toolkits, program),
         Command::Profile(command) => profile::run(&command),
         Command::TemplateWorker(args) => template_worker::run(&args),
     }

@@ -1,26 +1,33 @@
 //! `vitrum serve`: an engine behind the HTTP server.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::CommandResult;
 use super::engine_args::EngineArgs;
+use super::generation_args::GenerationArgs;
 use super::loading;
 use super::trace_args::TraceArgs;
 use crate::engine;
 use crate::http::{self, FolderQuota, ProfileOptions, ServeOptions};
+use crate::model::Checkpoint;
 use crate::report;
+use crate::request::SamplingDefaults;
 use crate::text::{ChatLimits, ChatRenderer, TemplateSource};
 use crate::trace::session::{Keep, RecordError, TraceSource};
+use crate::weights::WeightsError;
+use crate::weights::hub::Sources;
 
 /// Serves a model over the OpenAI API.
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    generation: GenerationArgs,
     #[command(flatten)]
     trace: TraceArgs,
     /// The address or name to listen on
@@ -84,7 +91,7 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(
     args: &ServeArgs,
-    cache_dir: &Path,
+    models: &Sources,
     profile_dir: Option<PathBuf>,
     toolkits: &[PathBuf],
     program: PathBuf,
@@ -93,7 +100,8 @@ pub(super) fn run(
     let sample_every = args.sample_every()?;
     let bodies_bytes_max = args.bodies_bytes_max()?;
     let source = args.trace.prepare(&args.engine, toolkits, TraceSource::Both)?;
-    let model = args.engine.load(cache_dir)?;
+    let model = args.engine.load(models)?;
+    let sampling = args.sampling(&model.checkpoint)?;
     let names = match args.served_model_name.as_slice() {
         [] => vec![args.engine.model.clone()],
         names => names.to_vec(),
@@ -115,6 +123,7 @@ pub(super) fn run(
         write_timeout: Duration::from_secs(args.write_timeout_sec),
         allowed_hosts: args.allowed_host.clone(),
         drain_timeout: Duration::from_secs(args.drain_timeout_sec),
+        sampling,
         ..ServeOptions::new(names, model.root.display().to_string(), profile)
     };
     let served_name = &options.served_model_names[0];
@@ -203,6 +212,17 @@ impl ServeArgs {
             granularity: self.trace.granularity(),
             render: |spool, cancel| Ok(report::render_unless(spool, cancel)?.files),
         }))
+    }
+
+    /// What parameters are for a request that does not give them.
+    fn sampling(&self, checkpoint: &Checkpoint) -> Result<SamplingDefaults, WeightsError> {
+        let (config, neutral) = (self.generation.config(checkpoint)?, SamplingDefaults::default());
+        Ok(SamplingDefaults {
+            temperature: config.temperature.unwrap_or(neutral.temperature),
+            top_k: config.top_k.unwrap_or(neutral.top_k),
+            top_p: config.top_p.unwrap_or(neutral.top_p),
+            max_tokens_limit: config.max_new_tokens,
+        })
     }
 
     /// What this build cannot do is said before a model is loaded.

@@ -28,7 +28,7 @@ pub(super) async fn complete(Shared(state): Shared<Arc<State>>, tag: Tag, body: 
 
 /// The model's name, and the conversation's tokens.
 fn prepare(state: &State, body: &[u8], abandoned: &Abandoned) -> Result<(String, Vec<TokenId>, Generation), ApiError> {
-    let request = ChatRequest::parse(body, state.vocab())?;
+    let request = ChatRequest::parse(body, state.read_against())?;
     let model = state.model(request.generation.model.as_deref())?;
     let text = state.render(&request.messages, request.add_generation_prompt, abandoned)?;
     // The template writes the special tokens itself.

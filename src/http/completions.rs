@@ -37,7 +37,7 @@ fn prepare(
     body: &[u8],
     abandoned: &Abandoned,
 ) -> Result<(String, Vec<Vec<TokenId>>, Generation), ApiError> {
-    let CompletionRequest { prompts, generation } = CompletionRequest::parse(body, state.vocab())?;
+    let CompletionRequest { prompts, generation } = CompletionRequest::parse(body, state.read_against())?;
     let model = state.model(generation.model.as_deref())?;
     let waiting_max = state.engine.info().max_waiting;
     if prompts.len() > waiting_max {

@@ -50,6 +50,7 @@ pub use self::signals::termination;
 use self::state::State;
 use crate::console;
 use crate::engine::Engine;
+use crate::request::SamplingDefaults;
 use crate::text::{ChatRenderer, Tokenizer};
 use crate::trace::session::{Granularity, Keep, TraceSource};
 
@@ -86,6 +87,8 @@ pub struct ServeOptions {
     pub allowed_hosts: Vec<String>,
     /// How long requests that run may go on after the server was asked to end.
     pub drain_timeout: Duration,
+    /// What sampling parameters are for a request that does not give them.
+    pub sampling: SamplingDefaults,
     /// What /start_profile and /stop_profile do; `None`: they refuse.
     pub profile: Option<ProfileOptions>,
 }
@@ -133,6 +136,7 @@ impl ServeOptions {
             write_timeout: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
             drain_timeout: Duration::from_secs(30),
+            sampling: SamplingDefaults::default(),
             profile,
         }
     }

@@ -14,7 +14,7 @@ use super::budget::Budget;
 use super::connections::{Peer, SPARE_BODY_TIMEOUT};
 use super::error::ApiError;
 use super::lanes::{Abandoned, Lane, Lanes};
-use super::parse::generation::{Generation, MaxTokens};
+use super::parse::generation::{Generation, MaxTokens, Model};
 use super::sessions::Sessions;
 use super::{ProfileOptions, ServeOptions};
 use crate::engine::Engine;
@@ -164,6 +164,11 @@ impl State {
         self.engine.info().model.vocab
     }
 
+    /// What a body that generates is read against.
+    pub(crate) fn read_against(&self) -> Model<'_> {
+        Model { vocab: self.vocab(), sampling: &self.options.sampling }
+    }
+
     /// A conversation as a prompt. Waits for another process, at most as long as the renderer's deadline, or until the
     /// client leaves.
     pub(crate) fn render(
@@ -229,21 +234,23 @@ impl State {
         Ok(Choice::new(stream, self.tokenizer.clone(), prompt_tokens, generation.stop.clone()))
     }
 
-    /// A limit that the client gave and that does not fit is refused, as vLLM does; a default is made to fit.
+    /// A limit that the client gave and that does not fit is refused, as vLLM does; a default is made to fit. The
+    /// server's own limit is kept without a word, as vLLM keeps `max_new_tokens` of a generation_config.json.
     fn max_tokens(&self, prompt: usize, given: Option<MaxTokens>, default: Option<u32>) -> Result<u32, ApiError> {
         let limit = self.engine.info().limits.max_model_len;
         if prompt >= limit {
             return Err(RequestError::PromptTooLong { tokens: prompt, limit }.into());
         }
         let room = limit - prompt;
+        let most = self.options.sampling.max_tokens_limit.unwrap_or(u32::MAX);
         match given {
             Some(MaxTokens { name, value }) if value as usize > room => Err(ApiError::Invalid {
                 param: name.to_owned(),
                 expected: format!("at most {room}, which a prompt of {prompt} tokens leaves of {limit}").into(),
                 given: value.to_string(),
             }),
-            Some(MaxTokens { value, .. }) => Ok(value),
-            None => Ok(default.map_or(room, |default| room.min(default as usize)) as u32),
+            Some(MaxTokens { value, .. }) => Ok(most.min(value)),
+            None => Ok(most.min(default.map_or(room, |default| room.min(default as usize)) as u32)),
         }
     }
 

@@ -8,7 +8,9 @@ use super::config::SizeNames;
 use super::tensors::{Part, RowOrder, TensorList};
 use super::{Family, ModelConfig, family_of};
 use crate::formats::WeightFormat;
-use crate::weights::{Container, Dummy, Folder, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError};
+use crate::weights::{
+    Container, Dummy, Folder, GenerationConfig, Gguf, Tensor, TensorSpec, TokenizerSpec, WeightsError,
+};
 
 /// A model's files, known to hold a model of a family that can be run.
 #[derive(Debug)]
@@ -77,6 +79,11 @@ impl Checkpoint {
     /// What the tokenizer is made from; random weights have none.
     pub fn tokenizer(&self) -> Option<&TokenizerSpec> {
         self.container.tokenizer()
+    }
+
+    /// How its makers draw tokens from it, if they say so.
+    pub fn generation_config(&self) -> Option<&GenerationConfig> {
+        self.container.generation_config()
     }
 
     /// The tensors that the model consists of, in no order.

@@ -206,10 +206,11 @@ fn check_heads(
 
 /// The size of the vocabulary: where a file has its tokens, their number.
 fn read_vocab(keys: &mut Keys<'_>, container: &dyn Container) -> Result<usize, WeightsError> {
-    let Some(TokenizerSpec::Vocabulary(vocabulary)) = container.tokenizer() else {
-        return keys.size(VOCAB, DIMENSION_MAX);
+    let vocab = match (keys.naming(), container.tokenizer()) {
+        (Naming::Gguf, Some(TokenizerSpec::Vocabulary(vocabulary))) => vocabulary.tokens.len(),
+        // The embedding may have rows for tokens that there are none of.
+        _ => return keys.size(VOCAB, DIMENSION_MAX),
     };
-    let vocab = vocabulary.tokens.len();
     match keys.optional_size(VOCAB, DIMENSION_MAX)?.filter(|size| *size != vocab) {
         None => Ok(vocab),
         Some(size) => Err(keys.wrong(VOCAB, &Value::Unsigned(size as u64), "the number of tokenizer.ggml.tokens")),

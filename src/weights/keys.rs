@@ -83,7 +83,8 @@ impl fmt::Display for Value {
 }
 
 impl Value {
-    fn as_unsigned(&self) -> Option<u64> {
+    /// A whole number that is not negative.
+    pub(super) fn as_unsigned(&self) -> Option<u64> {
         match self {
             Value::Unsigned(value) => Some(*value),
             Value::Signed(value) => u64::try_from(*value).ok(),

@@ -8,6 +8,7 @@ mod config_json;
 mod dummy;
 mod error;
 mod folder;
+mod generation_config;
 mod gguf;
 pub mod hub;
 mod keys;
@@ -22,6 +23,7 @@ use std::path::Path;
 pub use self::dummy::Dummy;
 pub use self::error::{Malformed, WeightsError};
 pub use self::folder::Folder;
+pub use self::generation_config::GenerationConfig;
 pub use self::gguf::Gguf;
 pub use self::keys::{DIMENSION_MAX, Key, Keys, Naming, Value};
 pub use self::tokenizer_spec::{StringTable, TokenKind, TokenizerJson, TokenizerSpec, VocabularySpec};
@@ -71,6 +73,11 @@ pub trait Container: Debug + Send + Sync {
     /// The tokens that end an answer, as far as other things than keys say it.
     fn end_tokens(&self) -> Vec<u32> {
         Vec::new()
+    }
+
+    /// How its makers draw tokens from it, if they say so.
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        None
     }
 
     /// What is wrong with the tokenizer: said once the family is known to be one that is supported.

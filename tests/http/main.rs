@@ -4,6 +4,7 @@
 mod access;
 mod answers;
 mod crowds;
+mod defaults;
 mod lifecycle;
 mod metrics;
 mod nodes;

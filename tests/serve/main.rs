@@ -4,6 +4,7 @@
 mod bad_clients;
 mod bad_requests;
 mod bad_starts;
+mod defaults;
 mod endings;
 mod outputs;
 mod same_bits;

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, excerpt, invalid};
-use super::generation::{Generation, whole};
+use super::generation::{Generation, Model, whole};
 use super::neutral;
 use crate::http::error::ApiError;
 use crate::request::SamplingParameter;
@@ -25,10 +25,10 @@ const MESSAGES_MAX: usize = 4096;
 
 impl ChatRequest {
     /// Parses a body.
-    pub(crate) fn parse(body: &[u8], vocab: usize) -> Result<ChatRequest, ApiError> {
+    pub(crate) fn parse(body: &[u8], model: Model<'_>) -> Result<ChatRequest, ApiError> {
         let mut fields = Fields::parse(body)?;
         let messages = messages(fields.take("messages").ok_or(ApiError::Missing { param: "messages" })?)?;
-        let mut generation = Generation::take(&mut fields, &["max_completion_tokens", "max_tokens"], vocab)?;
+        let mut generation = Generation::take(&mut fields, &["max_completion_tokens", "max_tokens"], model)?;
         generation.sampling.logprobs = logprobs(&mut fields)?;
         let add_generation_prompt = fields.get("add_generation_prompt", "true or false")?.unwrap_or(true);
         fields.finish(&[neutral::GENERATION, neutral::CHAT])?;

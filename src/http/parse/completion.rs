@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, invalid};
-use super::generation::{Generation, whole};
+use super::generation::{Generation, Model, whole};
 use super::neutral;
 use crate::http::error::ApiError;
 use crate::request::{SamplingParameter, TokenId};
@@ -31,10 +31,10 @@ const PROMPTS_MAX: usize = 1024;
 
 impl CompletionRequest {
     /// Parses a body.
-    pub(crate) fn parse(body: &[u8], vocab: usize) -> Result<CompletionRequest, ApiError> {
+    pub(crate) fn parse(body: &[u8], model: Model<'_>) -> Result<CompletionRequest, ApiError> {
         let mut fields = Fields::parse(body)?;
         let prompts = prompts(fields.take("prompt").ok_or(ApiError::Missing { param: "prompt" })?)?;
-        let mut generation = Generation::take(&mut fields, &["max_tokens"], vocab)?;
+        let mut generation = Generation::take(&mut fields, &["max_tokens"], model)?;
         generation.sampling.logprobs = whole(&mut fields, "logprobs", SamplingParameter::Logprobs)?;
         fields.finish(&[neutral::GENERATION, neutral::COMPLETION])?;
         Ok(CompletionRequest { prompts, generation })

@@ -4,7 +4,16 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, invalid};
 use crate::http::error::ApiError;
-use crate::request::{SamplingParameter, SamplingParams, TokenId};
+use crate::request::{SamplingDefaults, SamplingParameter, SamplingParams, TokenId};
+
+/// What a body is read against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Model<'a> {
+    /// Token ids below this are in the vocabulary.
+    pub(crate) vocab: usize,
+    /// What parameters are that a body does not give.
+    pub(crate) sampling: &'a SamplingDefaults,
+}
 
 /// The part of a generating request that both endpoints share.
 #[derive(Debug)]
@@ -61,12 +70,17 @@ const STOP_TOKENS_MAX: usize = 256;
 
 impl Generation {
     /// Takes the shared fields. `limits` are the names of the length limit, the preferred one first.
-    pub(super) fn take(fields: &mut Fields<'_>, limits: &[&'static str], vocab: usize) -> Result<Generation, ApiError> {
+    pub(super) fn take(
+        fields: &mut Fields<'_>,
+        limits: &[&'static str],
+        model: Model<'_>,
+    ) -> Result<Generation, ApiError> {
+        let (vocab, defaults) = (model.vocab, model.sampling);
         let max_tokens = max_tokens(fields, limits)?;
         let sampling = SamplingParams {
-            temperature: number(fields, SamplingParameter::Temperature)?.unwrap_or(1.0),
-            top_p: number(fields, SamplingParameter::TopP)?.unwrap_or(1.0),
-            top_k: fields.whole("top_k", -1..=i64::from(u32::MAX))?.map_or(0, |k| k.max(0) as u32),
+            temperature: number(fields, SamplingParameter::Temperature)?.unwrap_or(defaults.temperature),
+            top_p: number(fields, SamplingParameter::TopP)?.unwrap_or(defaults.top_p),
+            top_k: fields.whole("top_k", -1..=i64::from(u32::MAX))?.map_or(defaults.top_k, |k| k.max(0) as u32),
             seed: seed(fields)?,
             stop_token_ids: stop_token_ids(fields, vocab)?,
             ignore_eos: fields.flag("ignore_eos")?,

@@ -16,9 +16,11 @@ mod tests {
 
     use super::chat::ChatRequest;
     use super::completion::CompletionRequest;
+    use super::generation::Model;
     use super::profile::{StartProfileRequest, StopProfileRequest};
     use super::tokenize::{DetokenizeRequest, TokenizeRequest};
     use crate::http::error::ApiError;
+    use crate::request::SamplingDefaults;
 
     const BODY: &str = r#"{"prompt":[[1,2],[3]],"messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],
         "temperature":0.5,"seed":-1,"stop":["x"],"stream":true,"stream_options":{"include_usage":true},"tokens":[1]}"#;
@@ -32,8 +34,9 @@ mod tests {
     }
 
     fn check_all(body: &[u8]) {
-        check(CompletionRequest::parse(body, 100));
-        check(ChatRequest::parse(body, 100));
+        let model = Model { vocab: 100, sampling: &SamplingDefaults::default() };
+        check(CompletionRequest::parse(body, model));
+        check(ChatRequest::parse(body, model));
         check(TokenizeRequest::parse(body));
         check(DetokenizeRequest::parse(body, 100));
         check(StartProfileRequest::parse(body, 1 << 20));

