@@ -96,9 +96,8 @@ impl HuggingFace {
             first => (first, &[][..]),
         };
         // Metaspace asks where in the text a word stands.
-        let is_local = |part: &PreTokenizerWrapper| match part {
-            PreTokenizerWrapper::Metaspace(_) | PreTokenizerWrapper::Sequence(_) => false,
-            _ => true,
+        let is_local = |part: &PreTokenizerWrapper| {
+            !matches!(part, PreTokenizerWrapper::Metaspace(_) | PreTokenizerWrapper::Sequence(_))
         };
         match first {
             PreTokenizerWrapper::Split(split)
