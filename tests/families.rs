@@ -1,8 +1,10 @@
 //! Families of models: what tiny ones compute is what transformers computes, from either container, on either device.
 
+#[path = "support/family.rs"]
+mod family;
 mod support;
 
-use support::family::{Expected, Fixture};
+use family::{Expected, Fixture};
 use support::software_gpu::in_child;
 use support::steps::{assert_same_bits, prefill, push, run};
 use support::temp::TempDir;

@@ -182,9 +182,8 @@ mod tests {
                 shape: BASE.into(),
                 input: BASE.into(),
                 x: BASE.into(),
-                rows: DevicePtr::NULL,
                 weight,
-                next: NextRows::default(),
+                ..LinearResidualParams::default()
             };
             check(&KernelParams::LinearResidual(params))
         };

@@ -14,7 +14,7 @@ use vitrum::device::DeviceInfo;
 use vitrum::engine::metrics::{CacheSizes, EngineMetrics};
 use vitrum::engine::{Command, Engine, EngineInfo, Inbox, ProfileError, SessionStarted, StartRequest, Submission};
 use vitrum::http::{FolderQuota, ProfileOptions, ServeOptions, Server};
-use vitrum::model::ModelConfig;
+use vitrum::model::{Biases, ModelConfig};
 use vitrum::request::{LastToken, RequestError, SamplingParams, TokenEvent, TokenId, TokenLogprobs};
 use vitrum::step::StepLimits;
 use vitrum::text::{ChatLimits, ChatRenderer, TemplateSource, Tokenizer};
@@ -180,6 +180,13 @@ fn engine(script: Script) -> (Engine, mpsc::Receiver<Ended>) {
             rms_eps: 1e-5,
             rope_theta: 1e4,
             rope_factors: None,
+            rope_length: 1.0,
+            biases: Biases::default(),
+            unrotated_layers: Vec::new(),
+            attention_scale: 0.25,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
             tied_embeddings: true,
             eos_tokens: vec![EOS],
         },

@@ -8,32 +8,32 @@ use serde_json::{Map, Value};
 use vitrum::formats::WeightFormat;
 use vitrum::request::TokenId;
 
-use super::folder_writer::{FolderTensor, safetensors};
-use super::gguf_writer::{GgufWriter, Meta, TensorEntry};
-use super::temp::TempDir;
+use crate::support::folder_writer::{FolderTensor, safetensors};
+use crate::support::gguf_writer::{GgufWriter, Meta, TensorEntry};
+use crate::support::temp::TempDir;
 
 /// One variant of a family.
 #[derive(Debug, Deserialize)]
-pub struct Fixture {
-    pub variant: String,
+pub(crate) struct Fixture {
+    pub(crate) variant: String,
     seed: u64,
-    pub config: Value,
+    pub(crate) config: Value,
     layers: usize,
     tensors: Vec<Distribution>,
-    pub prompt: Vec<u32>,
-    pub expect: Expected,
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) expect: Expected,
     gguf: GgufModel,
 }
 
 /// What a model computes of the prompt.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// The 20 largest logits behind the prompt's last token.
-    pub last: Vec<(u32, f32)>,
+    pub(crate) last: Vec<(u32, f32)>,
     /// The same behind the token of index 50.
-    pub position_50: Vec<(u32, f32)>,
-    pub greedy: Vec<u32>,
-    pub greedy_margins: Vec<f32>,
+    pub(crate) position_50: Vec<(u32, f32)>,
+    pub(crate) greedy: Vec<u32>,
+    pub(crate) greedy_margins: Vec<f32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,7 +69,7 @@ type Tensors = HashMap<String, (Vec<u64>, Vec<f32>)>;
 
 impl Fixture {
     /// Every variant, in the order of their names.
-    pub fn all() -> Vec<Fixture> {
+    pub(crate) fn all() -> Vec<Fixture> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/families");
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(folder).expect("the fixtures").map(|entry| entry.expect("a file").path()).collect();
@@ -81,18 +81,18 @@ impl Fixture {
         paths.into_iter().map(read).collect()
     }
 
-    pub fn prompt(&self) -> Vec<TokenId> {
+    pub(crate) fn prompt(&self) -> Vec<TokenId> {
         self.prompt.iter().copied().map(TokenId).collect()
     }
 
     /// What the GGUF file's model computes.
-    pub fn expect_of_gguf(&self) -> &Expected {
+    pub(crate) fn expect_of_gguf(&self) -> &Expected {
         self.gguf.expect.as_ref().unwrap_or(&self.expect)
     }
 
     /// Writes a model folder, in one file or in several.
-    pub fn write_folder(&self, folder: &TempDir) -> PathBuf {
-        let mut tensors: Vec<(String, (Vec<u64>, Vec<f32>))> = self.values().into_iter().collect();
+    pub(crate) fn write_folder(&self, folder: &TempDir) -> PathBuf {
+        let mut tensors: Vec<_> = self.values().into_iter().collect();
         tensors.sort_by(|one, other| one.0.cmp(&other.0));
         let tensors = tensors.into_iter().map(|(name, (shape, values))| {
             let mut data = Vec::new();
@@ -105,7 +105,7 @@ impl Fixture {
     }
 
     /// Writes a GGUF file, with a vocabulary of as many tokens.
-    pub fn write_gguf(&self, folder: &TempDir) -> PathBuf {
+    pub(crate) fn write_gguf(&self, folder: &TempDir) -> PathBuf {
         let values = self.values();
         let mut writer = GgufWriter::new();
         for (key, value) in &self.gguf.metadata {

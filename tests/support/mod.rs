@@ -3,7 +3,6 @@
 
 pub mod client;
 pub mod decoder;
-pub mod family;
 pub mod folder_writer;
 pub mod gguf_writer;
 pub mod golden;

@@ -125,6 +125,7 @@ mod tests {
             rows: BASE.into(),
             weight,
             next,
+            ..LinearResidualParams::default()
         };
         assert_eq!(check(&KernelParams::LinearResidual(params)), Ok(()));
         change(&mut params);

@@ -96,12 +96,12 @@ mod tests {
 
     #[test]
     fn shares_sum_up() {
-        let ops = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-        assert_eq!(shares(36, &ops), ops);
+        let ops: OpSums = std::array::from_fn(|index| index as u64);
+        assert_eq!(shares(ops.iter().sum(), &ops), ops);
         for nodes_ns in [0, 1, 27, 1_000_003, u64::MAX] {
             assert_eq!(shares(nodes_ns, &ops).iter().sum::<u64>(), nodes_ns);
         }
-        assert_eq!(shares(u64::MAX, &[u64::MAX; 9]).iter().sum::<u64>(), u64::MAX);
+        assert_eq!(shares(u64::MAX, &[u64::MAX; Op::RECORDED.len()]).iter().sum::<u64>(), u64::MAX);
         assert_eq!(shares(5, &OpSums::default()), OpSums::default());
     }
 
