@@ -270,7 +270,7 @@ proptest! {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_files_name() {
-    let cases: [(usize, &str, Value, &str); 24] = [
+    let cases: [(usize, &str, Value, &str); 27] = [
         (0, "/model/type", json!("Unigram"), "model Unigram is not supported (supported: BPE)"),
         (0, "/model/vocab", json!([]), "model.vocab is [], and has to be an object"),
         (
@@ -304,6 +304,9 @@ fn what_cannot_be_is_refused_with_the_files_name() {
             json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}),
             "decoder Strip is not",
         ),
+        (0, "/normalizer", json!({"type": "Prepend", "prepend": ""}), "normalizer.prepend is \"\", and has to be"),
+        (3, "/normalizer/normalizers/1/pattern", json!({"Regex": "(?=.)"}), "finds no empty text"),
+        (3, "/normalizer/normalizers/1/pattern", json!({"String": ""}), "normalizer.pattern is {\"String\":\"\"}"),
         (3, "/decoder/decoders/0/content", json!("x".repeat(2000)), "decoder is making text 4002 times as long"),
         (3, "/added_tokens/0/content", json!("x".repeat(1025)), "and has to be at most 1024 bytes"),
         (3, "/post_processor/special_tokens", json!({}), "post_processor.single is \"<s>\", and has to be one of"),

@@ -229,6 +229,8 @@ fn odd(random: &mut Random) -> Value {
         json!({"type": "Punctuation", "behavior": "Contiguous"}),
         json!({"type": "Replace", "pattern": {"Regex": "\\s+|x*"}, "content": ""}),
         json!({"type": "Prepend", "prepend": ""}),
+        json!({"type": "Replace", "pattern": {"Regex": "^"}, "content": "▁"}),
+        json!({"type": "Replace", "pattern": {"Regex": "\\s"}, "content": "x "}),
         json!({"type": "Sequence", "normalizers": [], "pretokenizers": [], "decoders": [], "processors": []}),
         json!({"type": "NFKD"}),
         json!({"type": "NFD"}),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tokenizers::utils::SysRegex;
 
 use crate::text::TextError;
 
@@ -71,6 +72,7 @@ impl File {
             }
             file.check_growth(part)?;
         }
+        file.check_normalizers()?;
         file.check_added()?;
         file.check_model(json.len())?;
         Ok(file)
@@ -153,6 +155,22 @@ impl File {
         });
         if growth > GROWTH_MAX {
             return Err(self.wrong(part.field, format!("making text {growth} times as long"), "at most 1024 times"));
+        }
+        Ok(())
+    }
+
+    /// Text that is put at the beginning and stands for no character that was there is more than the crate counts on.
+    fn check_normalizers(&self) -> Result<(), TextError> {
+        for part in self.parts(PARTS[0])? {
+            let is_empty = |value: &Value| value.as_str() == Some("");
+            if is_empty(&part["prepend"]) {
+                return Err(self.wrong("normalizer.prepend", &part["prepend"], "a string that is not empty"));
+            }
+            let pattern = &part["pattern"];
+            let finds_nothing = is_empty(&pattern["String"]) || pattern["Regex"].as_str().is_some_and(may_be_empty);
+            if finds_nothing && !is_empty(&part["content"]) {
+                return Err(self.wrong("normalizer.pattern", pattern, "a pattern that finds no empty text"));
+            }
         }
         Ok(())
     }
@@ -248,6 +266,14 @@ impl File {
         }
         Ok(())
     }
+}
+
+/// Whether a pattern matches the empty text, alone or in front of a letter of ASCII. A pattern that does so in front of
+/// longer texts only is not found out.
+fn may_be_empty(pattern: &str) -> bool {
+    let Ok(regex) = SysRegex::new(pattern) else { return false }; // the crate says why
+    let texts = std::iter::once(String::new()).chain(('\0'..='\x7F').map(String::from));
+    texts.into_iter().any(|text| regex.find_iter(&text).any(|(start, end)| start == end))
 }
 
 fn shortened(text: &str, chars_max: usize) -> String {
