@@ -41,17 +41,20 @@ VITRUM_KERNEL __launch_bounds__(THREADS) qk_norm(
         for (uint32_t head = threadIdx.x / 32; head < heads; head += WARPS) {
             const uint32_t first = head * p.head_dim;
             if (p.whole == 0) inverse = inverse_rms(from + first, p.head_dim, p.eps);
+            const CachedHead at = cached_head(p.kv_heads, p.head_dim, slot, head);
             // A head is a multiple of 16 wide: half a warp may have nothing in the last turn.
             for (uint32_t turn = 0; turn < p.head_dim; turn += 32) {
                 const uint32_t dim = turn + lane;
                 const bool exists = dim < p.head_dim;
-                const uint32_t gain = p.whole != 0 ? first + dim : dim;
-                float value = exists ? mul(mul(from[first + dim], inverse), gamma[gain]) : 0.0f;
-                const float angle = exists && angles != nullptr ? angles[dim] : 0.0f;
+                float value = 0.0f, angle = 0.0f;
+                if (exists) {
+                    value = mul(mul(from[first + dim], inverse), gamma[p.whole != 0 ? first + dim : dim]);
+                    if (angles != nullptr) angle = angles[dim];
+                }
                 if (angles != nullptr) value = rotate(value, angle);
                 if (!exists) continue;
                 if (keys) {
-                    store_key(p.kv, cached_head(p.kv_heads, p.head_dim, slot, head), dim, value);
+                    store_key(p.kv, at, dim, value);
                 } else {
                     p.q[size_t(token) * width + first + dim] = value;
                 }
