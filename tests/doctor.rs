@@ -16,13 +16,15 @@ const MACHINE: [&str; 5] = ["machine", "driver", "gpu", "embedded kernels", LIBR
 const LIBRARY: &str = if cfg!(feature = "profiling") { "CUPTI" } else { "profiling library" };
 
 /// What is checked on each device.
-const DEVICE: [&str; 12] = [
+const DEVICE: [&str; 14] = [
     "peaks",
     "kernel embed",
     "kernel norm_qkv",
     "kernel linear_residual",
     "kernel norm_gate_up",
     "kernel norm_lm_head",
+    "kernel qk_norm",
+    "kernel norm_residual",
     "kernel attention",
     "kernel sample",
     "tiny model: logits and tokens",

@@ -141,8 +141,8 @@ fn llama3_scaling_becomes_frequency_factors() {
 #[test]
 fn configs_that_would_be_computed_wrongly_are_refused() {
     type Change = fn(&mut Value);
-    let table: [(Change, &str); 22] = [
-        (|c| c["architectures"] = json!(["Qwen3ForCausalLM"]), "architecture Qwen3ForCausalLM is not supported"),
+    let table: [(Change, &str); 23] = [
+        (|c| c["architectures"] = json!(["MambaForCausalLM"]), "architecture MambaForCausalLM is not supported"),
         (|c| c["architectures"] = json!([]), "architectures is [], and has to be an array of one name"),
         (|c| remove(c, "hidden_size"), "config.json: hidden_size is missing"),
         (|c| remove(c, "rms_norm_eps"), "rms_norm_eps is missing"),
@@ -153,14 +153,15 @@ fn configs_that_would_be_computed_wrongly_are_refused() {
         (|c| c["num_key_value_heads"] = json!(3), "num_key_value_heads is 3 for 8 query heads"),
         (|c| c["eos_token_id"] = json!(1000), "eos_token_id is 1000"),
         (|c| c["hidden_act"] = json!("gelu"), "hidden_act = \"gelu\" is not supported"),
-        (|c| c["attention_bias"] = json!(true), "attention_bias = true is not supported"),
+        (|c| c["attention_bias"] = json!(1), "attention_bias is 1, and has to be true or false"),
         (|c| c["new_thing"] = json!(1), "new_thing = 1 is not supported"),
         (|c| c["factor"] = json!(1), "config.json: factor = 1 is not supported"),
         (|c| c["rope_type"] = json!("none"), "config.json: rope_type = \"none\" is not supported"),
         (|c| c["original_max_position_embeddings"] = json!(8192), "embeddings = 8192 is not supported"),
         (|c| c["sliding_window"] = json!(0), "sliding_window = 0 is not supported"),
         (|c| c["rope_interleaved"] = json!(true), "rope_interleaved = true is not supported"),
-        (|c| c["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0}), "rope_scaling.rope_type = \"yarn\""),
+        (|c| c["rope_scaling"] = json!({"rope_type": "dynamic"}), "rope_scaling.rope_type = \"dynamic\""),
+        (|c| c["rope_scaling"] = json!({"rope_type": "yarn", "factor": 0}), "rope_scaling.factor is 0, and has to be"),
         (|c| c["rope_scaling"] = json!({"rope_type": "llama3"}), "rope_scaling.factor is missing"),
         (|c| c["rope_scaling"] = json!(4), "rope_scaling is 4, and has to be an object"),
         (|c| c["intermediate_size"] = json!(500), "blk.0.ffn_down.weight in q8_0 needs rows of a multiple of 32"),
