@@ -1,4 +1,5 @@
-// x = from + scale * (input W^T + bias): a projection, added to the residual stream or by itself. Grids: common/entry.cuh.
+// x = from + scale * (input W^T + bias): a projection, added to the residual stream or by itself.
+// Grids: common/entry.cuh.
 #include "common/entry.cuh"
 #include "common/stamp.cuh"
 
@@ -9,7 +10,8 @@ __device__ void linear_residual(const LinearResidualParams& p, const LaunchInfo&
     const uint32_t output_block = Block::output_block(), output = output_block * WARP_OUTPUTS + threadIdx.x % 32;
     const uint32_t first_token = blockIdx.y * Block::TOKENS, tokens = step_word(&p.shape->tokens);
     const bool exists = output < p.weight.rows;
-    const float bias = exists && p.bias != nullptr ? p.bias[output] : 0.0f;  // a weight: no kernel of the chain writes it
+    // A weight: no kernel of the chain writes it.
+    const float bias = exists && p.bias != nullptr ? p.bias[output] : 0.0f;
     const NextBlock next(p.next, p.weight.rows, output_block);
 
     TokenRows<KIND, Block::TOKENS> rows;

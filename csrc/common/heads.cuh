@@ -5,8 +5,8 @@
 #include "ptx.cuh"
 #include "reduce.cuh"
 
-// Rotates pairs of neighbouring lanes; a lane has the cosine of its pair if it is even, else the sine. A whole warp calls
-// it.
+// Rotates pairs of neighbouring lanes; a lane has the cosine of its pair if it is even, else the sine. A whole warp
+// calls it.
 __device__ __forceinline__ float rotate(float value, float angle) {
     const bool even = threadIdx.x % 2 == 0;
     const float other = __shfl_xor_sync(ALL_LANES, value, 1), other_angle = __shfl_xor_sync(ALL_LANES, angle, 1);

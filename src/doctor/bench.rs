@@ -230,6 +230,33 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// A KV cache of so many values, none of which was written.
+    pub fn untouched_cache(&mut self, len: usize, format: u32) -> Result<DevicePtr<c_void>, DeviceError> {
+        match format == FORMAT_F16 {
+            true => self.put(&vec![half::f16::from_f32(UNTOUCHED).to_bits(); len]).map(DevicePtr::cast),
+            false => self.put(&vec![UNTOUCHED; len]).map(DevicePtr::cast),
+        }
+    }
+
+    /// Runs a node, and reads a KV cache of so many values back.
+    pub fn run_cached(
+        &mut self,
+        node: Node,
+        bucket: usize,
+        (cache, format): (DevicePtr<c_void>, u32),
+        len: usize,
+    ) -> Result<Vec<f32>, DeviceError> {
+        match format == FORMAT_F16 {
+            true => {
+                let words = self.run::<u16>(node, bucket, cache.cast(), len)?;
+                Ok(words.into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect())
+            }
+            false => self.run::<f32>(node, bucket, cache.cast(), len),
+        }
+    }
+}
+
 /// Rows that exist are near the reference; what lies behind them is untouched. Gives the largest error as a part of
 /// what is allowed.
 pub fn check(what: &str, got: &[f32], want: &[f64], tolerance: &[f64]) -> Case {

@@ -1,7 +1,5 @@
 //! Cases of the linear kernels and the embedding: one node, against its scalar reference.
 
-use std::os::raw::c_void;
-
 use super::bench::*;
 use crate::formats::WeightFormat;
 use crate::kernels::DevicePtr;
@@ -79,7 +77,7 @@ impl NormRows {
     }
 }
 
-// ---- x = from + scale · (input Wᵀ + bias) ----------------------------------------------------------------------------
+// ---- x = from + scale · (input Wᵀ + bias) ---------------------------------------------------------------------------
 
 /// What a projection is besides its product.
 #[derive(Clone, Copy, Debug)]
@@ -231,12 +229,7 @@ pub fn check_qkv(
     let positions: Vec<u32> = (0..tokens as u32).map(|i| (i * 7 + 3) % max_position as u32).collect();
     let slots: Vec<u32> = (0..tokens as u32).map(|i| i * 11 % (PAGE * pages) as u32).collect(); // 11: no slot twice
     let cache_len = pages * kv_rows * PAGE;
-    let half = kv_format == FORMAT_F16;
-    let mut cache = || match half {
-        true => bench.put(&vec![half::f16::from_f32(UNTOUCHED).to_bits(); cache_len]).map(DevicePtr::cast),
-        false => bench.put(&vec![UNTOUCHED; cache_len]).map(DevicePtr::cast),
-    };
-    let caches = [cache()?, cache()?];
+    let caches = [bench.untouched_cache(cache_len, kv_format)?, bench.untouched_cache(cache_len, kv_format)?];
     let op = NormQkvParams {
         shape: bench.shape(tokens)?,
         x: bench.put(&rows.x)?,
@@ -260,15 +253,7 @@ pub fn check_qkv(
         reserved: 0,
     };
     let q = bench.run::<f32>(op.node(0), bucket, op.q, bucket * q_rows)?;
-    let mut read_cache = |cache: DevicePtr<c_void>| -> Result<Vec<f32>, CaseError> {
-        Ok(match half {
-            true => {
-                let words = bench.run::<u16>(op.node(0), bucket, cache.cast(), cache_len)?;
-                words.into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect()
-            }
-            false => bench.run::<f32>(op.node(0), bucket, cache.cast(), cache_len)?,
-        })
-    };
+    let mut read_cache = |cache| bench.run_cached(op.node(0), bucket, (cache, kv_format), cache_len);
     let results = [q, read_cache(caches[0])?, read_cache(caches[1])?];
     let case = QkvCase {
         rows: &rows,

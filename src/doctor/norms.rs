@@ -32,11 +32,7 @@ pub fn check_qk_norm(
     let positions: Vec<u32> = (0..tokens as u32).map(|i| (i * 7 + 3) % max_position as u32).collect();
     let slots: Vec<u32> = (0..tokens as u32).map(|i| i * 11 % (PAGE * pages) as u32).collect(); // 11: no slot twice
     let cache_len = pages * k_width * PAGE;
-    let half = kv_format == FORMAT_F16;
-    let k = match half {
-        true => bench.put(&vec![half::f16::from_f32(UNTOUCHED).to_bits(); cache_len])?.cast(),
-        false => bench.put(&vec![UNTOUCHED; cache_len])?.cast(),
-    };
+    let k = bench.untouched_cache(cache_len, kv_format)?;
     let padded = |values: &[f32], width: usize| [values, &vec![UNTOUCHED; (bucket - tokens) * width]].concat();
     let op = QkNormParams {
         shape: bench.shape(tokens)?,
@@ -66,13 +62,7 @@ pub fn check_qk_norm(
     let off_q = check(&format!("{what}: q"), &got, &want, &tolerances(&want, LARGEST))?;
 
     // The run replaced the queries; the keys come from what they came from.
-    let cache: Vec<f32> = match half {
-        true => {
-            let words = bench.run::<u16>(op.node(0), bucket, k.cast(), cache_len)?;
-            words.into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect()
-        }
-        false => bench.run::<f32>(op.node(0), bucket, k.cast(), cache_len)?,
-    };
+    let cache = bench.run_cached(op.node(0), bucket, (k, kv_format), cache_len)?;
     let mut written = vec![false; cache_len];
     let mut got = Vec::new();
     for slot in slots.iter().map(|slot| *slot as usize) {
@@ -83,6 +73,7 @@ pub fn check_qk_norm(
         }
     }
     let want = reference(&keys, &k_gamma, kv_heads);
+    let half = kv_format == FORMAT_F16;
     let rounding = if half { 0.5f64.powi(11) } else { 0.0 };
     let allowed = tolerances(&want, LARGEST).into_iter().zip(&want).map(|(t, want)| t + rounding * want.abs());
     let off_k = check(&format!("{what}: k"), &got, &want, &allowed.collect::<Vec<_>>())?;

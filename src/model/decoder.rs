@@ -1,4 +1,5 @@
-//! What the families of dense decoders have in common: names and shapes of tensors, keys that say what a family has not.
+//! What the families of dense decoders have in common: names and shapes of tensors, keys that say what a family has
+//! not.
 
 use super::tensors::{LM_HEAD, Part, TensorList, TensorName};
 use super::{Biases, ModelConfig};

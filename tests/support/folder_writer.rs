@@ -42,6 +42,12 @@ impl FolderWriter {
         }
     }
 
+    /// Adds a tensor like another one.
+    pub fn add_copy(&mut self, of: usize, name: &str) {
+        let copy = FolderTensor { name: name.to_owned(), ..self.tensors[of].clone() };
+        self.tensors.push(copy);
+    }
+
     /// Writes everything, all tensors into one file.
     pub fn write(&self, folder: &TempDir) -> PathBuf {
         folder.write("model.safetensors", safetensors(&self.tensors));

@@ -1,5 +1,5 @@
-//! Norm, query, key and value projections, rotary embedding, KV cache write; or, before a norm of queries and keys, both
-//! as the projections give them.
+//! Norm, query, key and value projections, rotary embedding, KV cache write; or, before a norm of queries and keys,
+//! both as the projections give them.
 
 pub(super) mod cpu;
 pub(super) mod cuda;
