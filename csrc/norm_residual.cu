@@ -1,7 +1,8 @@
 // x += norm(y), and the same prepared for the layer that reads x.
 //
 // A block of 256 threads has one row: grid = (bucket of tokens); a warp has every eighth block of 32 columns, a lane
-// one of its values. Every warp sums the squares of all of them, in one order: the bits of a row depend on nothing else.
+// one of its values. Every warp sums the squares of all of them, in one order: the bits of a row depend on nothing
+// else.
 #include "common/math.cuh"
 #include "common/ptx.cuh"
 #include "common/reduce.cuh"

@@ -1,8 +1,8 @@
 // q = rope(norm(q)), K cache <- rope(norm(keys)): the norm of each head by itself, or of all heads of a row together.
 //
 // A block of 256 threads has the queries of one token, or its keys: grid = (bucket of tokens, 2). A warp has every
-// eighth head; of a norm over all heads, every warp sums the squares of the whole row, in one order. q is replaced in place: a
-// warp's values are read and written by its own lanes, behind a barrier where others have summed them.
+// eighth head; of a norm over all heads, every warp sums the squares of the whole row, in one order. q is replaced in
+// place: a warp's values are read and written by its own lanes, behind a barrier where others have summed them.
 #include "common/math.cuh"
 #include "common/heads.cuh"
 #include "common/ptx.cuh"
