@@ -186,8 +186,9 @@ fn aarch64(part: &Part) -> Result<Outcome, String> {
         }
     }
     let mut check = tree::cargo(&["check", "-p", "vitrum", "--lib", "--bins", "--target", AARCH64]);
-    // SQLite's C would need a compiler for that processor, and nothing is linked here.
+    // SQLite's C, and that of ring, would need a compiler for that processor; nothing is linked here.
     check.env("LIBSQLITE3_SYS_USE_PKG_CONFIG", "1");
+    check.env("CC_aarch64_unknown_linux_gnu", "true").env("AR_aarch64_unknown_linux_gnu", "true");
     part.run("cargo check", check)?;
     Ok(Outcome::passed(""))
 }
