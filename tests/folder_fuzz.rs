@@ -2,15 +2,18 @@
 //! their files bound.
 //!
 //! `VITRUM_FUZZ_SECONDS` says for how long, and 200 folders are tried at least; `VITRUM_FUZZ_SEED` says where to begin.
-//! A folder is its seed's alone.
+//! A folder is its seed's alone; what fails is saved, and its path is said.
 
+#[path = "support/fuzz.rs"]
+mod fuzz;
 mod support;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
+use fuzz::{Random, Run, memory_bytes, save};
 use serde_json::{Value, json};
-use support::folder_writer::{FolderWriter, safetensors};
+use support::folder_writer::FolderWriter;
 use support::temp::TempDir;
 use support::tiny_model::TinyModel;
 use vitrum::formats::WeightFormat;
@@ -19,48 +22,39 @@ use vitrum::model::Checkpoint;
 const SECONDS_DEFAULT: u64 = 3;
 /// However slow the machine is.
 const FOLDERS_LEAST: u64 = 200;
+/// What is changed.
+const FILES: [&str; 5] = [
+    "config.json",
+    "model.safetensors.index.json",
+    "model-00001-of-00002.safetensors",
+    "tokenizer_config.json",
+    "tokenizer.json",
+];
 /// A folder has 200 kB; a process that has opened thousands has some of the allocator's besides.
 const OWN_MIB_MAX: u64 = 128;
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+/// A number that readers stumble over.
+fn number(random: &mut Random) -> Value {
+    match random.below(8) {
+        0 => json!(0),
+        1 => json!(u64::MAX),
+        2 => json!(1u64 << 63),
+        3 => json!(-1),
+        4 => json!(1e300),
+        5 => json!(random.below(1 << 20)),
+        6 => json!((1u64 << 32) + 1),
+        _ => json!(random.next()),
     }
+}
 
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    /// A number that readers stumble over.
-    fn number(&mut self) -> Value {
-        match self.below(8) {
-            0 => json!(0),
-            1 => json!(u64::MAX),
-            2 => json!(1u64 << 63),
-            3 => json!(-1),
-            4 => json!(1e300),
-            5 => json!(self.below(1 << 20)),
-            6 => json!((1u64 << 32) + 1),
-            _ => json!(self.next()),
-        }
-    }
-
-    fn value(&mut self) -> Value {
-        match self.below(6) {
-            0 => Value::Null,
-            1 => json!(true),
-            2 => json!("text"),
-            3 => json!([]),
-            4 => json!({"a": self.number()}),
-            _ => self.number(),
-        }
+fn any_value(random: &mut Random) -> Value {
+    match random.below(6) {
+        0 => Value::Null,
+        1 => json!(true),
+        2 => json!("text"),
+        3 => json!([]),
+        4 => json!({"a": number(random)}),
+        _ => number(random),
     }
 }
 
@@ -79,7 +73,7 @@ fn change(value: &mut Value, random: &mut Random) {
             let index = random.below(values.len());
             change(&mut values[index], random);
         }
-        other => *other = random.value(),
+        other => *other = any_value(random),
     }
 }
 
@@ -111,9 +105,6 @@ fn spoil(path: &Path, random: &mut Random) {
 
 #[test]
 fn no_folder_ends_whoever_opens_it() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let seconds = number("VITRUM_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
-    let first = number("VITRUM_FUZZ_SEED").unwrap_or(1);
     let model = TinyModel {
         layers: 1,
         format: WeightFormat::Bf16,
@@ -121,41 +112,40 @@ fn no_folder_ends_whoever_opens_it() {
         ..TinyModel::default()
     };
     let writer = FolderWriter::of(&model);
-    assert!(!safetensors(&writer.tensors).is_empty());
-    let (begin, mut seed, mut opened) = (Instant::now(), first, 0);
-    while seed - first < FOLDERS_LEAST || begin.elapsed() < Duration::from_secs(seconds) {
-        let (folder, mut random) = (TempDir::new(), Random(seed));
+    let (mut run, mut opened) = (Run::asked(SECONDS_DEFAULT, FOLDERS_LEAST), 0);
+    while let Some(seed) = run.next() {
+        let (folder, mut random) = (TempDir::new(), Random::of_seed(seed));
         let path = writer.write_sharded(&folder, 2);
-        let names = [
-            "config.json",
-            "model.safetensors.index.json",
-            "model-00001-of-00002.safetensors",
-            "tokenizer_config.json",
-            "tokenizer.json",
-        ];
-        spoil(&path.join(names[random.below(names.len())]), &mut random);
-        match Checkpoint::open_folder(&path) {
-            Ok(weights) => {
-                opened += 1;
-                for spec in weights.tensors() {
-                    let tensor = weights.tensor(&spec.name).expect("checked at open");
-                    assert_eq!(tensor.data.len(), tensor.rows * tensor.format.row_bytes(tensor.cols), "seed {seed}");
-                }
+        let name = FILES[random.below(FILES.len())];
+        spoil(&path.join(name), &mut random);
+        match catch_unwind(AssertUnwindSafe(|| open(&path))) {
+            Ok(is_whole) => opened += u64::from(is_whole),
+            Err(_) => {
+                let bytes = std::fs::read(path.join(name)).expect("a file");
+                panic!("seed {seed}: a panic, by {}", save(&format!("folder-fuzz-{seed}-{name}"), bytes).display());
             }
-            Err(error) => assert!(error.to_string().len() < 3000, "seed {seed}: {error:.200}"),
         }
-        seed += 1;
     }
-    let own = own_mib();
-    println!("{} folders: {opened} opened; this process has {own} MiB at most", seed - first);
+    let (count, own) = (run.count(), memory_bytes() >> 20);
+    println!("{count} folders: {opened} opened; this process has {own} MiB at most");
     // Folders that are all refused, or that all open, find nothing.
-    assert!(opened > 0 && opened < seed - first, "{opened} of {}", seed - first);
+    assert!(opened > 0 && opened < count, "{opened} of {count}");
     assert!(own < OWN_MIB_MAX, "{own} MiB");
 }
 
-/// The most memory that this process has had.
-fn own_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
+/// Opens a folder, and reads all that was taken.
+fn open(path: &Path) -> bool {
+    match Checkpoint::open_folder(path) {
+        Ok(weights) => {
+            for spec in weights.tensors() {
+                let tensor = weights.tensor(&spec.name).expect("checked at open");
+                assert_eq!(tensor.data.len(), tensor.rows * tensor.format.row_bytes(tensor.cols));
+            }
+            true
+        }
+        Err(error) => {
+            assert!(error.to_string().len() < 3000, "{error:.200}");
+            false
+        }
+    }
 }

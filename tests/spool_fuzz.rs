@@ -5,12 +5,14 @@
 //! `VITRUM_FUZZ_SECONDS` says for how long, and a hundred files are read at least; `VITRUM_FUZZ_SEED` says where to
 //! begin. What fails is saved, and its path is said.
 
+#[path = "support/fuzz.rs"]
+mod fuzz;
 #[path = "trace/synthetic.rs"]
 mod synthetic;
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use vitrum::trace::record::Recorder;
 use vitrum::trace::session::{Keep, SessionOptions};
 use vitrum::trace::spool::{BLOCK_BYTES, Reader};
 
+use self::fuzz::{Random, Run, memory_bytes, save};
 use self::synthetic::{Plan, header, options, play};
 
 /// Nothing is cancelled here.
@@ -38,16 +41,14 @@ const HEAD: usize = 24;
 
 #[test]
 fn no_change_of_a_recording_makes_its_readers_panic() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let seconds = number("VITRUM_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
-    let first = number("VITRUM_FUZZ_SEED").unwrap_or(1);
     let files = recordings();
     for file in &files {
         assert!(read(file), "a file that nobody changed is read");
     }
-    let (begin, mut seed, mut whole) = (Instant::now(), first, 0);
-    while seed - first < FILES_LEAST || begin.elapsed() < Duration::from_secs(seconds) {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let save = |file: &[u8], seed: u64| save(&format!("spool-fuzz-{seed}.vtr"), file);
+    let (mut run, mut whole) = (Run::asked(SECONDS_DEFAULT, FILES_LEAST), 0);
+    while let Some(seed) = run.next() {
+        let mut random = Random::of_seed(seed);
         let file = changed(&files, &mut random);
         let since = Instant::now();
         match catch_unwind(AssertUnwindSafe(|| read(&file))) {
@@ -58,9 +59,8 @@ fn no_change_of_a_recording_makes_its_readers_panic() {
             let (path, memory) = (save(&file, seed), memory_bytes() >> 20);
             panic!("seed {seed}: {:?}, {memory} MiB, by {}", since.elapsed(), path.display());
         }
-        seed += 1;
     }
-    let count = seed - first;
+    let count = run.count();
     println!("{count} files, {whole} of them read to their end, {} MiB at most", memory_bytes() >> 20);
     assert!(whole > count / 50 && whole < count, "{whole} of {count}: changes that are all noticed find nothing");
 }
@@ -223,33 +223,4 @@ fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
     crc.sum()
-}
-
-fn save(file: &[u8], seed: u64) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spool-fuzz-{seed}.vtr"));
-    std::fs::write(&path, file).expect("the file");
-    path
-}
-
-/// The most that this process has held.
-fn memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
-
-/// Xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 11) as usize % end
-    }
 }

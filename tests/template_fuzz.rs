@@ -4,17 +4,21 @@
 //! `VITRUM_FUZZ_SECONDS` says for how long, and fifty templates are tried at least; `VITRUM_FUZZ_SEED` says where to
 //! begin. A template is its seed's alone; what fails is saved, and its path is said.
 
+#[path = "support/fuzz.rs"]
+#[allow(dead_code, reason = "memory is watched with that of other processes")]
+mod fuzz;
 #[path = "templates/grammar.rs"]
 mod grammar;
 #[path = "templates/processes.rs"]
 mod processes;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vitrum::text::{ChatLimits, ChatMessage, ChatRenderer, TemplateError, TemplateSource, TextError};
 
+use self::fuzz::{Run, save};
 use self::processes::Watch;
 
 const SECONDS_DEFAULT: u64 = 3;
@@ -53,13 +57,11 @@ impl fmt::Display for Ends {
 
 #[test]
 fn no_template_ends_or_holds_up_whoever_has_it_rendered() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let seconds = number("VITRUM_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
-    let first = number("VITRUM_FUZZ_SEED").unwrap_or(1);
+    let mut run = Run::asked(SECONDS_DEFAULT, TEMPLATES_LEAST);
     let watch = Watch::start(MEMORY_BYTES);
     let good = renderer("{{ messages[0].content }}".to_owned());
-    let (begin, mut seed, mut ends, mut longest) = (Instant::now(), first, Ends::default(), Duration::ZERO);
-    while seed - first < TEMPLATES_LEAST || begin.elapsed() < Duration::from_secs(seconds) {
+    let (mut ends, mut longest) = (Ends::default(), Duration::ZERO);
+    while let Some(seed) = run.next() {
         let template = grammar::template(seed);
         let since = Instant::now();
         let result = renderer(template.clone()).render(&conversation(), true);
@@ -67,18 +69,17 @@ fn no_template_ends_or_holds_up_whoever_has_it_rendered() {
         longest = longest.max(took);
         let is_held = took < DEADLINE + SLACK && watch.own_mib() < OWN_MIB_MAX;
         if !is_held || !count(&mut ends, &result) {
-            let path = save(&template, seed);
+            let path = save(&format!("template-fuzz-{seed}.jinja"), &template);
             panic!("seed {seed}: {took:?}, {} MiB, {:.300?}, by {}", watch.own_mib(), result, path.display());
         }
         if seed % GOOD_EVERY == 0 {
             assert_eq!(good.render(&conversation(), true).expect("a good template"), "hi", "after seed {seed}");
         }
-        seed += 1;
     }
     let (own, most) = (watch.own_mib(), watch.child_mib());
     println!(
         "{} templates: {ends}; the longest took {:.2} s, the largest process had {most} MiB, and this one {own} MiB",
-        seed - first,
+        run.count(),
         longest.as_secs_f64()
     );
     assert!(most <= (MEMORY_BYTES >> 20) + CODE_MIB, "{most} MiB");
@@ -115,10 +116,4 @@ fn count(ends: &mut Ends, result: &Result<String, TextError>) -> bool {
     };
     *end += 1;
     true
-}
-
-fn save(template: &str, seed: u64) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("template-fuzz-{seed}.jinja"));
-    std::fs::write(&path, template).expect("the file");
-    path
 }

@@ -4,16 +4,19 @@
 //! `VITRUM_FUZZ_SECONDS` says for how long, and three hundred files are read at least; `VITRUM_FUZZ_SEED` says where to
 //! begin. What fails is saved, and its path is said.
 
+#[path = "support/fuzz.rs"]
+mod fuzz;
 #[path = "tokenizers/samples.rs"]
 #[allow(dead_code, reason = "names and bounds are for the test of good files")]
 mod samples;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fuzz::{Random, Run, memory_bytes, save};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer as Library;
 use vitrum::request::TokenId;
@@ -54,17 +57,16 @@ struct Ends {
 
 #[test]
 fn no_change_of_a_tokenizer_makes_it_panic_or_differ_from_the_library() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let seconds = number("VITRUM_FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
-    let first = number("VITRUM_FUZZ_SEED").unwrap_or(1);
     let files: Vec<Value> = samples::samples().into_iter().map(|sample| sample.json).collect();
-    let (begin, mut seed, mut ends) = (Instant::now(), first, Ends::default());
+    let save = |file: &str, seed: u64| save(&format!("tokenizer-fuzz-{seed}.json"), file);
+    let mut ends = Ends::default();
     for file in &files {
         assert!(read(&file.to_string(), &mut ends), "a file that nobody changed is read");
     }
     ends = Ends::default();
-    while seed - first < FILES_LEAST || begin.elapsed() < Duration::from_secs(seconds) {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut run = Run::asked(SECONDS_DEFAULT, FILES_LEAST);
+    while let Some(seed) = run.next() {
+        let mut random = Random::of_seed(seed);
         let file = changed(&files, &mut random);
         let since = Instant::now();
         if catch_unwind(AssertUnwindSafe(|| read(&file, &mut ends))).is_err() {
@@ -74,12 +76,11 @@ fn no_change_of_a_tokenizer_makes_it_panic_or_differ_from_the_library() {
             let (path, memory) = (save(&file, seed), memory_bytes() >> 20);
             panic!("seed {seed}: {:?}, {memory} MiB, by {}", since.elapsed(), path.display());
         }
-        seed += 1;
     }
     let Ends { refused, read, compared } = ends;
     println!(
         "{} files: {refused} refused, {read} read, {compared} of them by the library too, {} MiB at most",
-        seed - first,
+        run.count(),
         memory_bytes() >> 20
     );
     assert!(refused > 0 && compared > read / 2, "files that are all refused, or all read, find nothing");
@@ -256,34 +257,5 @@ fn path(file: &Value, random: &mut Random) -> String {
         if random.below(4) == 0 {
             return path;
         }
-    }
-}
-
-fn save(file: &str, seed: u64) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tokenizer-fuzz-{seed}.json"));
-    std::fs::write(&path, file).expect("the file");
-    path
-}
-
-/// The most that this process has held.
-fn memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
-
-/// Xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 11) as usize % end
     }
 }

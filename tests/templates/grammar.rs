@@ -1,5 +1,7 @@
 //! Templates of a seed: statements in expressions in statements, most of them well formed, many of them greedy.
 
+use crate::fuzz::Random;
+
 /// Of any value.
 const ANY: &[&str] =
     &["bool", "default(EXPR)", "escape", "pprint", "safe", "string", "tojson", "tojson(indent=4)", "list"];
@@ -105,7 +107,7 @@ const STEPS: u32 = 12;
 
 /// A template of this seed.
 pub(crate) fn template(seed: u64) -> String {
-    let mut grammar = Grammar { random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), steps: STEPS };
+    let mut grammar = Grammar { random: Random::of_seed(seed), steps: STEPS };
     let mut text = String::from("{% set ns = namespace(x='x', y=[1]) %}{% set a = 1 %}{% set b = [a, 'b'] %}");
     for index in 0..2 {
         text += &format!(
@@ -307,21 +309,5 @@ impl Grammar {
             }
         }
         text
-    }
-}
-
-/// Xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 11) as usize % end
     }
 }
