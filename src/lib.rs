@@ -19,6 +19,7 @@
 //!                             src/formats: a file a weight format      src/isa: 16 lanes on every instruction set
 //!                             src/trace: the record's words and bytes, always compiled
 //!                             src/trace/record: only with `profiling`: blocks, a writer thread, CUPTI, samples
+//!  src/weights/hub: from what a model is called to its files: a path, a name, the Hugging Face hub
 //!  src/report reads recordings: Chrome JSON, a page, flame graphs, SQLite, tables, merge, diff
 //!  src/bench: load generators      src/cli: the commands
 //!  src/doctor compares kernels with their references, measures devices
@@ -63,7 +64,7 @@
 //!    memory if its kernels need more than those before.
 //! 2. Only `http` and `bench` are async; only `device`, `kernels`, `formats`, `isa`, `weights` and `trace/record/cupti`
 //!    hold `unsafe`, each block with the fact relied on; only [`config`] reads the command line and the environment
-//!    (four variables: three of vitrum's, and CUDA_HOME).
+//!    (three variables of vitrum's, CUDA_HOME, and those of the Hugging Face hub's own tools).
 //! 3. `engine` and `step` name no backend; `device` names no model, and only `model` names a family.
 //! 4. Everything has a limit: queue, batch, rows, pages, record buffers, spool bytes, request body, bodies together,
 //!    prompt length, connections, time to send and to read (docs/reliability.md has them).

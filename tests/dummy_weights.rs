@@ -125,6 +125,14 @@ fn llama3_scaling_becomes_frequency_factors() {
     for (found, expected) in factors[29..35].iter().zip(between) {
         assert!((found / expected - 1.0).abs() < 1e-5, "{found} is not {expected}");
     }
+    // The kind under both of its names.
+    let both = open(|c| {
+        let mut both = scaling.clone();
+        both["type"] = json!("llama3");
+        c["rope_scaling"] = both;
+        c["head_dim"] = json!(128);
+    });
+    assert_eq!(both.expect("a model").config().rope_factors.as_deref(), Some(factors));
     // The later spelling of the same.
     let later = open(|c| {
         let mut parameters = scaling.clone();
@@ -141,7 +149,7 @@ fn llama3_scaling_becomes_frequency_factors() {
 #[test]
 fn configs_that_would_be_computed_wrongly_are_refused() {
     type Change = fn(&mut Value);
-    let table: [(Change, &str); 23] = [
+    let table: [(Change, &str); 24] = [
         (|c| c["architectures"] = json!(["MambaForCausalLM"]), "architecture MambaForCausalLM is not supported"),
         (|c| c["architectures"] = json!([]), "architectures is [], and has to be an array of one name"),
         (|c| remove(c, "hidden_size"), "config.json: hidden_size is missing"),
@@ -163,6 +171,10 @@ fn configs_that_would_be_computed_wrongly_are_refused() {
         (|c| c["rope_scaling"] = json!({"rope_type": "dynamic"}), "rope_scaling.rope_type = \"dynamic\""),
         (|c| c["rope_scaling"] = json!({"rope_type": "yarn", "factor": 0}), "rope_scaling.factor is 0, and has to be"),
         (|c| c["rope_scaling"] = json!({"rope_type": "llama3"}), "rope_scaling.factor is missing"),
+        (
+            |c| c["rope_scaling"] = json!({"rope_type": "default", "type": "yarn"}),
+            "rope_scaling.type is \"yarn\", and has to be the same as rope_type",
+        ),
         (|c| c["rope_scaling"] = json!(4), "rope_scaling is 4, and has to be an object"),
         (|c| c["intermediate_size"] = json!(500), "blk.0.ffn_down.weight in q8_0 needs rows of a multiple of 32"),
     ];

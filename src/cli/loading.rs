@@ -1,7 +1,7 @@
 //! A model's way onto its device, under a progress bar.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,11 +18,22 @@ pub(super) fn start_engine(checkpoint: &Checkpoint, options: &EngineOptions) -> 
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let bar = scope.spawn(|| show(checkpoint, &is_over));
-        let engine = engine::start(checkpoint, options);
-        is_over.store(true, Ordering::Relaxed);
-        bar.thread().unpark();
-        engine
+        let _end = End { is_over: &is_over, bar: bar.thread() };
+        engine::start(checkpoint, options)
     })
+}
+
+/// Ends the bar, however the start ended: the scope waits for it.
+struct End<'a> {
+    is_over: &'a AtomicBool,
+    bar: &'a Thread,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.bar.unpark();
+    }
 }
 
 fn show(checkpoint: &Checkpoint, is_over: &AtomicBool) {

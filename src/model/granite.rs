@@ -12,6 +12,7 @@ const ATTENTION_SCALE: Key = Key { hf: "attention_multiplier", gguf: "attention.
 const RESIDUAL_SCALE: Key = Key { hf: "residual_multiplier", gguf: "residual_scale" };
 /// Logits are divided by it.
 const LOGIT_DIVISOR: Key = Key { hf: "logits_scaling", gguf: "logit_scale" };
+
 fn read(keys: &mut Keys<'_>, container: &dyn Container) -> Result<ModelConfig, WeightsError> {
     decoder::refuse_others(keys)?;
     let mut config = config::read(GRANITE.name, keys, container)?;

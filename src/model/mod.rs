@@ -2,9 +2,9 @@
 //!
 //! **To add a family**: one file beside `qwen3.rs`, which says what its files' keys mean, which tensors it has under
 //! which names, and which ops a layer is, in order; and its line in [`FAMILIES`]; what dense decoders have in common is
-//! in `decoder.rs`. A tensor that no family had before is
-//! a `Part` in `tensors.rs`, and is packed in `packed.rs`; an op that none had, a method of `block.rs`. The order of
-//! the ops *is* the architecture; everything about how they run belongs to the device.
+//! in `decoder.rs`. A tensor that no family had before is a `Part` in `tensors.rs`, and is packed in `packed.rs`; an op
+//! that none had, a method of `block.rs`. The order of the ops *is* the architecture; everything about how they run
+//! belongs to the device.
 
 mod block;
 mod checkpoint;

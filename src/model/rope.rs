@@ -46,7 +46,12 @@ pub(super) fn read_scaling(keys: &mut Keys<'_>, config: &mut ModelConfig) -> Res
         if let Some(theta) = scaling.optional_number(THETA, base, BASE_EXPECTED)? {
             config.rope_theta = theta;
         }
-        let kind = scaling.take(KIND).or_else(|| scaling.take(OLD_KIND)).ok_or_else(|| scaling.missing(KIND))?;
+        // Files have the kind under its old name, its new one, or under both.
+        let (kind, old_kind) = (scaling.take(KIND), scaling.take(OLD_KIND));
+        if let Some(old) = old_kind.as_ref().filter(|old| kind.as_ref().is_some_and(|kind| kind != *old)) {
+            return Err(scaling.wrong(OLD_KIND, old, "the same as rope_type"));
+        }
+        let kind = kind.or(old_kind).ok_or_else(|| scaling.missing(KIND))?;
         match &kind {
             Value::Text(kind) if kind == "default" => {}
             Value::Text(kind) if kind == "linear" => config.rope_factors = Some(linear_factors(&mut scaling, config)?),

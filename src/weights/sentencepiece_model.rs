@@ -346,4 +346,4 @@ impl<'a> Field<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::weights) mod tests;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -159,8 +158,6 @@ fn no_weights(folder: &Path) -> WeightsError {
     let is_weights = |name: &String| [".bin", ".pt", ".pth", ".safetensors"].iter().any(|end| name.ends_with(end));
     let mut found: Vec<String> = names.filter(is_weights).collect();
     found.sort();
-    match found.is_empty() {
-        true => WeightsError::Io { path: folder.join(WHOLE), source: ErrorKind::NotFound.into() },
-        false => WeightsError::NoSafetensors { path: folder.to_owned(), found: found.join(", ") },
-    }
+    let found = if found.is_empty() { "no weights".to_owned() } else { found.join(", ") };
+    WeightsError::NoSafetensors { path: folder.to_owned(), found }
 }

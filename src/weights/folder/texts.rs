@@ -144,3 +144,29 @@ fn contents(path: &Path) -> Result<Option<String>, WeightsError> {
         Err(source) => Err(WeightsError::Io { path: PathBuf::from(path), source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_model_is_read_where_there_is_no_tokenizer_json() {
+        let folder = std::env::temp_dir().join(format!("vitrum-texts-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("tokenizer.model"), sentencepiece_model::tests::file()).unwrap();
+        let config = r#"{"eos_token": {"content": "<tool>"}, "chat_template": "{{ messages }}"}"#;
+        fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+        let (spec, end_tokens) = read(&folder).unwrap();
+        let spec = spec.expect("a tokenizer");
+        let texts = (spec.bos_text(), spec.eos_text(), spec.chat_template());
+        assert_eq!(texts, (Some("<s>"), Some("<tool>"), Some("{{ messages }}")));
+        assert_eq!(end_tokens, [7], "the configuration's goes before the file's");
+
+        // The other file goes before this one.
+        fs::write(folder.join("tokenizer.json"), r#"{"added_tokens": [{"id": 9, "content": "<tool>"}]}"#).unwrap();
+        let (spec, end_tokens) = read(&folder).unwrap();
+        assert!(matches!(spec, Some(TokenizerSpec::Json(_))));
+        assert_eq!(end_tokens, [9]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

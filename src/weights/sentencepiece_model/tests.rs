@@ -61,6 +61,11 @@ fn pieces() -> Vec<Part> {
     parts
 }
 
+/// A whole file.
+pub(in crate::weights) fn file() -> Vec<u8> {
+    llama(pieces(), vec![], vec![])
+}
+
 /// As Llama 2 has it: BPE with bytes, and text is not changed but for a space at its beginning.
 fn llama(mut parts: Vec<Part>, trainer: Vec<Part>, normalizer: Vec<Part>) -> Vec<u8> {
     let mut of_trainer = vec![Part::Varint(3, 2), Part::Varint(4, 9), Part::Varint(35, 1), Part::Varint(43, u64::MAX)];
@@ -80,7 +85,7 @@ fn read_bytes(bytes: &[u8]) -> Result<VocabularySpec, WeightsError> {
 #[test]
 fn a_file_is_read_as_gguf_would_have_it() {
     use TokenKind::*;
-    let spec = read_bytes(&llama(pieces(), vec![], vec![])).expect("a file");
+    let spec = read_bytes(&file()).expect("a file");
     let tokens = ["<unk>", "<s>", "</s>", "<0x0A>", "▁", "a", "▁a", "<tool>", "left out"];
     let expected = VocabularySpec {
         model: "llama".to_owned(),
